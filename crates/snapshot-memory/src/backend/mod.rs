@@ -1,0 +1,150 @@
+//! The one way to files: everything below a store's directory descriptor goes through a [`Backend`].
+//!
+//! A backend is rooted at a directory. Names are [`RelPath`]s, resolved without following a
+//! symbolic link in any component. The real one is [`FsBackend`]; tests use one in memory and one
+//! that counts, cuts and fails calls.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::source::HostRun;
+
+mod path;
+
+pub use path::{InvalidName, RelPath};
+
+/// A directory tree that files are read from and written to.
+///
+/// Every call may fail with any [`io::Error`]; its kind is kept as the system gave it
+/// (`NotFound`, `AlreadyExists`, `StorageFull`, `QuotaExceeded`, `ReadOnlyFilesystem`, …).
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Opens a file to read: a regular file with one link, owned by the process's user or root.
+    fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>>;
+
+    /// Creates a file that must not exist, mode 0600.
+    fn create(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Creates a directory that must not exist, mode 0700.
+    fn create_dir(&self, path: &RelPath) -> io::Result<()>;
+
+    /// Renames a file or a directory; fails with `AlreadyExists` where `to` exists.
+    fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()>;
+
+    /// Renames a file over `to`, which may exist.
+    fn rename_replace(&self, from: &RelPath, to: &RelPath) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove_file(&self, path: &RelPath) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &RelPath) -> io::Result<()>;
+
+    /// Makes the entries of a directory durable.
+    fn sync_dir(&self, path: &RelPath) -> io::Result<()>;
+
+    /// The entries of a directory, sorted by name. Names that are no valid component are left out.
+    fn list(&self, path: &RelPath) -> io::Result<Vec<Entry>>;
+
+    /// What `path` is, without following a symbolic link.
+    fn metadata(&self, path: &RelPath) -> io::Result<Metadata>;
+
+    /// Locks `path`, a file that is made where it is missing (mode 0600).
+    ///
+    /// Advisory, held by the returned guard and released when that is dropped or the process dies.
+    /// A lock that cannot be had within `wait` is `WouldBlock`. The lock is on a file that is
+    /// still linked at `path` when this returns.
+    fn lock(&self, path: &RelPath, mode: LockMode, wait: Duration) -> io::Result<Box<dyn Lock>>;
+
+    /// Bytes that this process may still write to the file system below the root.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// A file being read. Reads are positional and may run from several threads.
+pub trait ReadFile: Send + Sync + fmt::Debug {
+    /// The length in bytes now.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills `out` from `offset`; `UnexpectedEof` where the file ends before.
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// The next run of data at or after `offset`: a hint, `None` where there is none to be had.
+    ///
+    /// `Some((start, end))` with `offset <= start < end`; a hole up to the end of the file is
+    /// `Some((len, len))`.
+    fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>>;
+
+    /// Bytes of blocks that the file occupies.
+    fn allocated_bytes(&self) -> io::Result<u64>;
+
+    /// The descriptor, where the backend has one.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// A file being written. Positions are absolute: there is no cursor.
+pub trait WriteFile: Send + fmt::Debug {
+    /// Writes all of `bytes` at `offset`.
+    fn write_all_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes the runs back to back from `offset`, straight from guest memory.
+    fn write_runs_at(&mut self, offset: u64, runs: &[HostRun<'_>]) -> io::Result<()>;
+
+    /// Sets the length in bytes; new bytes are zero.
+    fn set_len(&mut self, len_bytes: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes and length durable.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Takes all write permission away: mode 0400.
+    fn make_read_only(&mut self) -> io::Result<()>;
+
+    /// Bytes of blocks that the file occupies.
+    fn allocated_bytes(&self) -> io::Result<u64>;
+}
+
+/// A held lock; dropping it releases.
+pub trait Lock: Send + Sync + fmt::Debug {
+    /// The descriptor that holds the lock, where the backend has one: it can be passed on.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockMode {
+    /// Together with others.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// An entry of a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its name, one component.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, a device, a socket or a pipe: never opened.
+    Other,
+}
+
+/// What is known of a file or directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metadata {
+    /// What it is.
+    pub kind: EntryKind,
+    /// The length in bytes.
+    pub len_bytes: u64,
+    /// Bytes of blocks that it occupies.
+    pub allocated_bytes: u64,
+}

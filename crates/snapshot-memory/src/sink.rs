@@ -1,0 +1,78 @@
+//! Where a snapshot goes: the trait that a hypervisor bridge writes to.
+
+use snapshot_format::{Digest, SectionPayload, SnapshotId, SnapshotRef};
+
+use crate::dirty::DirtyBitmap;
+use crate::error::{PublishError, SinkError};
+use crate::source::GuestMemorySource;
+
+/// Which pages a snapshot takes.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Pages<'a> {
+    /// Every page.
+    Full,
+    /// The pages written since `base`; all others are inherited from it.
+    Since {
+        /// The snapshot that the bits are relative to.
+        base: SnapshotRef,
+        /// One bit a page of the image.
+        dirty: &'a DirtyBitmap,
+    },
+}
+
+/// A place that takes snapshots: a store, or a plain directory.
+pub trait SnapshotSink: Send {
+    /// Stages an empty snapshot. Nothing is visible before it is published; dropping it on the
+    /// way discards it.
+    fn begin(&mut self) -> Result<Box<dyn StagedSink>, SinkError>;
+}
+
+/// A snapshot being written.
+pub trait StagedSink: Send {
+    /// The identity that it will be published under.
+    fn id(&self) -> SnapshotId;
+
+    /// Adds a section of machine state.
+    fn section(&mut self, section: SectionPayload) -> Result<(), SinkError>;
+
+    /// Writes guest memory, once.
+    fn memory(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        pages: Pages<'_>,
+    ) -> Result<MemoryStats, SinkError>;
+
+    /// Writes what names all the rest and makes everything durable.
+    fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError>;
+}
+
+/// A snapshot that is complete and durable, and not yet visible.
+pub trait SealedSink: Send {
+    /// Makes it visible, by one rename that replaces nothing.
+    fn publish(self: Box<Self>) -> Result<Published, PublishError>;
+}
+
+/// A snapshot that is visible and durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// What a later diff names as its parent.
+    pub snapshot: SnapshotRef,
+}
+
+/// What writing memory did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemoryStats {
+    /// Pages whose bytes were stored.
+    pub present: u64,
+    /// Pages recorded as zero.
+    pub zero: u64,
+    /// Pages inherited from the parent.
+    pub inherited: u64,
+    /// Bytes of blocks that the data file occupies.
+    pub allocated_bytes: u64,
+    /// Calls that wrote data.
+    pub write_calls: u64,
+    /// Nanoseconds spent writing, without syncs.
+    pub write_ns: u64,
+}
