@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use crate::source::HostRun;
 
+mod host;
 mod path;
 
+pub use host::{FileSystem, HostIdentity};
 pub use path::{InvalidName, RelPath};
 
 /// A directory tree that files are read from and written to.
@@ -59,6 +61,22 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Bytes that this process may still write to the file system below the root.
     fn free_bytes(&self) -> io::Result<u64>;
+
+    /// The processes that hold the lock at `path`, as far as the system tells: for messages only.
+    ///
+    /// Empty by default: a backend inside one process has nobody to name.
+    fn lock_holders(&self, _path: &RelPath) -> io::Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+
+    /// What the root lies on. The default is memory of this process, which can be written to.
+    fn file_system(&self) -> io::Result<FileSystem> {
+        Ok(FileSystem {
+            name: "memory".to_owned(),
+            is_network: false,
+            is_read_only: false,
+        })
+    }
 }
 
 /// A file being read. Reads are positional and may run from several threads.
