@@ -1,8 +1,45 @@
 //! One error enum for each family of operations.
 
+use std::error::Error;
 use std::io;
 
-use snapshot_format::PageRange;
+use snapshot_format::{PageRange, SnapshotId, SnapshotRef};
+
+use crate::backend::RelPath;
+
+/// An operation on a file or directory failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {path}")]
+pub struct FileError {
+    /// What was tried: `create`, `write`, `sync`, `rename`, …
+    pub operation: &'static str,
+    /// On what, below the backend's root.
+    pub path: RelPath,
+    /// Why it failed; its kind is as the system gave it.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// Names the operation and the path of an [`io::Error`].
+    pub(crate) fn at(operation: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Self {
+        let path = path.clone();
+        move |source| Self {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// Whether the disk is full or a quota is reached: making room and trying again may help.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
 
 /// Reading or writing guest memory failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +53,14 @@ pub enum MemoryError {
         /// What there is.
         page_count: u64,
     },
+    /// The buffer is not as long as the pages.
+    #[error("a buffer of {found} bytes for {} pages of 4096", range.count)]
+    BufferLength {
+        /// What was asked for.
+        range: PageRange,
+        /// The length of the buffer in bytes.
+        found: usize,
+    },
     /// The memory could not be read.
     #[error("read guest pages {}..{}", range.start.0, range.end().0)]
     Read {
@@ -24,5 +69,158 @@ pub enum MemoryError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+}
+
+impl MemoryError {
+    /// Refuses a buffer that is not exactly as long as `range`.
+    pub fn check_buffer(range: PageRange, len: usize) -> Result<(), Self> {
+        let wanted = range.len_bytes().and_then(|len| usize::try_from(len).ok());
+        if wanted == Some(len) {
+            Ok(())
+        } else {
+            Err(Self::BufferLength { range, found: len })
+        }
+    }
+}
+
+/// Tracking written pages failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirtyError {
+    /// The kernel or the machine lacks what the source needs.
+    #[error("dirty source {name} cannot run here: {missing}")]
+    Unsupported {
+        /// The source.
+        name: &'static str,
+        /// What is missing, and what to use instead.
+        missing: &'static str,
+    },
+    /// A system call failed.
+    #[error("dirty source {name}: {call}")]
+    System {
+        /// The source.
+        name: &'static str,
+        /// The call.
+        call: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A source watches other memory than the tracker.
+    #[error("dirty source {name} watches another memory layout than its tracker")]
+    LayoutDiffers {
+        /// The source.
+        name: &'static str,
+    },
+    /// A granule that is no power of two of at least 4096 bytes.
+    #[error(
+        "dirty source {name} has a granule of {granule_bytes} bytes; a power of two from 4096 is needed"
+    )]
+    BadGranule {
+        /// The source.
+        name: &'static str,
+        /// What it said.
+        granule_bytes: u64,
+    },
+    /// A consumer that the tracker does not know, or one that has left.
+    #[error("no such consumer of dirty pages; subscribe first")]
+    UnknownConsumer,
+    /// A commit of an epoch that another epoch of the consumer has overtaken.
+    #[error("the epoch is relative to {}, the consumer has moved on to {}", shown(*epoch), shown(*current))]
+    WrongBase {
+        /// What the epoch is relative to.
+        epoch: Option<SnapshotRef>,
+        /// Where the consumer stands.
+        current: Option<SnapshotRef>,
+    },
+    /// Bits of another number of pages.
+    #[error("a dirty bitmap of {found} pages where the memory has {expected}")]
+    PageCount {
+        /// Pages in the bitmap.
+        found: u64,
+        /// Pages in the memory.
+        expected: u64,
+    },
+}
+
+fn shown(base: Option<SnapshotRef>) -> String {
+    base.map_or_else(|| "no snapshot".to_owned(), |base| base.id.to_string())
+}
+
+/// Putting a snapshot into a sink failed; nothing of it is visible.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// A file of the stage could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Guest memory could not be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The bits are relative to another snapshot than the parent.
+    #[error("the dirty pages are relative to {}, the parent is {}; take a full snapshot", shown(Some(*found)), shown(*expected))]
+    WrongParent {
+        /// The parent that the sink was given.
+        expected: Option<SnapshotRef>,
+        /// What the bits are relative to.
+        found: SnapshotRef,
+    },
+    /// The guest's memory is laid out otherwise than its parent's.
+    #[error("the memory layout differs from the parent's; take a full snapshot")]
+    LayoutDiffers,
+    /// The bitmap has another number of pages than the guest.
+    #[error("a dirty bitmap of {found} pages for a guest of {expected}")]
+    DirtyPageCount {
+        /// Pages in the bitmap.
+        found: u64,
+        /// Pages of the guest.
+        expected: u64,
+    },
+    /// Something that a snapshot has once was given twice.
+    #[error("the snapshot has its {what} already")]
+    Twice {
+        /// What.
+        what: &'static str,
+    },
+    /// A limit of the format is reached.
+    #[error("{what}: {found} where the format allows {limit}; {advice}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many there would be.
+        found: u64,
+        /// How many there may be.
+        limit: u64,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The catalog behind the sink refused, for its own reason.
+    #[error(transparent)]
+    Catalog(Box<dyn Error + Send + Sync>),
+}
+
+/// Publishing a snapshot failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Nothing is visible, and nothing will be: the dirty bits go back, the stage is discarded.
+    #[error("snapshot {id} was not published")]
+    NotCommitted {
+        /// Which snapshot.
+        id: SnapshotId,
+        /// Why.
+        #[source]
+        source: SinkError,
+    },
+    /// The snapshot is visible, but may be gone after a power failure: the dirty bits go back and
+    /// the base stays the old parent.
+    #[error("snapshot {} is visible, but may not survive a power failure; verify it, then take another", snapshot.id)]
+    DurabilityUncertain {
+        /// Which snapshot.
+        snapshot: SnapshotRef,
+        /// Why.
+        #[source]
+        source: FileError,
     },
 }

@@ -1,8 +1,23 @@
 //! Guest memory in and out: dirty pages, memory files, atomic publish.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::assertions_on_result_states,
+        clippy::cast_possible_truncation,
+        clippy::needless_for_each,
+        reason = "tests count in small numbers and look at outcomes"
+    )
+)]
+
 pub mod backend;
+mod dirty;
 mod error;
+mod guest_io;
+mod mapping;
 mod source;
 
-pub use error::MemoryError;
-pub use source::{GuestMemorySource, HostRun};
+pub use dirty::{BitmapError, DirtyBitmap, DirtyGuarantee, DirtySource};
+pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
+pub use mapping::{MappedMemory, MappingKind, MappingOptions};
+pub use source::{GuestMemorySource, HostRun, Stability};

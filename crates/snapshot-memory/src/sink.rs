@@ -4,7 +4,7 @@ use snapshot_format::{Digest, SectionPayload, SnapshotId, SnapshotRef};
 
 use crate::dirty::DirtyBitmap;
 use crate::error::{PublishError, SinkError};
-use crate::source::GuestMemorySource;
+use crate::source::{GuestMemorySource, Stability};
 
 /// Which pages a snapshot takes.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +36,12 @@ pub trait StagedSink: Send {
     /// Adds a section of machine state.
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError>;
 
-    /// Writes guest memory, once.
+    /// Writes guest memory, once. `stability` says whether anyone may write it meanwhile.
     fn memory(
         &mut self,
         source: &dyn GuestMemorySource,
         pages: Pages<'_>,
+        stability: Stability,
     ) -> Result<MemoryStats, SinkError>;
 
     /// Writes what names all the rest and makes everything durable.

@@ -1,10 +1,9 @@
 //! Guest memory as the engine sees it.
 
-use std::marker::PhantomData;
-
 use snapshot_format::{MemoryLayout, PageRange};
 
 use crate::error::MemoryError;
+pub use crate::guest_io::HostRun;
 
 /// The memory of a guest, owned by the VMM.
 ///
@@ -24,26 +23,12 @@ pub trait GuestMemorySource: Send + Sync {
     fn host_run(&self, pages: PageRange) -> Option<HostRun<'_>>;
 }
 
-/// A run of guest memory in this process's address space, to be handed to the kernel.
-///
-/// It gives out no reference: vCPUs and devices may write the memory at any time.
-#[derive(Clone, Copy, Debug)]
-pub struct HostRun<'a> {
-    address: *const u8,
-    len_bytes: usize,
-    mapping: PhantomData<&'a [u8]>,
-}
-
-impl HostRun<'_> {
-    /// The first byte.
-    #[must_use]
-    pub fn address(&self) -> *const u8 {
-        self.address
-    }
-
-    /// The length in bytes; a multiple of the page.
-    #[must_use]
-    pub fn len_bytes(&self) -> usize {
-        self.len_bytes
-    }
+/// Whether anyone may write guest memory while it is captured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stability {
+    /// Every vCPU and device is stopped: memory may be written to disk straight from where it is,
+    /// and digested apart. A write in between is found as corruption when the snapshot is read.
+    Paused,
+    /// Someone may write: each page is copied once, and exactly that copy is digested and written.
+    Running,
 }

@@ -11,11 +11,17 @@ use std::time::Duration;
 
 use crate::source::HostRun;
 
+#[cfg(target_os = "linux")]
+mod fs;
 mod host;
 mod path;
+mod refusal;
 
+#[cfg(target_os = "linux")]
+pub use fs::FsBackend;
 pub use host::{FileSystem, HostIdentity};
 pub use path::{InvalidName, RelPath};
+pub use refusal::Refusal;
 
 /// A directory tree that files are read from and written to.
 ///
@@ -23,6 +29,7 @@ pub use path::{InvalidName, RelPath};
 /// (`NotFound`, `AlreadyExists`, `StorageFull`, `QuotaExceeded`, `ReadOnlyFilesystem`, …).
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Opens a file to read: a regular file with one link, owned by the process's user or root.
+    /// Anything else is a [`Refusal`].
     fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>>;
 
     /// Creates a file that must not exist, mode 0600.
@@ -80,6 +87,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
 }
 
 /// A file being read. Reads are positional and may run from several threads.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "an empty file is nothing special here"
+)]
 pub trait ReadFile: Send + Sync + fmt::Debug {
     /// The length in bytes now.
     fn len(&self) -> io::Result<u64>;

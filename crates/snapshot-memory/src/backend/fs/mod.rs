@@ -1,0 +1,266 @@
+//! The real file system below a directory descriptor.
+
+use std::fs::{File, Permissions, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::fstatfs;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::{
+    Backend, Entry, EntryKind, FileSystem, Lock, LockMode, Metadata, ReadFile, Refusal, RelPath,
+    WriteFile,
+};
+
+mod file;
+mod holders;
+mod list;
+mod resolve;
+mod root;
+
+use file::{FsReadFile, FsWriteFile};
+use resolve::{open_at, open_parent};
+
+/// Bytes of one unit of `st_blocks`, whatever the file system's block.
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// How long a lock that is held by another is left alone before it is tried again.
+const LOCK_POLL: Duration = Duration::from_millis(2);
+
+/// The tree below one directory of the file system.
+///
+/// Every name is resolved by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+/// RESOLVE_NO_MAGICLINKS` from the descriptor of that directory, which may have been moved or come
+/// from another process since.
+///
+/// System calls: `openat2`, `fstat`, `pread64`, `pwrite64`, `pwritev`, `lseek`, `ftruncate`,
+/// `fsync`, `fchmod`, `mkdirat`, `renameat2`, `unlinkat`, `getdents64`, `newfstatat`, `flock`,
+/// `fstatfs`, `geteuid`.
+#[derive(Debug)]
+pub struct FsBackend {
+    root: OwnedFd,
+}
+
+impl FsBackend {
+    /// The tree below the directory `path`, which must exist.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::from_fd(root::open(path)?)
+    }
+
+    /// The tree below the directory `path`, which is made (mode 0700) where it is missing.
+    ///
+    /// Missing ancestors are made as well, and each new entry is made durable from the bottom up.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        root::create(path)?;
+        Self::open(path)
+    }
+
+    /// The tree below an open directory.
+    pub fn from_fd(root: OwnedFd) -> io::Result<Self> {
+        if file_type(fstat(&root)?.st_mode) == EntryKind::Directory {
+            Ok(Self { root })
+        } else {
+            Err(Errno::ENOTDIR.into())
+        }
+    }
+
+    /// The descriptor of the root.
+    #[must_use]
+    pub fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn rename(&self, from: &RelPath, to: &RelPath, flags: RenameFlags) -> io::Result<()> {
+        let from_dir = open_parent(&self.root, from)?;
+        let to_dir = open_parent(&self.root, to)?;
+        renameat2(&from_dir, from.name(), &to_dir, to.name(), flags)?;
+        Ok(())
+    }
+
+    fn unlink(&self, path: &RelPath, flags: UnlinkatFlags) -> io::Result<()> {
+        unlinkat(open_parent(&self.root, path)?, path.name(), flags)?;
+        Ok(())
+    }
+
+    fn open_lock_file(&self, path: &RelPath) -> io::Result<File> {
+        // Without O_CREAT first: a reader of a read-only store can lock what exists.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = match open_at(&self.root, path, flags, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+                open_at(&self.root, path, flags | OFlag::O_CREAT, mode)?
+            }
+            other => other?,
+        };
+        check_file(&fd)?;
+        Ok(File::from(fd))
+    }
+
+    /// Whether `file` is what `path` names now.
+    fn is_linked(&self, path: &RelPath, file: &File) -> io::Result<bool> {
+        let ours = fstat(file)?;
+        match open_at(&self.root, path, OFlag::O_PATH, Mode::empty()) {
+            Ok(found) => {
+                let found = fstat(found)?;
+                Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Backend for FsBackend {
+    fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>> {
+        // O_NONBLOCK: a planted pipe must not hang the open.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = open_at(&self.root, path, flags, Mode::empty())?;
+        check_file(&fd)?;
+        Ok(Box::new(FsReadFile::new(File::from(fd))))
+    }
+
+    fn create(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOCTTY;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let fd = open_at(&self.root, path, flags, mode)?;
+        Ok(Box::new(FsWriteFile::new(File::from(fd))))
+    }
+
+    fn create_dir(&self, path: &RelPath) -> io::Result<()> {
+        mkdirat(open_parent(&self.root, path)?, path.name(), Mode::S_IRWXU)?;
+        Ok(())
+    }
+
+    fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
+        self.rename(from, to, RenameFlags::RENAME_NOREPLACE)
+    }
+
+    fn rename_replace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
+        self.rename(from, to, RenameFlags::empty())
+    }
+
+    fn remove_file(&self, path: &RelPath) -> io::Result<()> {
+        self.unlink(path, UnlinkatFlags::NoRemoveDir)
+    }
+
+    fn remove_dir(&self, path: &RelPath) -> io::Result<()> {
+        self.unlink(path, UnlinkatFlags::RemoveDir)
+    }
+
+    fn sync_dir(&self, path: &RelPath) -> io::Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let fd = open_at(&self.root, path, flags, Mode::empty())?;
+        File::from(fd).sync_all()
+    }
+
+    fn list(&self, path: &RelPath) -> io::Result<Vec<Entry>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        list::entries(open_at(&self.root, path, flags, Mode::empty())?)
+    }
+
+    fn metadata(&self, path: &RelPath) -> io::Result<Metadata> {
+        // O_PATH with O_NOFOLLOW gives a descriptor of a trailing link itself.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let stat = fstat(open_at(&self.root, path, flags, Mode::empty())?)?;
+        Ok(Metadata {
+            kind: file_type(stat.st_mode),
+            len_bytes: unsigned(stat.st_size)?,
+            allocated_bytes: unsigned(stat.st_blocks)?.saturating_mul(STAT_BLOCK_BYTES),
+        })
+    }
+
+    fn lock(&self, path: &RelPath, mode: LockMode, wait: Duration) -> io::Result<Box<dyn Lock>> {
+        let started = Instant::now();
+        loop {
+            let file = self.open_lock_file(path)?;
+            let tried = match mode {
+                LockMode::Shared => file.try_lock_shared(),
+                LockMode::Exclusive => file.try_lock(),
+            };
+            match tried {
+                // The holder before us may have removed the file while we waited for it.
+                Ok(()) if self.is_linked(path, &file)? => return Ok(Box::new(FsLock(file))),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let left = wait.saturating_sub(started.elapsed());
+                    if left.is_zero() {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    std::thread::sleep(left.min(LOCK_POLL));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = fstatvfs(&self.root)?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    fn lock_holders(&self, path: &RelPath) -> io::Result<Vec<u32>> {
+        let stat = fstat(open_at(&self.root, path, OFlag::O_PATH, Mode::empty())?)?;
+        holders::of(stat.st_dev, stat.st_ino)
+    }
+
+    fn file_system(&self) -> io::Result<FileSystem> {
+        let magic = fstatfs(&self.root)?.filesystem_type().0;
+        let flags = fstatvfs(&self.root)?.flags();
+        let read_only = flags.contains(FsFlags::ST_RDONLY);
+        Ok(FileSystem::from_magic(magic.cast_unsigned(), read_only))
+    }
+}
+
+/// A locked file. Closing the descriptor releases the lock, unless a copy of it was passed on.
+#[derive(Debug)]
+struct FsLock(File);
+
+impl Lock for FsLock {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+/// Refuses what is no regular file of ours with one name.
+fn check_file(fd: &OwnedFd) -> io::Result<()> {
+    let stat = fstat(fd)?;
+    if file_type(stat.st_mode) != EntryKind::File {
+        return Err(Refusal::NotRegular.into());
+    }
+    match stat.st_nlink {
+        // Removed between our open and now.
+        0 => return Err(io::ErrorKind::NotFound.into()),
+        1 => {}
+        links => return Err(Refusal::ManyLinks { links }.into()),
+    }
+    if stat.st_uid != 0 && stat.st_uid != nix::unistd::geteuid().as_raw() {
+        return Err(Refusal::ForeignOwner { uid: stat.st_uid }.into());
+    }
+    Ok(())
+}
+
+fn file_type(mode: u32) -> EntryKind {
+    match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => EntryKind::File,
+        SFlag::S_IFDIR => EntryKind::Directory,
+        _ => EntryKind::Other,
+    }
+}
+
+fn unsigned(value: i64) -> io::Result<u64> {
+    u64::try_from(value).map_err(|_| io::Error::other("the file system gave a negative size"))
+}
+
+fn read_only() -> Permissions {
+    Permissions::from_mode(0o400)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! Guest memory that this process maps itself.
+
+// UNSAFETY: mmap, madvise and munmap of anonymous memory and memfds, and the pointers into them.
+#![expect(unsafe_code, reason = "maps memory and hands out addresses in it")]
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
+
+use crate::error::MemoryError;
+use crate::guest_io::{self, HostRun};
+use crate::source::GuestMemorySource;
+
+/// Bytes of a huge page on every host that is supported.
+const HUGE_BYTES: usize = 2 << 20;
+
+/// What a mapping is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum MappingKind {
+    /// Private anonymous memory.
+    #[default]
+    Anonymous,
+    /// A shared mapping of a new memfd, which other processes may map as well.
+    Memfd,
+}
+
+/// How a mapping is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct MappingOptions {
+    /// What it is made of.
+    pub kind: MappingKind,
+    /// Whether the kernel is asked for huge pages: `None` leaves the system's default.
+    pub huge_pages: Option<bool>,
+}
+
+impl MappingOptions {
+    /// The same, made of `kind`.
+    #[must_use]
+    pub fn kind(self, kind: MappingKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same, with huge pages asked for or asked not for.
+    #[must_use]
+    pub fn huge_pages(self, wanted: bool) -> Self {
+        Self {
+            huge_pages: Some(wanted),
+            ..self
+        }
+    }
+}
+
+/// Guest memory in one mapping of this process: the regions of a layout back to back, zero at
+/// first.
+///
+/// Reads and writes go word by word with relaxed atomics, so that threads that play vCPUs may
+/// share it.
+#[derive(Debug)]
+pub struct MappedMemory {
+    layout: MemoryLayout,
+    reservation: NonNull<u8>,
+    reserved_bytes: NonZeroUsize,
+    /// The first byte of guest memory: aligned to a huge page within the reservation.
+    base: NonNull<u8>,
+    len_bytes: usize,
+    memfd: Option<OwnedFd>,
+}
+
+// SAFETY:
+// - the mapping belongs to this value alone and is not bound to a thread;
+// - all accesses are atomic.
+unsafe impl Send for MappedMemory {}
+
+// SAFETY: as for Send.
+unsafe impl Sync for MappedMemory {}
+
+impl MappedMemory {
+    /// Maps zeroed memory for `layout`.
+    pub fn new(layout: MemoryLayout, options: MappingOptions) -> io::Result<Self> {
+        let len_bytes = usize::try_from(layout.len_bytes()).map_err(|_| Errno::ENOMEM)?;
+        let reserved_bytes = len_bytes
+            .checked_next_multiple_of(HUGE_BYTES)
+            .and_then(|len| len.checked_add(HUGE_BYTES))
+            .and_then(NonZeroUsize::new)
+            .ok_or(Errno::ENOMEM)?;
+        let reserve_flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping where the kernel likes; it replaces nothing.
+        let reservation =
+            unsafe { mmap_anonymous(None, reserved_bytes, ProtFlags::PROT_NONE, reserve_flags) }?
+                .cast::<u8>();
+        // From here on dropping `memory` unmaps.
+        let mut memory = Self {
+            layout,
+            reservation,
+            reserved_bytes,
+            base: reservation,
+            len_bytes,
+            memfd: None,
+        };
+        let pad = reservation.as_ptr().align_offset(HUGE_BYTES);
+        // SAFETY: `pad` is less than HUGE_BYTES, by which the reservation exceeds `len_bytes`.
+        memory.base = unsafe { reservation.add(pad) };
+        memory.populate(options)?;
+        Ok(memory)
+    }
+
+    fn populate(&mut self, options: MappingOptions) -> io::Result<()> {
+        let len = NonZeroUsize::new(self.len_bytes).ok_or(Errno::EINVAL)?;
+        let at = Some(self.base.addr());
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        match options.kind {
+            MappingKind::Anonymous => {
+                let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
+                // SAFETY: `base..base + len` lies in the reservation, which is ours and unused, so
+                // MAP_FIXED replaces nothing else.
+                unsafe { mmap_anonymous(at, len, access, flags) }?;
+            }
+            MappingKind::Memfd => {
+                let memfd = memfd_create(c"guest-memory", MFdFlags::MFD_CLOEXEC)?;
+                let len_bytes = i64::try_from(self.len_bytes).map_err(|_| Errno::ENOMEM)?;
+                nix::unistd::ftruncate(&memfd, len_bytes)?;
+                let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+                // SAFETY: as above; the memfd is as long as the mapping.
+                unsafe { mmap(at, len, access, flags, &memfd, 0) }?;
+                self.memfd = Some(memfd);
+            }
+        }
+        let advice = match options.huge_pages {
+            None => return Ok(()),
+            Some(true) => MmapAdvise::MADV_HUGEPAGE,
+            Some(false) => MmapAdvise::MADV_NOHUGEPAGE,
+        };
+        // SAFETY: the range was mapped just now; this advice changes no content.
+        match unsafe { madvise(self.base.cast(), self.len_bytes, advice) } {
+            // A kernel without huge pages has none to avoid or to give.
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The first byte of the mapping; page `n` of the image is at `n * 4096`.
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The length in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// The memfd behind the mapping, where it was made of one.
+    #[must_use]
+    pub fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        self.memfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Copies `bytes` to the image offset `offset_bytes`.
+    pub fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        let to = self.locate(offset_bytes, bytes.len())?;
+        // SAFETY: `locate` checked that the range lies in the mapping; all accesses are atomic.
+        unsafe { guest_io::store(to, bytes) };
+        Ok(())
+    }
+
+    /// Copies the bytes at the image offset `offset_bytes` to `out`.
+    pub fn read(&self, offset_bytes: u64, out: &mut [u8]) -> Result<(), MemoryError> {
+        let from = self.locate(offset_bytes, out.len())?;
+        // SAFETY: `locate` checked that the range lies in the mapping; all accesses are atomic.
+        unsafe { guest_io::load(from, out) };
+        Ok(())
+    }
+
+    fn locate(&self, offset_bytes: u64, len: usize) -> Result<*mut u8, MemoryError> {
+        let fits = usize::try_from(offset_bytes).ok().filter(|offset| {
+            offset
+                .checked_add(len)
+                .is_some_and(|end| end <= self.len_bytes)
+        });
+        match fits {
+            Some(offset) => Ok(self.base.as_ptr().wrapping_add(offset)),
+            None => Err(MemoryError::OutOfRange {
+                range: covering(offset_bytes, len),
+                page_count: self.layout.page_count(),
+            }),
+        }
+    }
+}
+
+/// The pages that hold `len` bytes at `offset_bytes`.
+fn covering(offset_bytes: u64, len: usize) -> PageRange {
+    let end = offset_bytes.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+    let start = offset_bytes / PAGE_BYTES;
+    PageRange {
+        start: PageIndex(start),
+        count: end.div_ceil(PAGE_BYTES).saturating_sub(start),
+    }
+}
+
+impl GuestMemorySource for MappedMemory {
+    fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
+        MemoryError::check_buffer(pages, out.len())?;
+        let offset = pages.start.image_offset().unwrap_or(u64::MAX);
+        self.read(offset, out)
+    }
+
+    fn host_run(&self, pages: PageRange) -> Option<HostRun<'_>> {
+        let len_bytes = usize::try_from(pages.len_bytes()?).ok()?;
+        let address = self.locate(pages.start.image_offset()?, len_bytes).ok()?;
+        // SAFETY: `locate` checked that the range lies in the mapping, which lives as long as
+        // `self` and is reached atomically only; pages are aligned.
+        Some(unsafe { HostRun::new(address, len_bytes) })
+    }
+}
+
+impl Drop for MappedMemory {
+    fn drop(&mut self) {
+        // SAFETY: the reservation is ours, with all that was mapped over it, and nothing that was
+        // borrowed from `self` is left.
+        let unmapped = unsafe { munmap(self.reservation.cast(), self.reserved_bytes.get()) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests;
