@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{GuestAddress, GuestPage, PAGE_BYTES, PageIndex, PageRange};
 use crate::limits;
+use crate::page_map::LEAF_SHIFT;
 
 /// One run of guest physical addresses that is memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -61,6 +62,14 @@ pub enum LayoutError {
         /// Its length in bytes.
         len_bytes: u64,
     },
+    /// Regions that touch more leaves of a page map than a table may name.
+    #[error("the regions touch {found} leaves of 64 MiB, at most {limit} are allowed")]
+    TooManyLeaves {
+        /// How many leaves.
+        found: u64,
+        /// The cap.
+        limit: usize,
+    },
     /// Regions out of order, or overlapping.
     #[error("region {index} at {start} is out of order or overlaps the one before it")]
     OutOfOrder {
@@ -105,6 +114,13 @@ impl MemoryLayout {
                     });
                 }
             };
+        }
+        let found = leaf_count(&regions);
+        if found > limits::MAX_LEAVES as u64 {
+            return Err(LayoutError::TooManyLeaves {
+                found,
+                limit: limits::MAX_LEAVES,
+            });
         }
         Ok(Self { regions })
     }
@@ -186,6 +202,19 @@ impl MemoryLayout {
     }
 }
 
+/// How many leaves sorted regions touch.
+fn leaf_count(regions: &[MemoryRegion]) -> u64 {
+    let leaf_bytes = PAGE_BYTES << LEAF_SHIFT;
+    let (mut count, mut free_from) = (0, 0);
+    for region in regions {
+        let first = (region.start.0 / leaf_bytes).max(free_from);
+        let end = (region.start.0 + region.len_bytes).div_ceil(leaf_bytes);
+        count += end.saturating_sub(first);
+        free_from = end;
+    }
+    count
+}
+
 impl<'de> Deserialize<'de> for MemoryLayout {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let regions = Vec::deserialize(deserializer)?;
@@ -260,6 +289,7 @@ mod tests {
             (vec![region(0, 8192), region(4096, 4096)], "overlaps"),
             (vec![region(8192, 4096), region(0, 4096)], "overlaps"),
             (vec![region(u64::MAX - 4095, 4096)], "beyond"),
+            (vec![region(0, 1 << 50)], "leaves"),
         ];
         for (regions, expected) in cases {
             let error = MemoryLayout::new(regions).unwrap_err().to_string();

@@ -6,5 +6,56 @@ pub const MAX_REGIONS: usize = 1024;
 /// One past the largest guest physical address: 52 bits, the most that x86-64 and Arm define.
 pub const MAX_GUEST_ADDRESS: u64 = 1 << 52;
 
-/// Data files that one placement may depend on. Reaching it means: consolidate.
+/// Leaves of 64 MiB that one layout may touch: 4 TiB of contiguous memory.
+pub const MAX_LEAVES: usize = 65_536;
+
+/// Data files that one placement may depend on. Reaching it means: take a full snapshot.
 pub const MAX_DATA_FILES: usize = 4096;
+
+/// Files that one placement may name.
+pub const MAX_FILES: usize = 64;
+
+/// Sections in one file.
+pub const MAX_SECTIONS: usize = 8192;
+
+/// Bytes of a file that is read whole: every `*.vms` file.
+pub const MAX_ENVELOPE_BYTES: u64 = 64 << 20;
+
+/// Bytes of one section of a file that is read whole.
+pub const MAX_SECTION_BYTES: u64 = 16 << 20;
+
+/// Bytes of the root section of a `memory.map`.
+pub const MAX_MAP_ROOT_BYTES: u64 = 8 << 20;
+
+/// Bytes of one payload in bitcode, of whatever kind.
+pub const MAX_BITCODE_BYTES: usize = 1 << 20;
+
+/// Bytes of the manifest's payload in bitcode.
+pub const MAX_MANIFEST_BYTES: usize = 64 << 10;
+
+/// Bytes of the placement's payload in bitcode.
+pub const MAX_PLACEMENT_BYTES: usize = 512 << 10;
+
+/// Bytes of the store's payload in bitcode.
+pub const MAX_STORE_BYTES: usize = 4 << 10;
+
+/// Bytes of memory that decoding may take for each byte of a payload in bitcode.
+pub const MAX_DECODE_AMPLIFICATION: usize = 256;
+
+/// Bytes of the VMM's configuration in a manifest.
+pub const MAX_VM_CONFIG_BYTES: usize = 1 << 20;
+
+/// Bytes of a name: of a virtual machine, a snapshot, a branch, a tag, the key of a label.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// Labels of one snapshot.
+pub const MAX_LABELS: usize = 64;
+
+/// Bytes of the value of a label.
+pub const MAX_LABEL_VALUE_BYTES: usize = 256;
+
+/// Tags of one snapshot.
+pub const MAX_TAGS: usize = 64;
+
+/// Bytes of the description of a snapshot.
+pub const MAX_DESCRIPTION_BYTES: usize = 4096;
