@@ -6,6 +6,8 @@
 //! decodes to at most [`limits::MAX_DECODE_AMPLIFICATION`] times its length, which a test
 //! measures.
 
+use std::fmt;
+
 pub(crate) use bitcode::{Decode, Encode};
 use serde::Serialize;
 
@@ -41,6 +43,15 @@ impl Codec {
             1 => Some(Self::Bitcode),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Raw => "raw",
+            Self::Bitcode => "bitcode",
+        })
     }
 }
 

@@ -8,6 +8,7 @@ mod codec;
 pub mod envelope;
 mod error;
 mod id;
+mod inspect;
 mod layout;
 pub mod limits;
 mod manifest;
@@ -27,6 +28,10 @@ pub use envelope::{
 };
 pub use error::{DecodeError, ErrorKind, Part};
 pub use id::{Digest, ParseIdError, SnapshotId, SnapshotRef};
+pub use inspect::{
+    Content, HeaderView, Inspection, MapView, Problem, SectionView, inspect, inspect_ends,
+    table_range,
+};
 pub use layout::{LayoutError, MemoryLayout, MemoryRegion};
 pub use manifest::Manifest;
 pub use name::{

@@ -235,11 +235,17 @@ impl RawHeader {
         })
     }
 
-    /// Magic, checksum and length: what holds in every version.
-    pub(crate) fn check_sound(&self) -> Result<(), DecodeError> {
-        if self.magic != MAGIC {
-            return Err(DecodeError::Magic { found: self.magic });
+    pub(crate) fn check_magic(&self) -> Result<(), DecodeError> {
+        if self.magic == MAGIC {
+            Ok(())
+        } else {
+            Err(DecodeError::Magic { found: self.magic })
         }
+    }
+
+    /// Magic, checksum and length of the header: what holds in every version.
+    pub(crate) fn check_sound(&self) -> Result<(), DecodeError> {
+        self.check_magic()?;
         if self.header_crc != self.computed_crc {
             return Err(DecodeError::Checksum {
                 part: Part::Header,
@@ -263,12 +269,17 @@ impl RawHeader {
             return Ok(());
         }
         Err(DecodeError::TooNew {
-            needs: FormatVersion {
-                major: self.version.major,
-                minor: self.reader_minor,
-            },
+            needs: self.needs(),
             reads: FORMAT,
         })
+    }
+
+    /// The lowest version that may read the file.
+    pub(crate) const fn needs(&self) -> FormatVersion {
+        FormatVersion {
+            major: self.version.major,
+            minor: self.reader_minor,
+        }
     }
 
     fn check_fields(&self) -> Result<Header, DecodeError> {

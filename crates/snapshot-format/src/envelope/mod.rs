@@ -13,3 +13,6 @@ pub use file_kind::{Arch, FileKind};
 pub use header::{FORMAT, FormatVersion, HEADER_BYTES, Header, MAGIC, WriterName};
 pub use parse::Envelope;
 pub use table::{SECTION_ENTRY_BYTES, SectionEntry, SectionTable, envelope_digest};
+
+pub(crate) use header::RawHeader;
+pub(crate) use parse::slice;

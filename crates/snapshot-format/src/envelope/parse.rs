@@ -32,7 +32,7 @@ impl<'a> Envelope<'a> {
         let header = Header::parse(bytes, file_len)?;
         header.allows(Operation::Read)?;
         let table_len = u64::from(header.table_len);
-        let table = slice(bytes, Part::SectionTable, header.table_offset, table_len)?;
+        let table = slice_of(bytes, Part::SectionTable, header.table_offset, table_len)?;
         let table = SectionTable::parse(table, &header)?;
         let envelope = Self {
             bytes,
@@ -99,7 +99,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn bytes_of(&self, entry: &SectionEntry) -> Result<&'a [u8], DecodeError> {
-        slice(self.bytes, entry.part(), entry.offset, entry.stored_len)
+        slice_of(self.bytes, entry.part(), entry.offset, entry.stored_len)
     }
 
     fn check_sections(&self) -> Result<(), DecodeError> {
@@ -116,7 +116,7 @@ impl<'a> Envelope<'a> {
             let end = entry.end();
             let padding = end.next_multiple_of(8) - end;
             check_zero(
-                slice(self.bytes, entry.part(), end, padding)?,
+                slice_of(self.bytes, entry.part(), end, padding)?,
                 entry.part(),
                 end,
             )?;
@@ -125,14 +125,16 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// `len` bytes at `offset`.
-pub(crate) fn slice(bytes: &[u8], part: Part, offset: u64, len: u64) -> Result<&[u8], DecodeError> {
-    let range = || {
-        let start = usize::try_from(offset).ok()?;
-        let end = usize::try_from(offset.checked_add(len)?).ok()?;
-        bytes.get(start..end)
-    };
-    range().ok_or_else(|| DecodeError::Length {
+/// `len` bytes at `offset`, if they are there.
+pub(crate) fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    let end = usize::try_from(offset.checked_add(len)?).ok()?;
+    bytes.get(start..end)
+}
+
+/// `len` bytes at `offset`, which a part of the file says are there.
+fn slice_of(bytes: &[u8], part: Part, offset: u64, len: u64) -> Result<&[u8], DecodeError> {
+    slice(bytes, offset, len).ok_or_else(|| DecodeError::Length {
         part,
         offset,
         needed: len,

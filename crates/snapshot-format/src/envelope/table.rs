@@ -18,6 +18,13 @@ const CRITICAL: u32 = 1;
 /// The compression that means none, the only one of format 0.1.
 const NOT_COMPRESSED: u8 = 0;
 
+/// Where fields of an entry start. The table of `specs/01-envelope.md` must agree.
+pub(crate) mod at {
+    pub(crate) const FLAGS: u64 = 12;
+    pub(crate) const OFFSET: u64 = 16;
+    pub(crate) const DECODED_LEN: u64 = 32;
+}
+
 /// One entry of the section table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SectionEntry {
@@ -152,16 +159,19 @@ impl SectionEntry {
         out.extend(self.digest.0);
     }
 
-    fn decode(fields: &mut Fields<'_>) -> Result<Self, DecodeError> {
+    /// The fields of an entry, without any rule.
+    pub(crate) fn peek(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut fields = Fields::new(bytes, Part::SectionTable);
+        Self::read(&mut fields).map(|(entry, _)| entry)
+    }
+
+    /// The fields of the next entry and its flags.
+    fn read(fields: &mut Fields<'_>) -> Result<(Self, u32), DecodeError> {
         let kind = SectionKind(fields.u32()?);
         let instance = fields.u32()?;
         let version = fields.u16()?;
         let [codec, compression] = fields.array()?;
-        let flags_at = fields.offset();
         let flags = fields.u32()?;
-        if flags & !CRITICAL != 0 {
-            return Err(fields.invalid(flags_at, "unknown flags must be zero", flags.into()));
-        }
         let entry = Self {
             kind,
             instance,
@@ -174,9 +184,22 @@ impl SectionEntry {
             decoded_len: fields.u64()?,
             digest: Digest(fields.array()?),
         };
-        if compression == NOT_COMPRESSED && entry.decoded_len != entry.stored_len {
+        Ok((entry, flags))
+    }
+
+    fn decode(fields: &mut Fields<'_>) -> Result<Self, DecodeError> {
+        let base = fields.offset();
+        let (entry, flags) = Self::read(fields)?;
+        if flags & !CRITICAL != 0 {
             return Err(fields.invalid(
-                flags_at + 20,
+                base + at::FLAGS,
+                "unknown flags must be zero",
+                flags.into(),
+            ));
+        }
+        if entry.compression == NOT_COMPRESSED && entry.decoded_len != entry.stored_len {
+            return Err(fields.invalid(
+                base + at::DECODED_LEN,
                 "a section that is not compressed has two equal lengths",
                 entry.decoded_len,
             ));
@@ -272,11 +295,11 @@ impl SectionTable {
         let mut seen = BTreeSet::new();
         let mut free_from = HEADER_BYTES as u64;
         while !fields.is_empty() {
-            let at = fields.offset();
+            let base = fields.offset();
             let entry = SectionEntry::decode(&mut fields)?;
             if !seen.insert((entry.kind, entry.instance)) {
                 return Err(fields.invalid(
-                    at,
+                    base,
                     "each kind and instance comes once",
                     entry.kind.0.into(),
                 ));
@@ -284,7 +307,7 @@ impl SectionTable {
             let end = entry.offset.checked_add(entry.stored_len);
             if entry.offset != free_from || end.is_none_or(|end| end > table_offset) {
                 return Err(fields.invalid(
-                    at + 16,
+                    base + at::OFFSET,
                     "sections lie back to back before the section table",
                     entry.offset,
                 ));

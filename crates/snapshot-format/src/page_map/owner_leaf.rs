@@ -124,7 +124,7 @@ impl OwnerLeaf {
             Owners::Uniform(_) => {}
             Owners::Bytes(owners) => out.extend_from_slice(owners),
             Owners::Words(owners) => {
-                for owner in owners.iter() {
+                for owner in owners {
                     out.extend(owner.to_le_bytes());
                 }
             }
