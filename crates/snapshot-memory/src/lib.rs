@@ -15,9 +15,13 @@ mod dirty;
 mod error;
 mod guest_io;
 mod mapping;
+#[cfg(any(test, feature = "testing"))]
+pub mod skip;
 mod source;
+mod uffd;
 
 pub use dirty::{BitmapError, DirtyBitmap, DirtyGuarantee, DirtySource};
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use source::{GuestMemorySource, HostRun, Stability};
+pub use uffd::WpAsyncSource;

@@ -1,0 +1,117 @@
+use super::*;
+use crate::mapping::{MappedMemory, MappingKind, MappingOptions};
+use snapshot_format::{GuestAddress, MemoryRegion};
+
+const MIB: u64 = 1 << 20;
+
+fn split_layout() -> MemoryLayout {
+    let region = |start, len_bytes| MemoryRegion {
+        start: GuestAddress(start),
+        len_bytes,
+    };
+    MemoryLayout::new(vec![region(0, 3 * MIB), region(4 << 30, 5 * MIB)]).unwrap()
+}
+
+fn started(kind: MappingKind) -> Option<(Arc<MappedMemory>, WpAsyncSource)> {
+    let options = MappingOptions::default().kind(kind);
+    let memory = Arc::new(MappedMemory::new(split_layout(), options).unwrap());
+    match WpAsyncSource::new(memory.clone()) {
+        Ok(mut source) => {
+            source.start().unwrap();
+            Some((memory, source))
+        }
+        Err(error) => {
+            crate::skip::skip("uffd", &error.to_string());
+            None
+        }
+    }
+}
+
+fn harvest(source: &mut WpAsyncSource) -> Vec<PageRange> {
+    let bitmap = DirtyBitmap::new(source.layout().page_count());
+    source.harvest(&bitmap).unwrap();
+    bitmap.iter_runs().collect()
+}
+
+fn write_page(memory: &MappedMemory, page: u64) {
+    memory.write(page * PAGE_BYTES + 8, &[1]).unwrap();
+}
+
+#[test]
+fn every_written_page_is_named_once() {
+    for kind in [MappingKind::Anonymous, MappingKind::Memfd] {
+        let Some((memory, mut source)) = started(kind) else {
+            return;
+        };
+        assert_eq!(
+            harvest(&mut source),
+            [],
+            "{kind:?}: untouched memory is dirty"
+        );
+        for page in [0, 767, 768, 1000, 1001, 2047] {
+            write_page(&memory, page);
+        }
+        // Pages 767 and 768 lie on both sides of the hole between the regions.
+        let expected = [(0, 1), (767, 2), (1000, 2), (2047, 1)];
+        assert_eq!(
+            harvest(&mut source),
+            expected.map(|(at, n)| PageRange::new(at, n)),
+            "{kind:?}"
+        );
+        assert_eq!(
+            harvest(&mut source),
+            [],
+            "{kind:?}: a harvest did not clear"
+        );
+        write_page(&memory, 1000);
+        assert_eq!(
+            harvest(&mut source),
+            [PageRange::new(1000, 1)],
+            "{kind:?}: not armed again"
+        );
+    }
+}
+
+#[test]
+fn reading_makes_nothing_dirty() {
+    let Some((memory, mut source)) = started(MappingKind::Anonymous) else {
+        return;
+    };
+    let mut page = [0; 4096];
+    memory.read(MIB, &mut page).unwrap();
+    assert_eq!(harvest(&mut source), []);
+}
+
+#[test]
+fn more_runs_than_one_scan_reports_are_all_found() {
+    let Some((memory, mut source)) = started(MappingKind::Anonymous) else {
+        return;
+    };
+    let pages: Vec<u64> = (0..2048).step_by(2).collect();
+    pages.iter().for_each(|&page| write_page(&memory, page));
+    let found: Vec<u64> = harvest(&mut source).iter().map(|run| run.start.0).collect();
+    assert_eq!(found, pages);
+}
+
+#[test]
+fn a_second_userfaultfd_on_the_memory_is_refused() {
+    let Some((memory, _first)) = started(MappingKind::Anonymous) else {
+        return;
+    };
+    let mut second = WpAsyncSource::new(memory).unwrap();
+    let error = second.start().unwrap_err();
+    assert!(matches!(error, DirtyError::Unsupported { .. }), "{error}");
+}
+
+#[test]
+fn a_source_that_is_not_started_or_stopped_harvests_nothing() {
+    let Some((memory, mut source)) = started(MappingKind::Anonymous) else {
+        return;
+    };
+    source.stop().unwrap();
+    write_page(&memory, 3);
+    let bitmap = DirtyBitmap::new(source.layout().page_count());
+    assert!(source.harvest(&bitmap).is_err());
+    source.start().unwrap();
+    assert_eq!(harvest(&mut source), []);
+}
