@@ -19,7 +19,7 @@ pub struct FileSystem {
     pub name: String,
     /// Whether other hosts may write to it, out of reach of this host's advisory locks.
     pub is_network: bool,
-    /// Whether it is mounted for reading only.
+    /// Whether it is mounted for reading only, or this process may not write to the root.
     pub is_read_only: bool,
 }
 

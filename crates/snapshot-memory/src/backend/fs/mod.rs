@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use super::{
     Backend, Entry, EntryKind, FileSystem, Lock, LockMode, Metadata, ReadFile, Refusal, RelPath,
@@ -213,7 +213,8 @@ impl Backend for FsBackend {
     fn file_system(&self) -> io::Result<FileSystem> {
         let magic = fstatfs(&self.root)?.filesystem_type().0;
         let flags = fstatvfs(&self.root)?.flags();
-        let read_only = flags.contains(FsFlags::ST_RDONLY);
+        let may_write = faccessat(&self.root, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
+        let read_only = flags.contains(FsFlags::ST_RDONLY) || !may_write;
         Ok(FileSystem::from_magic(magic.cast_unsigned(), read_only))
     }
 }
