@@ -1,0 +1,151 @@
+//! Deleting snapshots: planned, moved to the trash, and brought back.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use snapshot_format::{SnapshotId, VmName};
+use snapshot_memory::backend::LockMode;
+
+use crate::directory::{self, Location};
+use crate::error::{Refusal, StoreError};
+use crate::lock::{self, Held};
+use crate::record::{self, SnapshotRecord};
+use crate::store::Store;
+use crate::vm;
+
+/// What deleting a snapshot would do.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DeletePlan {
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// Its machine, as far as it can be read.
+    pub vm: Option<VmName>,
+    /// Bytes of blocks that its files occupy. They are freed when nothing needs them any more.
+    pub allocated_bytes: u64,
+    /// Snapshots in use that were made from it. They stay whole.
+    pub children: Vec<SnapshotId>,
+    /// Snapshots in use that need its data: it stays in the trash as long as they are there.
+    pub needed_by: Vec<SnapshotId>,
+    /// Why it will be refused.
+    pub refusal: Option<Refusal>,
+}
+
+impl Store {
+    /// What deleting `id` would do. Nothing is changed.
+    pub fn plan_delete(&self, id: SnapshotId) -> Result<DeletePlan, StoreError> {
+        let vm = match self.record_at(Location::Live, id) {
+            Ok(record) => Some(record.vm),
+            Err(error @ StoreError::NotFound { .. }) => return Err(error),
+            // What is damaged can be deleted too.
+            Err(_) => None,
+        };
+        let listing = self.list(None)?;
+        let child = |record: &&SnapshotRecord| record.parent.is_some_and(|p| p.id == id);
+        Ok(DeletePlan {
+            id,
+            vm,
+            allocated_bytes: self.allocated_bytes(Location::Live, id)?,
+            children: listing
+                .snapshots
+                .iter()
+                .filter(child)
+                .map(|r| r.id)
+                .collect(),
+            needed_by: self.dependents(id)?,
+            refusal: self.refusal(id),
+        })
+    }
+
+    /// Moves a snapshot to the trash. Snapshots that need its data keep reading it there.
+    pub fn delete(&self, plan: &DeletePlan) -> Result<(), StoreError> {
+        let id = plan.id;
+        self.begin_write()?;
+        let _vm = plan.vm.as_ref().map(|vm| self.lock_vm(vm)).transpose()?;
+        // A lease that is held now is not waited for: it may be held for days.
+        let _alone = self.lock_alone(id)?;
+        let _commit = self.lock_exclusively(&directory::commit_lock())?;
+        if !self.exists_at(Location::Live, id)? {
+            return Err(StoreError::NotFound {
+                what: format!("snapshot {id}"),
+            });
+        }
+        if let Some(reason) = self.protection(id) {
+            return Err(StoreError::Refused { id, reason });
+        }
+        self.move_between(id, Location::Live, Location::Trash)?;
+        if let Some(vm) = &plan.vm {
+            vm::refresh(self, vm);
+        }
+        Ok(())
+    }
+
+    /// Brings a deleted snapshot back, under the name that it had.
+    pub fn undelete(&self, id: SnapshotId) -> Result<(), StoreError> {
+        self.begin_write()?;
+        let vm = match self.record_at(Location::Trash, id) {
+            Ok(record) => Some(record.vm),
+            Err(error @ StoreError::NotFound { .. }) => return Err(error),
+            Err(_) => None,
+        };
+        let _vm = vm.as_ref().map(|vm| self.lock_vm(vm)).transpose()?;
+        let _commit = self.lock_exclusively(&directory::commit_lock())?;
+        if let Ok(record) = self.record_at(Location::Trash, id)
+            && let Some(name) = &record.metadata.name
+        {
+            vm::check_name_is_free(self, &record.vm, name)?;
+        }
+        self.move_between(id, Location::Trash, Location::Live)?;
+        if let Some(vm) = &vm {
+            vm::refresh(self, vm);
+        }
+        Ok(())
+    }
+
+    /// Why `id` would be refused now.
+    fn refusal(&self, id: SnapshotId) -> Option<Refusal> {
+        if let Some(reason) = self.protection(id) {
+            return Some(reason);
+        }
+        let path = directory::snapshot_lock(id);
+        let held = self.backend().lock_holders(&path).unwrap_or_default();
+        (!held.is_empty()).then_some(Refusal::Leased { holders: held })
+    }
+
+    /// Whether `id` is marked as not to be deleted.
+    fn protection(&self, id: SnapshotId) -> Option<Refusal> {
+        match record::read_metadata(self.backend(), Location::Live, id) {
+            Ok(metadata) if metadata.protected => Some(Refusal::Protected),
+            Ok(_) => None,
+            Err(_) => Some(Refusal::Unreadable),
+        }
+    }
+
+    /// Locks a snapshot against every use of it, at once or not at all.
+    fn lock_alone(&self, id: SnapshotId) -> Result<Held, StoreError> {
+        let path = directory::snapshot_lock(id);
+        match lock::take(self.backend(), &path, LockMode::Exclusive, Duration::ZERO) {
+            Err(StoreError::Busy { holders, .. }) => Err(StoreError::Refused {
+                id,
+                reason: Refusal::Leased { holders },
+            }),
+            result => result,
+        }
+    }
+
+    /// Moves the directory of `id` by one rename. The commit lock is held.
+    ///
+    /// The directory that gains it is synced first: at no time is it durable in neither.
+    fn move_between(&self, id: SnapshotId, from: Location, to: Location) -> Result<(), StoreError> {
+        let (source, target) = (from.snapshot(id), to.snapshot(id));
+        self.backend()
+            .rename_noreplace(&source, &target)
+            .map_err(|error| StoreError::io("move", &source, error))?;
+        for location in [to, from] {
+            self.backend()
+                .sync_dir(&location.directory())
+                .map_err(|source| StoreError::DurabilityUncertain { id, source })?;
+        }
+        Ok(())
+    }
+}

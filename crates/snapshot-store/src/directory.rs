@@ -1,0 +1,141 @@
+//! Which file lies where below a store's root. Nothing here is read from a file.
+
+use snapshot_format::{FileKind, SnapshotId, VmName};
+use snapshot_memory::backend::RelPath;
+
+/// The changeable part of a snapshot.
+pub(crate) const METADATA_FILE: &str = "snapshot.json";
+
+/// Before the id in the name of a directory that is being written.
+pub(crate) const STAGE_PREFIX: &str = ".stage-";
+
+/// The directories of a store, in the order in which they are made.
+pub(crate) const DIRECTORIES: [&str; 5] = ["vms", "snapshots", "trash", "locks", "cache"];
+
+/// The directories of a store.
+pub(crate) fn all() -> impl Iterator<Item = RelPath> {
+    DIRECTORIES.into_iter().map(plain)
+}
+
+/// Where a snapshot is: in use, or deleted and kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Location {
+    /// `snapshots/<id>`.
+    Live,
+    /// `trash/<id>`: hidden from lists, still read by the snapshots that need it.
+    Trash,
+}
+
+impl Location {
+    /// Both, in the order in which a snapshot's files are looked for.
+    pub(crate) const SEARCH: [Self; 2] = [Self::Live, Self::Trash];
+
+    /// The directory that holds the snapshots of this location.
+    pub(crate) fn directory(self) -> RelPath {
+        plain(match self {
+            Self::Live => "snapshots",
+            Self::Trash => "trash",
+        })
+    }
+
+    /// The directory of one snapshot.
+    pub(crate) fn snapshot(self, id: SnapshotId) -> RelPath {
+        below(&self.directory(), &id.to_string())
+    }
+}
+
+/// `store.vms`.
+pub(crate) fn store_file() -> RelPath {
+    plain(&FileKind::Store.file_name(0))
+}
+
+/// `locks`.
+pub(crate) fn lock_directory() -> RelPath {
+    plain("locks")
+}
+
+/// `vms`.
+pub(crate) fn vm_directory() -> RelPath {
+    plain("vms")
+}
+
+/// The file name below [`vm_directory`] of what is remembered of a virtual machine.
+pub(crate) fn vm_file_name(vm: &VmName) -> String {
+    format!("{}.json", vm.key())
+}
+
+/// `snapshots/.stage-<id>`.
+pub(crate) fn stage(id: SnapshotId) -> RelPath {
+    below(&Location::Live.directory(), &format!("{STAGE_PREFIX}{id}"))
+}
+
+/// The id in the name of a staging directory.
+pub(crate) fn staged_id(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix(STAGE_PREFIX)?.parse().ok()
+}
+
+/// `locks/<id>`: held exclusively while a snapshot is made or deleted, shared while it is used.
+pub(crate) fn snapshot_lock(id: SnapshotId) -> RelPath {
+    below(&plain("locks"), &id.to_string())
+}
+
+/// `locks/vm.<name>`: held while a sequence number or a name of that machine is given.
+pub(crate) fn vm_lock(vm: &VmName) -> RelPath {
+    below(&plain("locks"), &format!("vm.{}", vm.key()))
+}
+
+/// `locks/commit`: held for the moment in which the set of snapshots changes.
+pub(crate) fn commit_lock() -> RelPath {
+    plain("locks/commit")
+}
+
+/// The name of the file that is written before it replaces `name`.
+pub(crate) fn replacement_name(name: &str) -> String {
+    format!(".{name}.new")
+}
+
+/// `directory/name`, for a name of this module's making or one that a backend listed.
+#[expect(
+    clippy::expect_used,
+    reason = "ids, checked names and constants hold nothing but plain characters"
+)]
+pub(crate) fn below(directory: &RelPath, name: &str) -> RelPath {
+    directory.join(name).expect("a plain name")
+}
+
+/// A constant path.
+fn plain(path: &str) -> RelPath {
+    path.split('/')
+        .fold(RelPath::root(), |parent, name| below(&parent, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snapshot_format::limits::MAX_NAME_BYTES;
+
+    // spec: STO-01
+    #[test]
+    fn every_kind_of_file_has_its_own_place() {
+        let id = SnapshotId([0xab; 16]);
+        let text = "abababab-abab-abab-abab-abababababab";
+        let long = VmName::new("Z".repeat(MAX_NAME_BYTES)).unwrap();
+        assert_eq!(stage(id).as_str(), format!("snapshots/.stage-{text}"));
+        assert_eq!(staged_id(stage(id).name()), Some(id));
+        assert_eq!(staged_id(text), None);
+        assert_eq!(
+            Location::Trash.snapshot(id).as_str(),
+            format!("trash/{text}")
+        );
+        assert_eq!(snapshot_lock(id).as_str(), format!("locks/{text}"));
+        assert_eq!(commit_lock().as_str(), "locks/commit");
+        assert!(vm_lock(&long).as_str().starts_with("locks/vm.zzz"));
+        assert!(
+            below(&vm_directory(), &replacement_name(&vm_file_name(&long)))
+                .name()
+                .len()
+                < 200
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! Why an operation of the store failed, and what to do about it.
+
+use std::fmt;
+use std::io;
+
+use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId, SnapshotRef};
+use snapshot_memory::backend::{self, RelPath};
+
+use crate::checked_json::Fault;
+
+/// What a caller does about an error. Each kind is one exit code of the command-line tool.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Anything that has no kind of its own: exit code 1.
+    Failed,
+    /// What was asked for cannot be meant: exit code 2.
+    Usage,
+    /// No such snapshot, virtual machine or store: exit code 3.
+    NotFound,
+    /// Bytes on disk are not what was written: exit code 4.
+    Corrupt,
+    /// Another parent or another machine is needed: exit code 5.
+    Incompatible,
+    /// Somebody else holds what is needed: exit code 6.
+    Busy,
+    /// The file system or a quota is full: exit code 7.
+    NoSpace,
+    /// It happened, but may not survive a loss of power: exit code 8.
+    DurabilityUncertain,
+    /// Written by a later version: exit code 9.
+    TooNew,
+    /// It is there already: exit code 12.
+    Exists,
+    /// Protected or in use: exit code 13.
+    Refused,
+    /// Stopped on request: exit code 130.
+    Interrupted,
+}
+
+/// An operation of the store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A text that refers to nothing.
+    #[error("{text:?} does not name a snapshot")]
+    InvalidReference {
+        /// What was given.
+        text: String,
+    },
+    /// More than one snapshot is meant.
+    #[error("{text:?} could mean {} snapshots: {}", candidates.len(), Listed(candidates))]
+    Ambiguous {
+        /// What was given.
+        text: String,
+        /// What it could mean.
+        candidates: Vec<SnapshotId>,
+    },
+    /// A count beyond its cap.
+    #[error("too many {what}: at most {limit} are allowed")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// The cap.
+        limit: usize,
+    },
+    /// There is no such snapshot, virtual machine or store.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// It is there already.
+    #[error("{what} exists already")]
+    Exists {
+        /// What was to be made.
+        what: String,
+    },
+    /// A file is not what was written.
+    #[error("{path} is damaged: {problem}")]
+    Damaged {
+        /// Which file.
+        path: RelPath,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file that must be there is not.
+    #[error("{path} is missing")]
+    MissingFile {
+        /// Which file.
+        path: RelPath,
+    },
+    /// A file cannot be decoded.
+    #[error("read {path}")]
+    Decode {
+        /// Which file.
+        path: RelPath,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// A file was written by a later version.
+    #[error("{path} has version {found}, and this build reads up to {supported}")]
+    TooNew {
+        /// Which file.
+        path: RelPath,
+        /// Its version.
+        found: u32,
+        /// The last version that can be read.
+        supported: u32,
+    },
+    /// The parent is not the snapshot that the pages are relative to.
+    #[error("wrong parent {}: {problem}", expected.id)]
+    WrongParent {
+        /// The parent as it was named.
+        expected: SnapshotRef,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Somebody else held a lock for too long.
+    #[error("waited {waited_ms} ms for {path}, {}", Holders(holders))]
+    Busy {
+        /// The lock.
+        path: RelPath,
+        /// The processes that hold it, as far as the system tells.
+        holders: Vec<u32>,
+        /// How long was waited.
+        waited_ms: u64,
+    },
+    /// The snapshot may not be deleted.
+    #[error("snapshot {id} is {reason}")]
+    Refused {
+        /// Which.
+        id: SnapshotId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Advisory locks do not reach other hosts there.
+    #[error("the store lies on a network file system ({file_system})")]
+    NetworkFileSystem {
+        /// Its type.
+        file_system: String,
+    },
+    /// Nothing may be written.
+    #[error("the store can only be read")]
+    ReadOnly,
+    /// The snapshot may be visible, and may not survive a loss of power.
+    #[error("it is not known whether the change to snapshot {id} will survive a loss of power")]
+    DurabilityUncertain {
+        /// Which.
+        id: SnapshotId,
+        /// What could not be made durable.
+        #[source]
+        source: io::Error,
+    },
+    /// A call of the operating system failed.
+    #[error("{action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: RelPath,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A value could not be written as JSON.
+    #[error("encode a JSON file")]
+    EncodeJson {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Why a snapshot may not be deleted.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It is marked so.
+    Protected,
+    /// Its `snapshot.json` is damaged, so that nobody knows whether it is marked.
+    Unreadable,
+    /// Processes read it, or write a snapshot that needs it.
+    Leased {
+        /// Which, as far as the system tells.
+        holders: Vec<u32>,
+    },
+}
+
+impl StoreError {
+    /// What a caller branches on.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidReference { .. } | Self::Ambiguous { .. } | Self::TooMany { .. } => {
+                ErrorKind::Usage
+            }
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Exists { .. } => ErrorKind::Exists,
+            Self::Damaged { .. } | Self::MissingFile { .. } => ErrorKind::Corrupt,
+            Self::Decode { source, .. } => match source.kind() {
+                DecodeErrorKind::TooNew | DecodeErrorKind::Unsupported => ErrorKind::TooNew,
+                _ => ErrorKind::Corrupt,
+            },
+            Self::TooNew { .. } => ErrorKind::TooNew,
+            Self::WrongParent { .. } => ErrorKind::Incompatible,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Refused { .. } | Self::NetworkFileSystem { .. } => ErrorKind::Refused,
+            Self::DurabilityUncertain { .. } => ErrorKind::DurabilityUncertain,
+            Self::Io { source, .. } => kind_of_io(source),
+            Self::ReadOnly | Self::EncodeJson { .. } => ErrorKind::Failed,
+        }
+    }
+
+    /// The file or lock that the error is about, below the root of the store.
+    #[must_use]
+    pub fn path(&self) -> Option<&RelPath> {
+        match self {
+            Self::Damaged { path, .. }
+            | Self::MissingFile { path }
+            | Self::Decode { path, .. }
+            | Self::TooNew { path, .. }
+            | Self::Busy { path, .. }
+            | Self::Io { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Where in that file, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Decode { source, .. } => source.offset(),
+            _ => None,
+        }
+    }
+
+    /// What to do about it; empty where there is nothing to add.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::InvalidReference { .. } => {
+                "give an id, the unique beginning or end of one, VM/NAME or VM@latest"
+            }
+            Self::Ambiguous { .. } => "give more of the id",
+            Self::Decode { source, .. } => source.hint(),
+            Self::NetworkFileSystem { .. } => {
+                "open it with --single-host if no other host uses it at the same time"
+            }
+            Self::Refused { reason, .. } => match reason {
+                Refusal::Protected => "take the protection away first",
+                Refusal::Unreadable => "write its metadata anew first",
+                Refusal::Leased { .. } => "wait until those processes are done with it",
+            },
+            Self::DurabilityUncertain { .. } => {
+                "look whether the snapshot is there, and take the next one relative to the old parent"
+            }
+            Self::ReadOnly => "ask for write permission, or mount the file system for writing",
+            _ => match self.kind() {
+                ErrorKind::Corrupt => "run verify, and put back a copy of the file",
+                ErrorKind::TooNew => "use the version that wrote the file, or a later one",
+                ErrorKind::Busy => "wait for that process, or raise the time to wait",
+                ErrorKind::NoSpace => "free space, or raise the quota, and try again",
+                ErrorKind::Incompatible => "name the snapshot that the changes are relative to",
+                _ => "",
+            },
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &RelPath, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.clone(),
+            source,
+        }
+    }
+
+    pub(crate) fn damaged(path: &RelPath, problem: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.clone(),
+            problem: problem.into(),
+        }
+    }
+
+    pub(crate) fn decode(path: &RelPath, source: DecodeError) -> Self {
+        Self::Decode {
+            path: path.clone(),
+            source,
+        }
+    }
+
+    pub(crate) fn fault(path: &RelPath, fault: Fault) -> Self {
+        match fault {
+            Fault::Corrupt(problem) => Self::damaged(path, problem),
+            Fault::TooNew { found, supported } => Self::TooNew {
+                path: path.clone(),
+                found,
+                supported,
+            },
+        }
+    }
+
+    /// Whether a file was not there.
+    pub(crate) fn is_missing_file(&self) -> bool {
+        matches!(self, Self::MissingFile { .. })
+    }
+}
+
+/// What an error of the operating system means to a caller.
+pub(crate) fn kind_of_io(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ErrorKind::Corrupt,
+        io::ErrorKind::WouldBlock => ErrorKind::Busy,
+        io::ErrorKind::Interrupted => ErrorKind::Interrupted,
+        // Something else was planted where a file of the store belongs.
+        _ if backend::Refusal::of(error).is_some() => ErrorKind::Corrupt,
+        _ => ErrorKind::Failed,
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protected => f.write_str("protected"),
+            Self::Unreadable => f.write_str("taken for protected, as its snapshot.json is damaged"),
+            Self::Leased { holders } => write!(f, "in use, {}", Holders(holders)),
+        }
+    }
+}
+
+/// Process numbers in a sentence.
+struct Holders<'a>(&'a [u32]);
+
+impl fmt::Display for Holders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("held by a process that the system does not name"),
+            [one] => write!(f, "held by process {one}"),
+            several => write!(f, "held by processes {}", Listed(several)),
+        }
+    }
+}
+
+/// Values with commas between them.
+struct Listed<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, value) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{value}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! How a store is opened.
+
+use std::time::Duration;
+
+/// Whether a store may be written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Access {
+    /// Write if the file system and the permissions allow it, and only read otherwise.
+    #[default]
+    Auto,
+    /// Write nothing, not even to clean up what a crash left behind.
+    ReadOnly,
+    /// Fail where writing is not possible.
+    ReadWrite,
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Whether it may be written to.
+    pub access: Access,
+    /// The caller promises that no other host opens the store. Without it, network file systems
+    /// are refused: the locks of one host do not reach another.
+    pub single_host: bool,
+    /// How long to wait for a lock.
+    pub lock_wait: Duration,
+}
+
+impl OpenOptions {
+    /// Sets [`access`](Self::access).
+    #[must_use]
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Sets [`single_host`](Self::single_host).
+    #[must_use]
+    pub fn single_host(mut self, single_host: bool) -> Self {
+        self.single_host = single_host;
+        self
+    }
+
+    /// Sets [`lock_wait`](Self::lock_wait).
+    #[must_use]
+    pub fn lock_wait(mut self, lock_wait: Duration) -> Self {
+        self.lock_wait = lock_wait;
+        self
+    }
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            access: Access::Auto,
+            single_host: false,
+            lock_wait: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Where the bytes of a snapshot lie: the placement that counts, and the files that it names.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use snapshot_format::{Digest, FileKind, Manifest, Placement, SnapshotId, limits};
+use snapshot_memory::backend::{Backend, ReadFile, RelPath};
+
+use crate::directory::{self, Location};
+use crate::error::StoreError;
+use crate::file;
+use crate::record;
+use crate::store::Store;
+
+/// A snapshot with the placement that counts.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) location: Location,
+    pub(crate) manifest: Manifest,
+    /// BLAKE3 of `manifest.vms`.
+    pub(crate) digest: Digest,
+    pub(crate) placement: Placement,
+    /// What is wrong with placements of higher generations.
+    pub(crate) passed_over: Vec<StoreError>,
+}
+
+impl Placed {
+    /// Reads a snapshot that is in use, or else a deleted one.
+    pub(crate) fn find(store: &Store, id: SnapshotId) -> Result<Self, StoreError> {
+        for location in Location::SEARCH {
+            if store.exists_at(location, id)? {
+                return Self::read(store.backend(), location, id);
+            }
+        }
+        Err(StoreError::NotFound {
+            what: format!("snapshot {id}"),
+        })
+    }
+
+    /// Reads the snapshot at `location`.
+    ///
+    /// A placement file gets its name by a rename after it is durable, so one that does not parse
+    /// is damage and never a write that a crash cut short. Every generation says where the same
+    /// bytes lie, and those are checked by digests of their own: the highest generation that is
+    /// valid serves, and what is wrong with those above it is kept for a report.
+    pub(crate) fn read(
+        backend: &dyn Backend,
+        location: Location,
+        id: SnapshotId,
+    ) -> Result<Self, StoreError> {
+        let (manifest, digest) = record::read_manifest(backend, location, id)?;
+        let mut passed_over = Vec::new();
+        for generation in generations(backend, location, id)? {
+            match read_generation(backend, location, &manifest, digest, generation) {
+                Ok(placement) => {
+                    return Ok(Self {
+                        location,
+                        manifest,
+                        digest,
+                        placement,
+                        passed_over,
+                    });
+                }
+                Err(error) => passed_over.push(error),
+            }
+        }
+        let missing = || StoreError::MissingFile {
+            path: directory::below(&location.snapshot(id), &FileKind::Placement.file_name(1)),
+        };
+        Err(passed_over.into_iter().next().unwrap_or_else(missing))
+    }
+
+    /// The snapshot itself and every one whose data it needs.
+    pub(crate) fn closure(&self) -> BTreeSet<SnapshotId> {
+        let needed = self.placement.dependencies.iter().map(|data| data.snapshot);
+        needed.chain([self.manifest.id]).collect()
+    }
+
+    /// Where one of its own files is.
+    pub(crate) fn path(&self, kind: FileKind, index: u32) -> RelPath {
+        directory::below(
+            &self.location.snapshot(self.manifest.id),
+            &kind.file_name(index),
+        )
+    }
+}
+
+/// Opens a file of a snapshot that is in use or deleted.
+pub(crate) fn open_file(
+    backend: &dyn Backend,
+    id: SnapshotId,
+    kind: FileKind,
+    index: u32,
+) -> Result<(RelPath, Box<dyn ReadFile>), StoreError> {
+    let name = kind.file_name(index);
+    for location in Location::SEARCH {
+        let path = directory::below(&location.snapshot(id), &name);
+        match backend.open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("open", &path, error)),
+        }
+    }
+    Err(StoreError::MissingFile {
+        path: directory::below(&Location::Live.snapshot(id), &name),
+    })
+}
+
+/// The numbers of the placement files, highest first.
+fn generations(
+    backend: &dyn Backend,
+    location: Location,
+    id: SnapshotId,
+) -> Result<Vec<u32>, StoreError> {
+    let path = location.snapshot(id);
+    let entries = backend
+        .list(&path)
+        .map_err(|error| StoreError::io("list", &path, error))?;
+    let number = |name: &str| {
+        let digits = name.strip_prefix("place.")?.strip_suffix(".vms")?;
+        let number = digits.parse().ok()?;
+        // One spelling only.
+        (FileKind::Placement.file_name(number) == name).then_some(number)
+    };
+    let mut found: Vec<u32> = entries.iter().filter_map(|e| number(&e.name)).collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// Reads one placement, and checks that it and the manifest speak of the same files.
+fn read_generation(
+    backend: &dyn Backend,
+    location: Location,
+    manifest: &Manifest,
+    digest: Digest,
+    generation: u32,
+) -> Result<Placement, StoreError> {
+    let name = FileKind::Placement.file_name(generation);
+    let path = directory::below(&location.snapshot(manifest.id), &name);
+    let bytes = file::read(backend, &path, limits::MAX_ENVELOPE_BYTES)?;
+    let placement = Placement::parse(&bytes).map_err(|error| StoreError::decode(&path, error))?;
+    let own_data = || {
+        let mut data = placement.dependencies.iter();
+        data.find(|data| data.snapshot == manifest.id)
+            .map(|data| data.map_root)
+    };
+    let state = || placement.file(FileKind::State, 0).map(|file| file.digest);
+    let problem = if placement.id != manifest.id {
+        Some("it belongs to another snapshot")
+    } else if placement.generation != generation {
+        Some("its generation is not the one in its name")
+    } else if placement.manifest != digest {
+        Some("it names another manifest")
+    } else if own_data() != manifest.map_root {
+        Some("it names another memory than the manifest")
+    } else if state() != manifest.state {
+        Some("it names another machine state than the manifest")
+    } else {
+        None
+    };
+    match problem {
+        None => Ok(placement),
+        Some(problem) => Err(StoreError::damaged(&path, problem)),
+    }
+}

@@ -1,0 +1,78 @@
+//! An open store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapshot_memory::backend::{Backend, LockMode, RelPath};
+
+use crate::error::StoreError;
+use crate::header::StoreHeader;
+use crate::lock::{self, Held};
+
+/// An open store of snapshots. A clone is the same store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    backend: Arc<dyn Backend>,
+    header: StoreHeader,
+    writable: bool,
+    lock_wait: Duration,
+}
+
+impl Store {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        header: StoreHeader,
+        writable: bool,
+        lock_wait: Duration,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                backend,
+                header,
+                writable,
+                lock_wait,
+            }),
+        }
+    }
+
+    /// The identity of the store and who wrote to it last, as of when it was opened.
+    pub fn header(&self) -> &StoreHeader {
+        &self.inner.header
+    }
+
+    /// Whether this store can be written to.
+    pub fn is_writable(&self) -> bool {
+        self.inner.writable
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        self.inner.backend.as_ref()
+    }
+
+    pub(crate) fn shared_backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.inner.backend)
+    }
+
+    pub(crate) fn lock_wait(&self) -> Duration {
+        self.inner.lock_wait
+    }
+
+    /// Fails if nothing may be written.
+    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
+        if self.is_writable() {
+            Ok(())
+        } else {
+            Err(StoreError::ReadOnly)
+        }
+    }
+
+    /// Takes a lock alone, waiting as long as the options say.
+    pub(crate) fn lock_exclusively(&self, path: &RelPath) -> Result<Held, StoreError> {
+        lock::take(self.backend(), path, LockMode::Exclusive, self.lock_wait())
+    }
+}

@@ -1,0 +1,142 @@
+//! How much space snapshots take, and which need each other's data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use serde::Serialize;
+use snapshot_format::{SnapshotId, VmName};
+use snapshot_memory::backend::{EntryKind, RelPath};
+
+use crate::directory::{self, Location};
+use crate::error::StoreError;
+use crate::placed::Placed;
+use crate::record;
+use crate::store::Store;
+
+/// The space that one snapshot takes.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SnapshotUsage {
+    /// Which.
+    pub id: SnapshotId,
+    /// Its machine; `None` if its manifest is damaged.
+    pub vm: Option<VmName>,
+    /// Whether it is in use or deleted.
+    pub location: Location,
+    /// Bytes in its files, holes included.
+    pub len_bytes: u64,
+    /// Bytes of blocks that its files occupy.
+    pub allocated_bytes: u64,
+    /// How many other snapshots in use need its data. With 0, a deleted one takes space only
+    /// until garbage is collected.
+    pub needed_by: usize,
+}
+
+/// The space that a store takes.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Every snapshot, deleted ones included.
+    pub snapshots: Vec<SnapshotUsage>,
+    /// Bytes of blocks that snapshots in use occupy.
+    pub live_bytes: u64,
+    /// Bytes of blocks that deleted snapshots occupy.
+    pub trash_bytes: u64,
+    /// The part of `trash_bytes` that snapshots in use need.
+    pub trash_needed_bytes: u64,
+    /// Bytes that are free on the file system.
+    pub free_bytes: u64,
+}
+
+impl Store {
+    /// The space that the snapshots take.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let needed = self.needed_by_others()?;
+        let free = self.backend().free_bytes();
+        let mut usage = Usage {
+            snapshots: Vec::new(),
+            live_bytes: 0,
+            trash_bytes: 0,
+            trash_needed_bytes: 0,
+            free_bytes: free.map_err(|error| {
+                StoreError::io("ask for free space of", &RelPath::root(), error)
+            })?,
+        };
+        for location in Location::SEARCH {
+            for id in self.ids_at(location)? {
+                let (len_bytes, allocated_bytes) = self.size_of(location, id)?;
+                let needed_by = needed.get(&id).map_or(0, BTreeSet::len);
+                match location {
+                    Location::Live => usage.live_bytes += allocated_bytes,
+                    Location::Trash => usage.trash_bytes += allocated_bytes,
+                }
+                if location == Location::Trash && needed_by > 0 {
+                    usage.trash_needed_bytes += allocated_bytes;
+                }
+                let manifest = record::read_manifest(self.backend(), location, id);
+                usage.snapshots.push(SnapshotUsage {
+                    id,
+                    vm: manifest.ok().map(|(manifest, _)| manifest.vm),
+                    location,
+                    len_bytes,
+                    allocated_bytes,
+                    needed_by,
+                });
+            }
+        }
+        Ok(usage)
+    }
+
+    /// The other snapshots in use whose placement names data of `id`.
+    pub(crate) fn dependents(&self, id: SnapshotId) -> Result<Vec<SnapshotId>, StoreError> {
+        let mut needed = self.needed_by_others()?;
+        Ok(needed.remove(&id).into_iter().flatten().collect())
+    }
+
+    /// Bytes of blocks that the files of a snapshot occupy.
+    pub(crate) fn allocated_bytes(
+        &self,
+        location: Location,
+        id: SnapshotId,
+    ) -> Result<u64, StoreError> {
+        Ok(self.size_of(location, id)?.1)
+    }
+
+    /// For each snapshot, the others in use that need its data. What cannot be read needs nothing.
+    fn needed_by_others(&self) -> Result<BTreeMap<SnapshotId, BTreeSet<SnapshotId>>, StoreError> {
+        let mut needed: BTreeMap<SnapshotId, BTreeSet<SnapshotId>> = BTreeMap::new();
+        for id in self.ids_at(Location::Live)? {
+            let Ok(placed) = Placed::read(self.backend(), Location::Live, id) else {
+                continue;
+            };
+            for other in placed.closure() {
+                if other != id {
+                    needed.entry(other).or_default().insert(id);
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Length and allocated bytes of all files of a snapshot.
+    fn size_of(&self, location: Location, id: SnapshotId) -> Result<(u64, u64), StoreError> {
+        let path = location.snapshot(id);
+        let entries = self
+            .backend()
+            .list(&path)
+            .map_err(|error| StoreError::io("list", &path, error))?;
+        let (mut len, mut allocated) = (0_u64, 0_u64);
+        for entry in entries.iter().filter(|e| e.kind == EntryKind::File) {
+            let file = directory::below(&path, &entry.name);
+            match self.backend().metadata(&file) {
+                Ok(found) => {
+                    len = len.saturating_add(found.len_bytes);
+                    allocated = allocated.saturating_add(found.allocated_bytes);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("look at", &file, error)),
+            }
+        }
+        Ok((len, allocated))
+    }
+}

@@ -1,0 +1,98 @@
+//! What belongs to one virtual machine: sequence numbers, names, branch heads.
+
+use std::collections::BTreeMap;
+
+use snapshot_format::{BranchName, SnapshotId, SnapshotName, VmName};
+
+use crate::checked_json;
+use crate::directory::{self, Location};
+use crate::error::StoreError;
+use crate::file;
+use crate::lock::Held;
+use crate::store::Store;
+use crate::vm_file::VmFile;
+
+impl Store {
+    /// Locks what belongs to one machine.
+    pub(crate) fn lock_vm(&self, vm: &VmName) -> Result<Held, StoreError> {
+        self.lock_exclusively(&directory::vm_lock(vm))
+    }
+}
+
+/// The next sequence number of `vm`, whose lock is held.
+///
+/// It is above that of every manifest, deleted ones included, and above what is remembered of
+/// those that are gone.
+pub(crate) fn next_seq(store: &Store, vm: &VmName) -> Result<u64, StoreError> {
+    let mut highest = read(store, vm).map_or(0, |file| file.last_seq);
+    for location in Location::SEARCH {
+        let records = store.list_at(location, Some(vm))?.snapshots;
+        highest = records
+            .iter()
+            .map(|r| r.seq)
+            .max()
+            .unwrap_or(0)
+            .max(highest);
+    }
+    highest.checked_add(1).ok_or_else(|| {
+        StoreError::damaged(
+            &directory::below(&directory::vm_directory(), &directory::vm_file_name(vm)),
+            "the last sequence number has been given",
+        )
+    })
+}
+
+/// Fails if a snapshot of `vm` in use has this name. The lock of `vm` is held.
+pub(crate) fn check_name_is_free(
+    store: &Store,
+    vm: &VmName,
+    name: &SnapshotName,
+) -> Result<(), StoreError> {
+    let records = store.list(Some(vm))?.snapshots;
+    match records.iter().find(|record| record.is_named(name)) {
+        None => Ok(()),
+        Some(record) => Err(StoreError::Exists {
+            what: format!("snapshot {vm}/{name} ({})", record.id),
+        }),
+    }
+}
+
+/// Fails if the machine is known under a spelling that differs in case.
+pub(crate) fn check_spelling(store: &Store, vm: &VmName) -> Result<(), StoreError> {
+    match store.known_spelling(vm)? {
+        Some(known) if known != *vm => Err(StoreError::Exists {
+            what: format!("VM {known}, whose name differs from {vm} in case only,"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Brings `vms/<vm>.json` up to date. The lock of `vm` is held.
+///
+/// The file is derived: a failure is reported to the log and to nobody else, and the next change
+/// writes it anew.
+pub(crate) fn refresh(store: &Store, vm: &VmName) {
+    if let Err(error) = write(store, vm) {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, %vm, "the file of the virtual machine is out of date");
+    }
+}
+
+fn write(store: &Store, vm: &VmName) -> Result<(), StoreError> {
+    let last_seq = next_seq(store, vm)?.saturating_sub(1);
+    let mut heads: BTreeMap<BranchName, SnapshotId> = BTreeMap::new();
+    // By ascending sequence number: the last one of a branch stays.
+    for record in store.list(Some(vm))?.snapshots {
+        heads.insert(record.branch, record.id);
+    }
+    let bytes = VmFile::new(vm.clone(), last_seq, heads).encode()?;
+    let name = directory::vm_file_name(vm);
+    file::replace(store.backend(), &directory::vm_directory(), &name, &bytes)
+}
+
+/// What the file says; `None` where it is missing or damaged: it will be written anew.
+pub(crate) fn read(store: &Store, vm: &VmName) -> Option<VmFile> {
+    let path = directory::below(&directory::vm_directory(), &directory::vm_file_name(vm));
+    let bytes = file::read(store.backend(), &path, checked_json::MAX_BYTES).ok()?;
+    VmFile::decode(vm, &bytes).ok()
+}
