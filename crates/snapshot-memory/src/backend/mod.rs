@@ -1,8 +1,8 @@
 //! The one way to files: everything below a store's directory descriptor goes through a [`Backend`].
 //!
 //! A backend is rooted at a directory. Names are [`RelPath`]s, resolved without following a
-//! symbolic link in any component. The real one is [`FsBackend`]; tests use one in memory and one
-//! that counts, cuts and fails calls.
+//! symbolic link in any component. The real one is [`FsBackend`]; under the feature
+//! `testing` there are one in memory and one that counts, cuts and fails calls.
 
 use std::fmt;
 use std::io;
@@ -11,15 +11,23 @@ use std::time::Duration;
 
 use crate::source::HostRun;
 
+#[cfg(any(test, feature = "testing"))]
+mod fault;
 #[cfg(target_os = "linux")]
 mod fs;
 mod host;
+#[cfg(any(test, feature = "testing"))]
+mod mem;
 mod path;
 mod refusal;
 
+#[cfg(any(test, feature = "testing"))]
+pub use fault::{Call, CrashState, Fault, FaultBackend, PowerLost};
 #[cfg(target_os = "linux")]
 pub use fs::FsBackend;
 pub use host::{FileSystem, HostIdentity};
+#[cfg(any(test, feature = "testing"))]
+pub use mem::MemBackend;
 pub use path::{InvalidName, RelPath};
 pub use refusal::Refusal;
 
