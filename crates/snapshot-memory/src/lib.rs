@@ -17,11 +17,13 @@ mod guest_io;
 mod mapping;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
+mod sink;
 mod source;
 mod uffd;
 
 pub use dirty::{BitmapError, DirtyBitmap, DirtyGuarantee, DirtySource};
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
+pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use uffd::WpAsyncSource;

@@ -26,7 +26,7 @@ fn unsynced_bytes_and_names_may_be_lost_apart() {
     let found = outcomes(&backend, "f");
     let expected = [
         None,
-        Some("".to_owned()),
+        Some(String::new()),
         Some("ab".to_owned()),
         Some("\0\0".to_owned()),
         Some("a".to_owned()),
@@ -75,7 +75,7 @@ fn a_failed_sync_is_not_healed_by_the_next() {
     backend.fail_at(backend.call_count() + 1, Fault::Errno(5));
     assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(5));
     file.sync().unwrap();
-    assert!(outcomes(&backend, "f").contains(&Some("".to_owned())));
+    assert!(outcomes(&backend, "f").contains(&Some(String::new())));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn after_the_cut_nothing_works_and_the_last_call_may_have_happened() {
     assert!(PowerLost::is(&backend.list(&RelPath::root()).unwrap_err()));
     let found = outcomes(&backend, "f");
     assert!(
-        found.contains(&Some("".to_owned())) && found.contains(&Some("xy".to_owned())),
+        found.contains(&Some(String::new())) && found.contains(&Some("xy".to_owned())),
         "{found:?}"
     );
 }
