@@ -12,6 +12,7 @@ mod leaf_builder;
 mod leaf_table;
 mod owner_leaf;
 mod root;
+mod unit;
 
 pub use bits::PageBits;
 pub use flatten::flatten;
