@@ -18,6 +18,7 @@ mod placement;
 #[doc(hidden)]
 pub mod sabotage;
 mod section;
+pub mod state;
 mod state_file;
 
 pub use address::{GuestAddress, GuestPage, PAGE_BYTES, PAGE_SHIFT, PageIndex, PageRange};

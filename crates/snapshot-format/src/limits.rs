@@ -59,3 +59,47 @@ pub const MAX_TAGS: usize = 64;
 
 /// Bytes of the description of a snapshot.
 pub const MAX_DESCRIPTION_BYTES: usize = 4096;
+/// vCPUs of one machine.
+pub const MAX_VCPUS: usize = 1024;
+
+/// Bytes of the payload of one vCPU.
+pub const MAX_VCPU_BYTES: usize = 256 << 10;
+
+/// CPUID entries of one vCPU.
+pub const MAX_CPUID_ENTRIES: usize = 256;
+
+/// Model-specific registers of one vCPU.
+pub const MAX_MSRS: usize = 4096;
+
+/// Extended control registers of one vCPU.
+pub const MAX_XCRS: usize = 16;
+
+/// Bytes of the XSAVE area of one vCPU.
+pub const MAX_XSAVE_BYTES: usize = 64 << 10;
+
+/// Bytes of the page of one local APIC.
+pub const MAX_LAPIC_BYTES: usize = 4 << 10;
+
+/// Bytes of the state of a nested guest of one vCPU.
+pub const MAX_NESTED_BYTES: usize = 64 << 10;
+
+/// Bytes of the payload of what a machine has once.
+pub const MAX_VM_STATE_BYTES: usize = 16 << 10;
+
+/// Bytes of the name of a kind of device.
+pub const MAX_DEVICE_KIND_BYTES: usize = 64;
+
+/// Bytes of the state of one device.
+pub const MAX_DEVICE_BYTES: usize = 960 << 10;
+
+/// Bytes of the payload of one device.
+pub const MAX_DEVICE_SECTION_BYTES: usize = 1 << 20;
+
+/// Bytes of the payload of a fingerprint.
+pub const MAX_FINGERPRINT_BYTES: usize = 64 << 10;
+
+/// Capabilities in a fingerprint.
+pub const MAX_CAPABILITIES: usize = 1024;
+
+/// Bytes of a CPU vendor or of a kernel release in a fingerprint.
+pub const MAX_HOST_TEXT_BYTES: usize = 128;

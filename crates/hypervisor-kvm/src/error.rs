@@ -1,0 +1,112 @@
+//! What can go wrong between this crate and KVM.
+
+use std::io;
+
+use snapshot_format::state::ByteStateError;
+
+/// Capture or restore of KVM state failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvmError {
+    /// The kernel refused a request.
+    #[error("{request}{}", OfVcpu(*.vcpu))]
+    Ioctl {
+        /// The name of the request.
+        request: &'static str,
+        /// The vCPU, where it went to one.
+        vcpu: Option<usize>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another version of the interface than the one and only.
+    #[error("KVM interface version {found}, only version 12 is known")]
+    ApiVersion {
+        /// What the kernel answered.
+        found: u64,
+    },
+    /// A model-specific register that the kernel does not take.
+    #[error(
+        "vCPU {vcpu}: the kernel refuses MSR {index:#x} = {value:#x}; allow it in the MSR policy \
+         if the guest can do without"
+    )]
+    MsrRefused {
+        /// The vCPU.
+        vcpu: usize,
+        /// The register.
+        index: u32,
+        /// The saved value.
+        value: u64,
+    },
+    /// State whose length differs on this host, and whose rest is not empty.
+    #[error("vCPU {vcpu}: {what} does not fit this host")]
+    DoesNotFit {
+        /// The vCPU.
+        vcpu: usize,
+        /// Which state.
+        what: &'static str,
+        /// How it does not.
+        #[source]
+        source: ByteStateError,
+    },
+    /// More than the format holds.
+    #[error("vCPU {vcpu}: {found} {what}, at most {limit} can be saved")]
+    Limit {
+        /// The vCPU.
+        vcpu: usize,
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// The cap of the format.
+        limit: usize,
+    },
+    /// A snapshot for another machine than the target.
+    #[error("the snapshot needs {what}: {saved} saved, the target has {target}")]
+    OtherMachine {
+        /// What differs.
+        what: &'static str,
+        /// How many the snapshot has.
+        saved: u64,
+        /// How many the target has.
+        target: u64,
+    },
+    /// State was to be restored before [`take`](crate::KvmMachine) gave any.
+    #[error("there is no saved state of {what} to restore")]
+    NothingTaken {
+        /// Of what.
+        what: &'static str,
+    },
+    /// A memory slot that does not match the layout.
+    #[error(
+        "memory slot {slot} at {guest_address:#x} of {len_bytes} bytes lies outside the memory \
+         layout, or is not aligned to pages"
+    )]
+    Slot {
+        /// The slot.
+        slot: u32,
+        /// Its guest physical address.
+        guest_address: u64,
+        /// Its length in bytes.
+        len_bytes: u64,
+    },
+    /// A vCPU whose pending exit never ends.
+    #[error("vCPU {vcpu}: {rounds} exits in a row while its pending one was completed")]
+    ExitNeverEnds {
+        /// The vCPU.
+        vcpu: usize,
+        /// How often it was entered.
+        rounds: u32,
+    },
+}
+
+struct OfVcpu(Option<usize>);
+
+impl std::fmt::Display for OfVcpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(vcpu) => write!(f, " of vCPU {vcpu}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The system calls themselves.
+
+// UNSAFETY: every `ioctl` of this crate, and the views of kernel structures as bytes.
+#![expect(
+    unsafe_code,
+    reason = "ioctl takes untyped pointers, and kernel structures are read as bytes"
+)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use kvm_bindings as kvm;
+
+use crate::calls::{Arg, Calls, MemorySlot, Target};
+use crate::request::{self, Request};
+
+/// The descriptors of one KVM machine.
+#[derive(Clone, Debug)]
+pub struct Handles<'fd> {
+    kvm: BorrowedFd<'fd>,
+    vm: BorrowedFd<'fd>,
+    vcpus: Vec<BorrowedFd<'fd>>,
+}
+
+impl<'fd> Handles<'fd> {
+    /// Takes `/dev/kvm`, the machine and all its vCPUs in the order of their ids.
+    ///
+    /// # Safety
+    ///
+    /// The descriptors must be what they are passed as: a request to a descriptor of another kind
+    /// may mean something else to it. While a capture or a restore runs on them, no vCPU may be
+    /// inside `KVM_RUN`.
+    #[must_use]
+    pub unsafe fn new(
+        kvm: BorrowedFd<'fd>,
+        vm: BorrowedFd<'fd>,
+        vcpus: Vec<BorrowedFd<'fd>>,
+    ) -> Self {
+        Self { kvm, vm, vcpus }
+    }
+
+    /// As [`new`](Self::new), from whatever owns the descriptors: kvm-ioctls of any version.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    #[must_use]
+    pub unsafe fn from_raw<K: AsRawFd, M: AsRawFd, V: AsRawFd>(
+        kvm: &'fd K,
+        vm: &'fd M,
+        vcpus: &'fd [V],
+    ) -> Self {
+        // SAFETY: the owner is borrowed for 'fd and keeps its descriptor open.
+        let borrow = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
+        Self {
+            kvm: borrow(kvm.as_raw_fd()),
+            vm: borrow(vm.as_raw_fd()),
+            vcpus: vcpus.iter().map(|vcpu| borrow(vcpu.as_raw_fd())).collect(),
+        }
+    }
+
+    /// How many vCPUs there are.
+    #[must_use]
+    pub fn vcpu_count(&self) -> usize {
+        self.vcpus.len()
+    }
+
+    fn descriptor(&self, target: Target) -> io::Result<BorrowedFd<'fd>> {
+        match target {
+            Target::System => Ok(self.kvm),
+            Target::Vm => Ok(self.vm),
+            Target::Vcpu(index) => self.vcpus.get(index).copied().ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "the machine has no such vCPU")
+            }),
+        }
+    }
+
+    /// Makes a request whose argument the caller has proved.
+    ///
+    /// # Safety
+    ///
+    /// `arg` is what the kernel takes for `request`: a value, or the address of a structure that
+    /// is valid for all that the kernel reads and writes.
+    unsafe fn ioctl(&self, target: Target, request: Request, arg: u64) -> io::Result<u64> {
+        let fd = self.descriptor(target)?.as_raw_fd();
+        // SAFETY:
+        // - the descriptor is open for as long as `self` borrows it.
+        // - `arg` is valid for `request`: the caller's promise.
+        let result = unsafe { libc::ioctl(fd, request.number.into(), arg) };
+        u64::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+fn too_short(request: Request) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("the argument of {} is too short", request.name),
+    )
+}
+
+/// Whether `bytes` covers everything that the kernel reads or writes for `request`.
+fn covers(handles: &Handles<'_>, request: Request, bytes: &[u8]) -> io::Result<bool> {
+    let word = |at: usize| {
+        let bytes = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u32::from_ne_bytes) as usize
+    };
+    let needed = if request.entry_bytes > 0 {
+        let entries = word(0).saturating_mul(request.entry_bytes);
+        request.arg_bytes.saturating_add(entries)
+    } else {
+        variable_len(handles, request, word(4))?.max(request.arg_bytes)
+    };
+    Ok(bytes.len() >= needed)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn variable_len(handles: &Handles<'_>, request: Request, second_word: usize) -> io::Result<usize> {
+    match request {
+        // The kernel copies what the machine was permitted, which may exceed the structure.
+        request::KVM_GET_XSAVE2 | request::KVM_SET_XSAVE => {
+            let extension = u64::from(kvm::KVM_CAP_XSAVE2);
+            // SAFETY: the request takes a value.
+            let len =
+                unsafe { handles.ioctl(Target::Vm, request::KVM_CHECK_EXTENSION, extension) }?;
+            usize::try_from(len).map_err(io::Error::other)
+        }
+        // The structure says its own length.
+        request::KVM_GET_NESTED_STATE | request::KVM_SET_NESTED_STATE => Ok(second_word),
+        _ => Ok(0),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn variable_len(_: &Handles<'_>, _: Request, _: usize) -> io::Result<usize> {
+    Ok(0)
+}
+
+impl Calls for Handles<'_> {
+    fn call(&mut self, target: Target, request: Request, arg: Arg<'_>) -> io::Result<u64> {
+        let arg = match arg {
+            Arg::Value(value) if request.arg_bytes == 0 => value,
+            Arg::Bytes(bytes) if request.arg_bytes > 0 && covers(self, request, bytes)? => {
+                bytes.as_mut_ptr() as u64
+            }
+            _ => return Err(too_short(request)),
+        };
+        // SAFETY: `arg` is a value where the request takes one, and else points to a buffer that
+        // is exclusively borrowed and covers what the kernel touches, both checked above.
+        unsafe { self.ioctl(target, request, arg) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn attribute(
+        &mut self,
+        target: Target,
+        request: Request,
+        group: u32,
+        attribute: u64,
+        value: &mut u64,
+    ) -> io::Result<()> {
+        let attr = kvm::kvm_device_attr {
+            flags: 0,
+            group,
+            attr: attribute,
+            addr: std::ptr::from_mut(value) as u64,
+        };
+        // SAFETY: `attr` outlives the call, and the attributes that this crate names are 64 bits
+        // wide, which `value` holds.
+        unsafe { self.ioctl(target, request, std::ptr::from_ref(&attr) as u64) }.map(drop)
+    }
+
+    fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
+        let log = kvm::kvm_dirty_log {
+            slot,
+            padding1: 0,
+            __bindgen_anon_1: kvm::kvm_dirty_log__bindgen_ty_1 {
+                dirty_bitmap: bitmap.as_mut_ptr().cast(),
+            },
+        };
+        let arg = std::ptr::from_ref(&log) as u64;
+        // SAFETY: `log` outlives the call; the bitmap is exclusively borrowed and, by the promise
+        // of `KvmDirtyLog::new`, has a bit for each page of the slot, rounded up to 64.
+        unsafe { self.ioctl(Target::Vm, request::KVM_GET_DIRTY_LOG, arg) }.map(drop)
+    }
+
+    fn clear_dirty_log(
+        &mut self,
+        slot: u32,
+        first_page: u64,
+        page_count: u32,
+        bitmap: &mut [u64],
+    ) -> io::Result<()> {
+        if (bitmap.len() as u64).saturating_mul(64) < u64::from(page_count) {
+            return Err(too_short(request::KVM_CLEAR_DIRTY_LOG));
+        }
+        let clear = kvm::kvm_clear_dirty_log {
+            slot,
+            num_pages: page_count,
+            first_page,
+            __bindgen_anon_1: kvm::kvm_clear_dirty_log__bindgen_ty_1 {
+                dirty_bitmap: bitmap.as_mut_ptr().cast(),
+            },
+        };
+        let arg = std::ptr::from_ref(&clear) as u64;
+        // SAFETY: `clear` outlives the call; the bitmap has a bit for each page named, checked
+        // above.
+        unsafe { self.ioctl(Target::Vm, request::KVM_CLEAR_DIRTY_LOG, arg) }.map(drop)
+    }
+
+    fn set_slot_flags(&mut self, slot: MemorySlot, flags: u32) -> io::Result<()> {
+        let region = kvm::kvm_userspace_memory_region {
+            slot: slot.slot,
+            flags,
+            guest_phys_addr: slot.guest_address,
+            memory_size: slot.len_bytes,
+            userspace_addr: slot.host_address,
+        };
+        let arg = std::ptr::from_ref(&region) as u64;
+        // SAFETY: `region` outlives the call; by the promise of `KvmDirtyLog::new` it names a slot
+        // that exists with the same addresses, so that only its flags change.
+        unsafe { self.ioctl(Target::Vm, request::KVM_SET_USER_MEMORY_REGION, arg) }.map(drop)
+    }
+}
+
+/// A kernel structure without implicit padding, for which every bit pattern is a value.
+///
+/// # Safety
+///
+/// Both must hold.
+pub(crate) unsafe trait KernelStruct: Copy + Default {}
+
+/// The bytes of a kernel structure.
+pub(crate) fn bytes_of<T: KernelStruct>(value: &T) -> &[u8] {
+    let address = std::ptr::from_ref(value).cast();
+    // SAFETY: the value is borrowed, and has no padding: every byte is initialised.
+    unsafe { std::slice::from_raw_parts(address, size_of::<T>()) }
+}
+
+/// The bytes of a kernel structure, to be written by the kernel.
+pub(crate) fn bytes_of_mut<T: KernelStruct>(value: &mut T) -> &mut [u8] {
+    let address = std::ptr::from_mut(value).cast();
+    // SAFETY: the value is exclusively borrowed, has no padding, and any bytes written to it are
+    // a value.
+    unsafe { std::slice::from_raw_parts_mut(address, size_of::<T>()) }
+}
+
+macro_rules! kernel_structs {
+    ($($name:ty),* $(,)?) => {$(
+        // SAFETY: the structure consists of integers, and its explicit padding fields leave no
+        // gap: bindgen asserts size and offsets, which are the kernel's ABI.
+        unsafe impl KernelStruct for $name {}
+    )*};
+}
+
+kernel_structs!(u32, u64);
+
+#[cfg(target_arch = "x86_64")]
+kernel_structs!(
+    kvm::kvm_regs,
+    kvm::kvm_sregs,
+    kvm::kvm_sregs2,
+    kvm::kvm_debugregs,
+    kvm::kvm_xcrs,
+    kvm::kvm_mp_state,
+    kvm::kvm_vcpu_events,
+    kvm::kvm_clock_data,
+    kvm::kvm_pit_state2,
+    kvm::kvm_pic_state,
+    kvm::kvm_cpuid_entry2,
+    kvm::kvm_msr_entry,
+);
+
+#[cfg(test)]
+mod tests;

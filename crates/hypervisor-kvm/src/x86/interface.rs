@@ -1,0 +1,51 @@
+//! What the running kernel offers.
+
+use kvm_bindings as kvm;
+
+use crate::calls::{Arg, Calls, Target};
+use crate::error::KvmError;
+use crate::request::KVM_GET_API_VERSION;
+use crate::x86::msrs;
+
+/// The only version of the interface that ever was stable.
+const API_VERSION: u64 = 12;
+
+/// Sizes and variants of the requests on this host.
+#[derive(Clone, Debug)]
+pub(super) struct Interface {
+    /// Whether `KVM_GET_SREGS2` is there, which knows the PDPTRs.
+    pub(super) sregs2: bool,
+    /// Bytes of the XSAVE area: what the machine was permitted.
+    pub(super) xsave_bytes: usize,
+    /// Whether `KVM_GET_XSAVE2` is there, without which the area has 4096 bytes.
+    pub(super) xsave2: bool,
+    /// The most bytes of nested state; 0 where there is none.
+    pub(super) nested_bytes: usize,
+    /// Whether the TSC frequency of a vCPU can be set.
+    pub(super) tsc_control: bool,
+    /// Registers to ask for.
+    pub(super) msrs: Vec<u32>,
+}
+
+impl Interface {
+    pub(super) fn read(calls: &mut (dyn Calls + '_)) -> Result<Self, KvmError> {
+        let found = calls.make(Target::System, KVM_GET_API_VERSION, Arg::Value(0))?;
+        if found != API_VERSION {
+            return Err(KvmError::ApiVersion { found });
+        }
+        let mut size = |capability| {
+            let bytes = calls.extension(capability)?;
+            Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+        };
+        let xsave2 = size(kvm::KVM_CAP_XSAVE2)?;
+        let nested_bytes = size(kvm::KVM_CAP_NESTED_STATE)?;
+        Ok(Self {
+            sregs2: calls.extension(kvm::KVM_CAP_SREGS2)? != 0,
+            xsave_bytes: xsave2.max(size_of::<kvm::kvm_xsave>()),
+            xsave2: xsave2 != 0,
+            nested_bytes,
+            tsc_control: calls.extension(kvm::KVM_CAP_TSC_CONTROL)? != 0,
+            msrs: msrs::indices(calls)?,
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! Can a snapshot run on a host? Every reason why not.
+
+use serde::Serialize;
+
+use super::Fingerprint;
+use crate::state::vcpu_x86::CpuidEntry;
+
+/// Two TSC frequencies count as one if they differ by at most so many parts in a million: less
+/// than what a guest's own calibration and NTP correct.
+pub const TSC_TOLERANCE_PPM: u64 = 250;
+
+/// Why a snapshot cannot run on a host.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Another architecture.
+    #[error("the snapshot is for architecture {saved}, the host is {host}")]
+    Architecture {
+        /// Of the snapshot.
+        saved: u16,
+        /// Of the host.
+        host: u16,
+    },
+    /// Another host page size.
+    #[error("the snapshot was taken with host pages of {saved} bytes, the host has {host}")]
+    PageSize {
+        /// Of the snapshot.
+        saved: u32,
+        /// Of the host.
+        host: u32,
+    },
+    /// Another maker of CPUs.
+    #[error("the snapshot was taken on a CPU of {saved:?}, the host's is of {host:?}")]
+    Vendor {
+        /// Of the snapshot.
+        saved: String,
+        /// Of the host.
+        host: String,
+    },
+    /// Another CPU model.
+    #[error(
+        "the snapshot was taken on CPU family {saved_family} model {saved_model}, the host's is \
+         family {host_family} model {host_model}"
+    )]
+    Model {
+        /// Family of the snapshot.
+        saved_family: u32,
+        /// Model of the snapshot.
+        saved_model: u32,
+        /// Family of the host.
+        host_family: u32,
+        /// Model of the host.
+        host_model: u32,
+    },
+    /// CPU features that the guest was shown and the host lacks.
+    #[error(
+        "the guest was shown CPUID {function:#x}.{index} {register} bits {missing:#x}, which the \
+         host lacks"
+    )]
+    Cpuid {
+        /// The leaf.
+        function: u32,
+        /// The sub-leaf.
+        index: u32,
+        /// The register of the answer.
+        register: &'static str,
+        /// The bits that the host lacks.
+        missing: u32,
+    },
+    /// A register that holds a value and that the host does not know.
+    #[error("the guest uses MSR {index:#x}, which the host does not know")]
+    Msr {
+        /// Its number.
+        index: u32,
+    },
+    /// Another TSC frequency, and the host cannot scale.
+    #[error(
+        "the guest's TSC runs at {saved_khz} kHz, the host's at {host_khz} kHz, and the host \
+         cannot scale it"
+    )]
+    TscFrequency {
+        /// Of the snapshot.
+        saved_khz: u32,
+        /// Of the host.
+        host_khz: u32,
+    },
+    /// An extension of the hypervisor that the machine uses and the host lacks.
+    #[error("the machine uses hypervisor capability {number}, which the host lacks")]
+    Capability {
+        /// Its number.
+        number: u32,
+    },
+}
+
+/// The kinds of [`Reason`], to name what a caller overrides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReasonKind {
+    /// Another architecture: cannot be overridden.
+    Architecture,
+    /// Another host page size.
+    PageSize,
+    /// Another maker of CPUs.
+    Vendor,
+    /// Another CPU model.
+    Model,
+    /// Missing CPU features.
+    Cpuid,
+    /// An unknown register.
+    Msr,
+    /// Another TSC frequency.
+    TscFrequency,
+    /// A missing extension.
+    Capability,
+}
+
+impl Reason {
+    /// What to name in order to override it.
+    #[must_use]
+    pub fn kind(&self) -> ReasonKind {
+        match self {
+            Self::Architecture { .. } => ReasonKind::Architecture,
+            Self::PageSize { .. } => ReasonKind::PageSize,
+            Self::Vendor { .. } => ReasonKind::Vendor,
+            Self::Model { .. } => ReasonKind::Model,
+            Self::Cpuid { .. } => ReasonKind::Cpuid,
+            Self::Msr { .. } => ReasonKind::Msr,
+            Self::TscFrequency { .. } => ReasonKind::TscFrequency,
+            Self::Capability { .. } => ReasonKind::Capability,
+        }
+    }
+}
+
+/// A register of a CPUID leaf whose bits are features, and those bits in it that are not: they
+/// follow a control register, the topology, or how the VMM emulates the APIC.
+struct FeatureWord {
+    function: u32,
+    index: u32,
+    register: &'static str,
+    word: fn(&CpuidEntry) -> u32,
+    not_features: u32,
+}
+
+const fn features(
+    function: u32,
+    index: u32,
+    register: &'static str,
+    word: fn(&CpuidEntry) -> u32,
+    not_features: u32,
+) -> FeatureWord {
+    FeatureWord {
+        function,
+        index,
+        register,
+        word,
+        not_features,
+    }
+}
+
+/// x2APIC, TSC deadline, OSXSAVE, hypervisor present.
+const LEAF_1_ECX: u32 = 1 << 21 | 1 << 24 | 1 << 27 | 1 << 31;
+/// APIC enabled, hyper-threading.
+const LEAF_1_EDX: u32 = 1 << 9 | 1 << 28;
+/// OSPKE.
+const LEAF_7_ECX: u32 = 1 << 4;
+/// Legacy multi-core flag.
+const LEAF_80000001_ECX: u32 = 1 << 1;
+/// APIC enabled.
+const LEAF_80000001_EDX: u32 = 1 << 9;
+
+const FEATURE_WORDS: [FeatureWord; 17] = [
+    features(1, 0, "ecx", |e| e.ecx, LEAF_1_ECX),
+    features(1, 0, "edx", |e| e.edx, LEAF_1_EDX),
+    features(7, 0, "ebx", |e| e.ebx, 0),
+    features(7, 0, "ecx", |e| e.ecx, LEAF_7_ECX),
+    features(7, 0, "edx", |e| e.edx, 0),
+    features(7, 1, "eax", |e| e.eax, 0),
+    features(7, 1, "edx", |e| e.edx, 0),
+    features(7, 2, "edx", |e| e.edx, 0),
+    features(0xd, 0, "eax", |e| e.eax, 0),
+    features(0xd, 0, "edx", |e| e.edx, 0),
+    features(0xd, 1, "eax", |e| e.eax, 0),
+    features(0x4000_0001, 0, "eax", |e| e.eax, 0),
+    features(0x8000_0001, 0, "ecx", |e| e.ecx, LEAF_80000001_ECX),
+    features(0x8000_0001, 0, "edx", |e| e.edx, LEAF_80000001_EDX),
+    features(0x8000_0007, 0, "edx", |e| e.edx, 0),
+    features(0x8000_0008, 0, "ebx", |e| e.ebx, 0),
+    features(0x8000_0021, 0, "eax", |e| e.eax, 0),
+];
+
+impl FeatureWord {
+    fn of(&self, cpuid: &[CpuidEntry]) -> u32 {
+        cpuid
+            .iter()
+            .find(|entry| entry.function == self.function && entry.index == self.index)
+            .map_or(0, |entry| (self.word)(entry) & !self.not_features)
+    }
+}
+
+impl Fingerprint {
+    /// Every reason why a snapshot with this fingerprint cannot run on `host`; empty if it can.
+    ///
+    /// The CPU model is one of them even where all features match: errata and counters differ.
+    #[must_use]
+    pub fn check(&self, host: &Self) -> Vec<Reason> {
+        if self.arch != host.arch {
+            return vec![Reason::Architecture {
+                saved: self.arch,
+                host: host.arch,
+            }];
+        }
+        let mut reasons = Vec::new();
+        self.check_cpu(host, &mut reasons);
+        self.check_tsc(host, &mut reasons);
+        for word in &FEATURE_WORDS {
+            let missing = word.of(&self.cpuid) & !word.of(&host.cpuid);
+            if missing != 0 {
+                reasons.push(Reason::Cpuid {
+                    function: word.function,
+                    index: word.index,
+                    register: word.register,
+                    missing,
+                });
+            }
+        }
+        let unknown = self.msrs.iter().filter(|index| !host.msrs.contains(index));
+        reasons.extend(unknown.map(|&index| Reason::Msr { index }));
+        for used in self.capabilities.iter().filter(|used| used.value != 0) {
+            let offered = |c: &&super::Capability| c.number == used.number && c.value != 0;
+            if host.capabilities.iter().find(offered).is_none() {
+                reasons.push(Reason::Capability {
+                    number: used.number,
+                });
+            }
+        }
+        reasons
+    }
+
+    fn check_cpu(&self, host: &Self, reasons: &mut Vec<Reason>) {
+        if self.page_bytes != host.page_bytes {
+            reasons.push(Reason::PageSize {
+                saved: self.page_bytes,
+                host: host.page_bytes,
+            });
+        }
+        if self.vendor != host.vendor {
+            reasons.push(Reason::Vendor {
+                saved: self.vendor.clone(),
+                host: host.vendor.clone(),
+            });
+        } else if (self.family, self.model) != (host.family, host.model) {
+            reasons.push(Reason::Model {
+                saved_family: self.family,
+                saved_model: self.model,
+                host_family: host.family,
+                host_model: host.model,
+            });
+        }
+    }
+
+    fn check_tsc(&self, host: &Self, reasons: &mut Vec<Reason>) {
+        let (saved, offered) = (u64::from(self.tsc_khz), u64::from(host.tsc_khz));
+        let tolerance = saved * TSC_TOLERANCE_PPM / 1_000_000;
+        if host.tsc_scaling == 0 && saved != 0 && saved.abs_diff(offered) > tolerance {
+            reasons.push(Reason::TscFrequency {
+                saved_khz: self.tsc_khz,
+                host_khz: host.tsc_khz,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
