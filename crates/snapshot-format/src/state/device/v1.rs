@@ -1,7 +1,7 @@
 //! Version 1 of the device payload. Frozen: a change is version 2.
 
 use super::DeviceState;
-use crate::state::mirror::{Mirror, wire};
+use crate::state::mirror::wire;
 
 wire! {
     struct DeviceV1 for DeviceState {

@@ -1,7 +1,7 @@
 //! Version 1 of the fingerprint payload. Frozen: a change is version 2.
 
 use super::{Capability, Fingerprint};
-use crate::state::mirror::{Mirror, wire};
+use crate::state::mirror::wire;
 use crate::state::vcpu_x86::CpuidEntry;
 
 wire! {

@@ -4,7 +4,7 @@ use super::{
     CpuidEntry, DebugRegisters, DescriptorTable, EventInterrupt, EventNmi, EventSmi,
     ExceptionEvent, Msr, Registers, Segment, SpecialRegisters, VcpuEvents, VcpuX86, Xcr,
 };
-use crate::state::mirror::{Mirror, wire};
+use crate::state::mirror::wire;
 
 wire! {
     struct RegistersV1 for Registers {

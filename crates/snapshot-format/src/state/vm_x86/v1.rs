@@ -1,7 +1,7 @@
 //! Version 1 of the machine payload. Frozen: a change is version 2.
 
 use super::{Clock, IoApic, Pic, Pit, PitChannel, VmX86};
-use crate::state::mirror::{Mirror, wire};
+use crate::state::mirror::wire;
 
 wire! {
     struct PicV1 for Pic {

@@ -1,0 +1,62 @@
+//! Where the time of a snapshot goes.
+
+use std::time::Instant;
+
+/// How long each part took, in nanoseconds.
+///
+/// The machine stands still from the start of `stop_ns` to the end of `resume_ns`; what is below
+/// happens while it runs again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PauseBreakdown {
+    /// Stopping the vCPUs, and telling the guest.
+    pub stop_ns: u64,
+    /// Draining the devices.
+    pub quiesce_ns: u64,
+    /// Reading and encoding vCPUs, machine and devices.
+    pub state_ns: u64,
+    /// Fetching and clearing the dirty pages.
+    pub harvest_ns: u64,
+    /// Writing memory.
+    pub write_ns: u64,
+    /// Letting devices and vCPUs go on.
+    pub resume_ns: u64,
+    /// Handing over the state and making everything durable.
+    pub seal_ns: u64,
+    /// Making it visible, durably.
+    pub publish_ns: u64,
+}
+
+impl PauseBreakdown {
+    /// How long the machine stood still.
+    #[must_use]
+    pub fn pause_ns(&self) -> u64 {
+        [
+            self.stop_ns,
+            self.quiesce_ns,
+            self.state_ns,
+            self.harvest_ns,
+            self.write_ns,
+            self.resume_ns,
+        ]
+        .iter()
+        .fold(0, |sum, part| sum.saturating_add(*part))
+    }
+}
+
+/// Measures parts that follow each other without a gap.
+#[derive(Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since the start or the last lap.
+    pub(crate) fn lap(&mut self) -> u64 {
+        let now = Instant::now();
+        let passed = now.duration_since(self.0).as_nanos();
+        self.0 = now;
+        u64::try_from(passed).unwrap_or(u64::MAX)
+    }
+}

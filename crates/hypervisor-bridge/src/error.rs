@@ -1,0 +1,118 @@
+//! Why a snapshot or a restore did not happen.
+
+use std::error::Error;
+
+use snapshot_format::DecodeError;
+use snapshot_format::state::Reason;
+use snapshot_memory::{DirtyError, PublishError, SinkError};
+
+use crate::step::Step;
+
+/// The error of whoever does a step: an adapter, or the VMM.
+pub type StepError = Box<dyn Error + Send + Sync>;
+
+/// Taking a snapshot failed. The machine runs on, unless the error says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// A step of the machine failed.
+    #[error("{step}")]
+    Step {
+        /// Which.
+        step: Step,
+        /// Why.
+        #[source]
+        source: StepError,
+    },
+    /// The end was asked for.
+    #[error("cancelled before the step: {before}")]
+    Cancelled {
+        /// The step that did not happen any more.
+        before: Step,
+    },
+    /// The dirty pages could not be had. All pages count as dirty from here on.
+    #[error("{step}")]
+    Dirty {
+        /// Which.
+        step: Step,
+        /// Why.
+        #[source]
+        source: DirtyError,
+    },
+    /// A diff was asked for, and there is nothing that it could be relative to.
+    #[error("there is no snapshot to diff against; take a full one first")]
+    NoBase,
+    /// The sink refused, and nothing is visible.
+    #[error("{step}")]
+    Sink {
+        /// In which step.
+        step: Step,
+        /// Why.
+        #[source]
+        source: SinkError,
+    },
+    /// Publishing failed; the source says whether anything is visible.
+    #[error("{}", Step::Publish)]
+    Publish {
+        /// Why.
+        #[source]
+        source: PublishError,
+    },
+    /// The machine could not be let go on: it stands still, or runs without its devices.
+    #[error("the machine was not resumed ({step}){}", After(.after))]
+    NotResumed {
+        /// What failed.
+        step: Step,
+        /// What had failed before, if anything.
+        after: Option<Box<SnapshotError>>,
+        /// Why.
+        #[source]
+        source: StepError,
+    },
+}
+
+struct After<'a>(&'a Option<Box<SnapshotError>>);
+
+impl std::fmt::Display for After<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(first) => write!(f, ", after this had failed: {first}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A restore failed. The target is not to be run, and may be thrown away.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The host cannot run the snapshot. The target was not touched.
+    #[error("this host cannot run the snapshot: {}", joined(.reasons))]
+    Incompatible {
+        /// Every reason.
+        reasons: Vec<Reason>,
+    },
+    /// A section is missing, damaged, or left over.
+    #[error("{step}")]
+    State {
+        /// In which step.
+        step: Step,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// A step of the machine failed.
+    #[error("{step}")]
+    Step {
+        /// Which.
+        step: Step,
+        /// Why.
+        #[source]
+        source: StepError,
+    },
+}
+
+fn joined(reasons: &[Reason]) -> String {
+    let texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}

@@ -1,0 +1,155 @@
+//! What this host offers, and what a machine on it uses.
+
+use kvm_bindings as kvm;
+use snapshot_format::state::{Capability, CpuidEntry, Fingerprint, VcpuX86};
+use snapshot_format::{Arch, limits};
+
+use crate::calls::{Arg, Calls, Target};
+use crate::error::KvmError;
+use crate::lists::{decode_list, encode_list};
+use crate::request as req;
+use crate::x86::convert;
+use crate::x86::interface::Interface;
+use crate::x86::save::CPUID_HEADER;
+
+/// Extensions that the layout or the meaning of saved state depends on.
+const CAPABILITIES: [u32; 15] = [
+    kvm::KVM_CAP_IRQCHIP,
+    kvm::KVM_CAP_PIT_STATE2,
+    kvm::KVM_CAP_ADJUST_CLOCK,
+    kvm::KVM_CAP_VCPU_EVENTS,
+    kvm::KVM_CAP_DEBUGREGS,
+    kvm::KVM_CAP_XSAVE,
+    kvm::KVM_CAP_XCRS,
+    kvm::KVM_CAP_GET_TSC_KHZ,
+    kvm::KVM_CAP_VCPU_ATTRIBUTES,
+    kvm::KVM_CAP_IMMEDIATE_EXIT,
+    kvm::KVM_CAP_NESTED_STATE,
+    kvm::KVM_CAP_EXCEPTION_PAYLOAD,
+    kvm::KVM_CAP_SREGS2,
+    kvm::KVM_CAP_XSAVE2,
+    kvm::KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+];
+
+/// What the host can show to a guest.
+pub(super) fn host(
+    calls: &mut (dyn Calls + '_),
+    interface: &Interface,
+) -> Result<Fingerprint, KvmError> {
+    let room = vec![kvm::kvm_cpuid_entry2::default(); limits::MAX_CPUID_ENTRIES];
+    let mut bytes = encode_list(CPUID_HEADER, &room);
+    calls.make(Target::System, req::KVM_GET_SUPPORTED_CPUID, Arg::Bytes(&mut bytes))?;
+    let entries: Vec<kvm::kvm_cpuid_entry2> = decode_list(CPUID_HEADER, &bytes);
+    let cpuid: Vec<_> = entries.iter().map(convert::from_cpuid).collect();
+    let khz = host_tsc_khz(calls)?;
+    let mut fingerprint = of_cpu(&cpuid);
+    fingerprint.cpuid = cpuid;
+    fingerprint.tsc_khz = khz;
+    fingerprint.tsc_scaling = u8::from(interface.tsc_control);
+    fingerprint.msrs.clone_from(&interface.msrs);
+    fingerprint.msrs.sort_unstable();
+    fingerprint.capabilities = capabilities(calls)?;
+    Ok(fingerprint)
+}
+
+/// What a machine needs, whose vCPUs are all alike: judged by one of them and by the host it is on.
+pub(super) fn of_machine(
+    calls: &mut (dyn Calls + '_),
+    vcpu: &VcpuX86,
+) -> Result<Fingerprint, KvmError> {
+    let mut fingerprint = of_cpu(&vcpu.cpuid);
+    fingerprint.cpuid.clone_from(&vcpu.cpuid);
+    fingerprint.tsc_khz = vcpu.tsc_khz;
+    let used = vcpu.msrs.iter().filter(|msr| msr.value != 0);
+    fingerprint.msrs = used.map(|msr| msr.index).collect();
+    fingerprint.msrs.sort_unstable();
+    fingerprint.capabilities = capabilities(calls)?;
+    // Without a nested guest the extension is not in use.
+    if vcpu.nested.is_empty() {
+        let nested = kvm::KVM_CAP_NESTED_STATE;
+        fingerprint.capabilities.retain(|c| c.number != nested);
+    }
+    Ok(fingerprint)
+}
+
+/// The frequency of a vCPU that was not configured: the host's. 0 where the kernel does not say.
+fn host_tsc_khz(calls: &mut (dyn Calls + '_)) -> Result<u32, KvmError> {
+    if calls.extension(kvm::KVM_CAP_GET_TSC_KHZ)? == 0 {
+        return Ok(0);
+    }
+    let khz = calls.make(Target::Vcpu(0), req::KVM_GET_TSC_KHZ, Arg::Value(0))?;
+    Ok(u32::try_from(khz).unwrap_or(0))
+}
+
+fn capabilities(calls: &mut (dyn Calls + '_)) -> Result<Vec<Capability>, KvmError> {
+    let mut found = Vec::with_capacity(CAPABILITIES.len());
+    for number in CAPABILITIES {
+        let value = u32::try_from(calls.extension(number)?).unwrap_or(u32::MAX);
+        found.push(Capability { number, value });
+    }
+    found.sort_unstable_by_key(|capability| capability.number);
+    Ok(found)
+}
+
+/// Vendor, family, model and stepping out of CPUID, and what is the same for every machine here.
+fn of_cpu(cpuid: &[CpuidEntry]) -> Fingerprint {
+    let leaf = |function| {
+        let entry = cpuid.iter().find(|entry| entry.function == function);
+        entry.copied().unwrap_or_default()
+    };
+    let (names, version) = (leaf(0), leaf(1).eax);
+    let vendor: Vec<u8> = [names.ebx, names.edx, names.ecx]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    let base_family = version >> 8 & 0xf;
+    let extended_family = if base_family == 0xf { version >> 20 & 0xff } else { 0 };
+    let has_extended_model = matches!(base_family, 6 | 0xf);
+    let extended_model = if has_extended_model { version >> 16 & 0xf } else { 0 };
+    Fingerprint {
+        arch: Arch::X86_64.number(),
+        vendor: String::from_utf8_lossy(&vendor).trim_end_matches('\0').to_owned(),
+        family: base_family + extended_family,
+        model: extended_model << 4 | version >> 4 & 0xf,
+        stepping: version & 0xf,
+        page_bytes: page_bytes(),
+        kernel: kernel_release(),
+        ..Fingerprint::default()
+    }
+}
+
+fn page_bytes() -> u32 {
+    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let bytes = bytes.ok().flatten().unwrap_or(0);
+    u32::try_from(bytes).unwrap_or(0)
+}
+
+fn kernel_release() -> String {
+    let name = nix::sys::utsname::uname();
+    let release = name.ok().map(|name| name.release().to_string_lossy().into_owned());
+    let mut release = release.unwrap_or_default();
+    let cap = release.floor_char_boundary(limits::MAX_HOST_TEXT_BYTES);
+    release.truncate(cap);
+    release
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn family_and_model_take_in_their_extended_parts() {
+        let cpu = |function, eax, text: &[u8; 12]| CpuidEntry {
+            function,
+            eax,
+            ebx: u32::from_le_bytes(text[0..4].try_into().unwrap()),
+            edx: u32::from_le_bytes(text[4..8].try_into().unwrap()),
+            ecx: u32::from_le_bytes(text[8..12].try_into().unwrap()),
+            ..CpuidEntry::default()
+        };
+        let amd = of_cpu(&[cpu(0, 0x10, b"AuthenticAMD"), cpu(1, 0x00b0_0f21, &[0; 12])]);
+        assert_eq!((amd.vendor.as_str(), amd.family, amd.model, amd.stepping), ("AuthenticAMD", 26, 2, 1));
+        let intel = of_cpu(&[cpu(0, 0x16, b"GenuineIntel"), cpu(1, 0x0005_0657, &[0; 12])]);
+        assert_eq!((intel.family, intel.model, intel.stepping), (6, 0x55, 7));
+    }
+}
