@@ -131,7 +131,9 @@ mod tests {
                 });
             }
             for _ in 0..50 {
-                meeting.gather(Duration::from_secs(10), &mut |_| {}).unwrap();
+                meeting
+                    .gather(Duration::from_secs(10), &mut |_| {})
+                    .unwrap();
                 let before = steps.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(steps.load(Ordering::SeqCst), before);

@@ -39,14 +39,31 @@ impl StatePayload for DeviceState {
         let device: Self = match version {
             1 => {
                 let part = Self::KIND.part(0);
-                codec::decode::<v1::DeviceV1>(bytes, limits::MAX_DEVICE_SECTION_BYTES, part, version)?.mirror()
-            },
+                codec::decode::<v1::DeviceV1>(
+                    bytes,
+                    limits::MAX_DEVICE_SECTION_BYTES,
+                    part,
+                    version,
+                )?
+                .mirror()
+            }
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
-        check_counts(Self::KIND, &[
-            ("bytes of a device kind", device.kind.len(), limits::MAX_DEVICE_KIND_BYTES),
-            ("bytes of a device", device.bytes.len(), limits::MAX_DEVICE_BYTES),
-        ])?;
+        check_counts(
+            Self::KIND,
+            &[
+                (
+                    "bytes of a device kind",
+                    device.kind.len(),
+                    limits::MAX_DEVICE_KIND_BYTES,
+                ),
+                (
+                    "bytes of a device",
+                    device.bytes.len(),
+                    limits::MAX_DEVICE_BYTES,
+                ),
+            ],
+        )?;
         Ok(device)
     }
 }

@@ -71,17 +71,42 @@ impl StatePayload for Fingerprint {
         let fingerprint: Self = match version {
             1 => {
                 let part = Self::KIND.part(0);
-                codec::decode::<v1::FingerprintV1>(bytes, limits::MAX_FINGERPRINT_BYTES, part, version)?.mirror()
-            },
+                codec::decode::<v1::FingerprintV1>(
+                    bytes,
+                    limits::MAX_FINGERPRINT_BYTES,
+                    part,
+                    version,
+                )?
+                .mirror()
+            }
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
-        check_counts(Self::KIND, &[
-            ("bytes of a CPU vendor", fingerprint.vendor.len(), limits::MAX_HOST_TEXT_BYTES),
-            ("bytes of a kernel release", fingerprint.kernel.len(), limits::MAX_HOST_TEXT_BYTES),
-            ("CPUID entries", fingerprint.cpuid.len(), limits::MAX_CPUID_ENTRIES),
-            ("MSRs", fingerprint.msrs.len(), limits::MAX_MSRS),
-            ("capabilities", fingerprint.capabilities.len(), limits::MAX_CAPABILITIES),
-        ])?;
+        check_counts(
+            Self::KIND,
+            &[
+                (
+                    "bytes of a CPU vendor",
+                    fingerprint.vendor.len(),
+                    limits::MAX_HOST_TEXT_BYTES,
+                ),
+                (
+                    "bytes of a kernel release",
+                    fingerprint.kernel.len(),
+                    limits::MAX_HOST_TEXT_BYTES,
+                ),
+                (
+                    "CPUID entries",
+                    fingerprint.cpuid.len(),
+                    limits::MAX_CPUID_ENTRIES,
+                ),
+                ("MSRs", fingerprint.msrs.len(), limits::MAX_MSRS),
+                (
+                    "capabilities",
+                    fingerprint.capabilities.len(),
+                    limits::MAX_CAPABILITIES,
+                ),
+            ],
+        )?;
         Ok(fingerprint)
     }
 }

@@ -9,9 +9,7 @@ use serde::Serialize;
 
 pub use events::{EventInterrupt, EventNmi, EventSmi, ExceptionEvent, VcpuEvents};
 pub use features::{CpuidEntry, Msr};
-pub use registers::{
-    DebugRegisters, DescriptorTable, Registers, Segment, SpecialRegisters, Xcr,
-};
+pub use registers::{DebugRegisters, DescriptorTable, Registers, Segment, SpecialRegisters, Xcr};
 
 use crate::codec;
 use crate::error::DecodeError;
@@ -64,11 +62,23 @@ impl VcpuX86 {
     fn check_limits(&self) -> Result<(), DecodeError> {
         let counts = [
             ("xcrs of a vCPU", self.xcrs.len(), limits::MAX_XCRS),
-            ("CPUID entries of a vCPU", self.cpuid.len(), limits::MAX_CPUID_ENTRIES),
+            (
+                "CPUID entries of a vCPU",
+                self.cpuid.len(),
+                limits::MAX_CPUID_ENTRIES,
+            ),
             ("MSRs of a vCPU", self.msrs.len(), limits::MAX_MSRS),
             ("XSAVE bytes", self.xsave.len(), limits::MAX_XSAVE_BYTES),
-            ("local APIC bytes", self.lapic.len(), limits::MAX_LAPIC_BYTES),
-            ("nested state bytes", self.nested.len(), limits::MAX_NESTED_BYTES),
+            (
+                "local APIC bytes",
+                self.lapic.len(),
+                limits::MAX_LAPIC_BYTES,
+            ),
+            (
+                "nested state bytes",
+                self.nested.len(),
+                limits::MAX_NESTED_BYTES,
+            ),
         ];
         check_counts(Self::KIND, &counts)
     }
@@ -88,7 +98,7 @@ impl StatePayload for VcpuX86 {
             1 => {
                 let part = Self::KIND.part(0);
                 codec::decode::<v1::VcpuV1>(bytes, limits::MAX_VCPU_BYTES, part, version)?.mirror()
-            },
+            }
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
         vcpu.check_limits()?;

@@ -57,8 +57,9 @@ impl StatePayload for VmX86 {
         let vm: Self = match version {
             1 => {
                 let part = Self::KIND.part(0);
-                codec::decode::<v1::VmV1>(bytes, limits::MAX_VM_STATE_BYTES, part, version)?.mirror()
-            },
+                codec::decode::<v1::VmV1>(bytes, limits::MAX_VM_STATE_BYTES, part, version)?
+                    .mirror()
+            }
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
         Ok(vm)

@@ -1,0 +1,97 @@
+//! What a demo or a test does with a guest, whatever runs it.
+
+use std::collections::BTreeMap;
+
+use hypervisor_bridge::{Cancel, PauseBreakdown};
+use serde::Serialize;
+use snapshot_format::state::Fingerprint;
+use snapshot_format::{Digest, MemoryLayout, SnapshotRef};
+use snapshot_memory::{MemoryStats, Published, SnapshotSink};
+
+use crate::error::GuestError;
+
+/// Who runs the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Backend {
+    /// KVM: a real virtual machine.
+    Kvm,
+    /// A thread of this process that does what the guest's program would do.
+    Process,
+}
+
+/// Which pages a snapshot takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SnapshotPages {
+    /// All.
+    Full,
+    /// Those written since the last snapshot of this guest, or since it was restored.
+    Diff,
+}
+
+/// What a snapshot did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GuestSnapshot {
+    /// What a later diff names as its parent.
+    pub published: Published,
+    /// What was written.
+    pub memory: MemoryStats,
+    /// Where the time went.
+    pub time: PauseBreakdown,
+    /// Steps of the program that were done at the pause, as far as the guest had reported.
+    pub steps: u64,
+}
+
+/// How a guest ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// BLAKE3 of the raw image of memory.
+    pub memory_digest: Digest,
+    /// General registers by name, as `0x…`.
+    pub registers: BTreeMap<String, String>,
+    /// What the guest wrote to its port at the end.
+    pub checksum: u32,
+    /// Steps of the program that were done.
+    pub steps: u64,
+}
+
+/// A guest that runs the pattern program.
+///
+/// It does nothing between calls: [`run`](Self::run) and [`finish`](Self::finish) let it go, and
+/// [`snapshot`](Self::snapshot) stops it wherever it is.
+pub trait Guest: Send {
+    /// Who runs it.
+    fn backend(&self) -> Backend;
+
+    /// Which guest physical addresses are memory.
+    fn layout(&self) -> &MemoryLayout;
+
+    /// What it needs of a host: for the manifest of its snapshots.
+    fn fingerprint(&mut self) -> Result<Fingerprint, GuestError>;
+
+    /// Starts it, and returns once it has reported `steps` more steps, or its end. It runs on
+    /// meanwhile, until a snapshot stops it.
+    ///
+    /// Returns how many steps it has reported in all.
+    fn run(&mut self, steps: u64) -> Result<u64, GuestError>;
+
+    /// Takes a snapshot of the running guest; it runs on afterwards.
+    ///
+    /// A diff is relative to [`base`](Self::base), which the sink must have as its parent.
+    fn snapshot(
+        &mut self,
+        pages: SnapshotPages,
+        sink: &mut dyn SnapshotSink,
+        cancel: &Cancel,
+    ) -> Result<GuestSnapshot, GuestError>;
+
+    /// What the next diff is relative to; `None` before the first snapshot.
+    fn base(&self) -> Option<SnapshotRef>;
+
+    /// Lets it run to its end.
+    fn finish(self: Box<Self>) -> Result<Outcome, GuestError>;
+}
