@@ -15,13 +15,18 @@ mod dirty;
 mod error;
 mod guest_io;
 mod mapping;
+mod sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
-mod sink;
 mod source;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod uffd;
 
-pub use dirty::{BitmapError, DirtyBitmap, DirtyGuarantee, DirtySource};
+pub use dirty::{
+    BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,
+    VmmWrites, WriteMarker,
+};
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};

@@ -1,6 +1,6 @@
 //! Where a snapshot goes: the trait that a hypervisor bridge writes to.
 
-use snapshot_format::{Digest, SectionPayload, SnapshotId, SnapshotRef};
+use snapshot_format::{SectionPayload, SnapshotId, SnapshotRef};
 
 use crate::dirty::DirtyBitmap;
 use crate::error::{PublishError, SinkError};

@@ -1,7 +1,13 @@
 //! Dirty pages: bitmaps, where they come from, and the epochs that never lose them.
 
 mod bitmap;
+mod epoch;
 mod source;
+mod tracker;
+mod vmm_writes;
 
 pub use bitmap::{BitmapError, DirtyBitmap};
+pub use epoch::DirtyEpoch;
 pub use source::{DirtyGuarantee, DirtySource};
+pub use tracker::{ConsumerId, DirtyTracker};
+pub use vmm_writes::{VmmWrites, WriteMarker};

@@ -1,6 +1,9 @@
 //! userfaultfd: dirty pages of memory that this process maps.
 
-#[expect(unreachable_pub, reason = "the ioctl macros make public functions of these types")]
+#[expect(
+    unreachable_pub,
+    reason = "the ioctl macros make public functions of these types"
+)]
 mod abi;
 mod ioctl;
 mod wp_async;

@@ -1,0 +1,302 @@
+//! The owner of all dirty bits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use snapshot_format::sabotage::Sabotage;
+use snapshot_format::{MemoryLayout, PAGE_BYTES, SnapshotRef};
+
+use super::{DirtyBitmap, DirtyEpoch, DirtySource};
+use crate::error::DirtyError;
+
+/// Rounds that a consumer keeps apart. Joining two keeps every bit: an epoch that is committed
+/// after its round was joined with a later one leaves too many bits, never too few.
+const MAX_ROUNDS: usize = 4;
+
+/// Gathers written pages from several sources for several consumers, and keeps each bit until a
+/// durable snapshot holds the page.
+///
+/// For each consumer the tracker knows a `base`, the snapshot that bits are relative to, and the
+/// rounds of bits since then. [`epoch`](Self::epoch) closes a round; only
+/// [`DirtyEpoch::commit`] drops bits, those that the epoch names.
+pub struct DirtyTracker {
+    layout: MemoryLayout,
+    shared: Arc<Shared>,
+}
+
+/// Who takes dirty pages: the snapshots of a branch, a migration.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ConsumerId(u64);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    sources: Vec<Box<dyn DirtySource>>,
+    consumers: BTreeMap<ConsumerId, Consumer>,
+    next: u64,
+}
+
+/// The bits of one consumer.
+#[derive(Debug)]
+struct Consumer {
+    base: Option<SnapshotRef>,
+    /// Closed by an epoch each, oldest first.
+    rounds: Vec<Round>,
+    /// Harvested since the last round was closed.
+    active: DirtyBitmap,
+}
+
+#[derive(Debug)]
+struct Round {
+    serial: u64,
+    bits: DirtyBitmap,
+}
+
+impl DirtyTracker {
+    /// Starts `sources`, which all watch the memory of `layout`.
+    pub fn new(
+        layout: MemoryLayout,
+        mut sources: Vec<Box<dyn DirtySource>>,
+    ) -> Result<Self, DirtyError> {
+        for source in &sources {
+            let name = source.name();
+            if *source.layout() != layout {
+                return Err(DirtyError::LayoutDiffers { name });
+            }
+            let granule_bytes = source.granule_bytes();
+            if !granule_bytes.is_power_of_two() || granule_bytes < PAGE_BYTES {
+                return Err(DirtyError::BadGranule {
+                    name,
+                    granule_bytes,
+                });
+            }
+        }
+        for index in 0..sources.len() {
+            let started = sources
+                .get_mut(index)
+                .map_or(Ok(()), |source| source.start());
+            if let Err(error) = started {
+                stop(sources.iter_mut().take(index));
+                return Err(error);
+            }
+        }
+        let state = State {
+            sources,
+            consumers: BTreeMap::new(),
+            next: 0,
+        };
+        Ok(Self {
+            layout,
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+            }),
+        })
+    }
+
+    /// The memory that is watched.
+    #[must_use]
+    pub fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    /// Adds a consumer. `base` is the snapshot that guest memory equals now, as just after a
+    /// restore; with `None` the first epoch is of all pages.
+    pub fn subscribe(&self, base: Option<SnapshotRef>) -> ConsumerId {
+        let mut state = self.shared.lock();
+        let id = ConsumerId(state.serial());
+        let consumer = Consumer {
+            base,
+            rounds: Vec::new(),
+            active: DirtyBitmap::new(self.layout.page_count()),
+        };
+        state.consumers.insert(id, consumer);
+        id
+    }
+
+    /// Forgets a consumer and its bits. Epochs of it can no longer be committed.
+    pub fn unsubscribe(&self, consumer: ConsumerId) {
+        self.shared.lock().consumers.remove(&consumer);
+    }
+
+    /// The snapshot that the bits of a consumer are relative to.
+    pub fn base(&self, consumer: ConsumerId) -> Result<Option<SnapshotRef>, DirtyError> {
+        let state = self.shared.lock();
+        let consumer = state.consumers.get(&consumer);
+        Ok(consumer.ok_or(DirtyError::UnknownConsumer)?.base)
+    }
+
+    /// Moves bits from the sources to every consumer, and closes nothing: a round of pre-copy.
+    ///
+    /// A source that fails is answered by marking all pages; its error is handed out.
+    pub fn harvest(&self) -> Vec<DirtyError> {
+        self.shared.lock().harvest(self.layout.page_count())
+    }
+
+    /// Closes a round of `consumer`: every page written since its base, up to now.
+    ///
+    /// Call it while nobody writes; what is written later belongs to the next epoch. A source that
+    /// fails is answered by marking all pages; see [`DirtyEpoch::failures`].
+    pub fn epoch(&self, consumer: ConsumerId) -> Result<DirtyEpoch, DirtyError> {
+        let mut state = self.shared.lock();
+        if !state.consumers.contains_key(&consumer) {
+            return Err(DirtyError::UnknownConsumer);
+        }
+        let failures = state.harvest(self.layout.page_count());
+        let serial = state.serial();
+        let bits = state.consumers.get_mut(&consumer);
+        let bits = bits.ok_or(DirtyError::UnknownConsumer)?;
+        bits.close(serial);
+        let pages = bits.pages();
+        if Sabotage::EarlyEpochCommit.is_on() {
+            bits.rounds.clear();
+        }
+        let base = bits.base;
+        drop(state);
+        let shared = self.shared.clone();
+        Ok(DirtyEpoch::new(
+            shared, consumer, serial, base, pages, failures,
+        ))
+    }
+}
+
+impl Drop for DirtyTracker {
+    fn drop(&mut self) {
+        stop(self.shared.lock().sources.iter_mut());
+    }
+}
+
+impl fmt::Debug for DirtyTracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirtyTracker")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
+        f.debug_struct("State")
+            .field("sources", &names)
+            .field("consumers", &self.consumers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Moves the base of `consumer` from `base` to `published`, and drops what an epoch closed.
+    pub(super) fn commit(
+        &self,
+        consumer: ConsumerId,
+        serial: u64,
+        base: Option<SnapshotRef>,
+        published: SnapshotRef,
+    ) -> Result<(), DirtyError> {
+        let mut state = self.lock();
+        let consumer = state.consumers.get_mut(&consumer);
+        let consumer = consumer.ok_or(DirtyError::UnknownConsumer)?;
+        if consumer.base != base {
+            return Err(DirtyError::WrongBase {
+                epoch: base,
+                current: consumer.base,
+            });
+        }
+        consumer.rounds.retain(|round| round.serial > serial);
+        consumer.base = Some(published);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // After a panic of a source all pages are marked, by `MarkAll`.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn serial(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn harvest(&mut self, page_count: u64) -> Vec<DirtyError> {
+        let round = DirtyBitmap::new(page_count);
+        let guard = MarkAll {
+            consumers: &mut self.consumers,
+            armed: true,
+        };
+        let sources = self.sources.iter_mut();
+        let failures: Vec<_> = sources
+            .filter_map(|source| source.harvest(&round).err())
+            .collect();
+        if !failures.is_empty() {
+            round.set_all();
+        }
+        guard.disarm(&round);
+        failures
+    }
+}
+
+/// Marks all pages of all consumers when a source panics in the middle of a harvest.
+struct MarkAll<'a> {
+    consumers: &'a mut BTreeMap<ConsumerId, Consumer>,
+    armed: bool,
+}
+
+impl MarkAll<'_> {
+    fn disarm(mut self, round: &DirtyBitmap) {
+        self.armed = false;
+        for consumer in self.consumers.values() {
+            consumer.active.or_from(round);
+        }
+    }
+}
+
+impl Drop for MarkAll<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            for consumer in self.consumers.values() {
+                consumer.active.set_all();
+            }
+        }
+    }
+}
+
+impl Consumer {
+    fn close(&mut self, serial: u64) {
+        let bits = self.active.take();
+        self.rounds.push(Round { serial, bits });
+        if self.rounds.len() > MAX_ROUNDS {
+            let oldest = self.rounds.remove(0);
+            if let Some(next) = self.rounds.first() {
+                next.bits.or_from(&oldest.bits);
+            }
+        }
+    }
+
+    /// All bits since the base.
+    fn pages(&self) -> DirtyBitmap {
+        let pages = DirtyBitmap::new(self.active.page_count());
+        if self.base.is_none() {
+            pages.set_all();
+        }
+        for round in &self.rounds {
+            pages.or_from(&round.bits);
+        }
+        pages
+    }
+}
+
+fn stop<'a>(sources: impl Iterator<Item = &'a mut Box<dyn DirtySource>>) {
+    for source in sources {
+        if let Err(error) = source.stop() {
+            tracing::warn!(source = source.name(), %error, "dirty source does not stop");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
