@@ -9,7 +9,8 @@ use snapshot_memory::backend::{self, RelPath};
 use crate::checked_json::Fault;
 
 /// What a caller does about an error. Each kind is one exit code of the command-line tool.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Anything that has no kind of its own: exit code 1.
@@ -81,6 +82,8 @@ pub enum StoreError {
     Damaged {
         /// Which file.
         path: RelPath,
+        /// Where in it, in bytes, if that is one place.
+        offset: Option<u64>,
         /// What is wrong.
         problem: String,
     },
@@ -164,6 +167,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// It was stopped on request.
+    #[error("interrupted")]
+    Interrupted,
     /// A value could not be written as JSON.
     #[error("encode a JSON file")]
     EncodeJson {
@@ -210,6 +216,7 @@ impl StoreError {
             Self::Refused { .. } | Self::NetworkFileSystem { .. } => ErrorKind::Refused,
             Self::DurabilityUncertain { .. } => ErrorKind::DurabilityUncertain,
             Self::Io { source, .. } => kind_of_io(source),
+            Self::Interrupted => ErrorKind::Interrupted,
             Self::ReadOnly | Self::EncodeJson { .. } => ErrorKind::Failed,
         }
     }
@@ -233,6 +240,7 @@ impl StoreError {
     pub fn offset(&self) -> Option<u64> {
         match self {
             Self::Decode { source, .. } => source.offset(),
+            Self::Damaged { offset, .. } => *offset,
             _ => None,
         }
     }
@@ -280,6 +288,15 @@ impl StoreError {
     pub(crate) fn damaged(path: &RelPath, problem: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.clone(),
+            offset: None,
+            problem: problem.into(),
+        }
+    }
+
+    pub(crate) fn damaged_at(path: &RelPath, offset: u64, problem: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.clone(),
+            offset: Some(offset),
             problem: problem.into(),
         }
     }

@@ -10,7 +10,6 @@ use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::file;
 use crate::record;
-use crate::store::Store;
 
 /// A snapshot with the placement that counts.
 #[derive(Debug)]
@@ -25,18 +24,6 @@ pub(crate) struct Placed {
 }
 
 impl Placed {
-    /// Reads a snapshot that is in use, or else a deleted one.
-    pub(crate) fn find(store: &Store, id: SnapshotId) -> Result<Self, StoreError> {
-        for location in Location::SEARCH {
-            if store.exists_at(location, id)? {
-                return Self::read(store.backend(), location, id);
-            }
-        }
-        Err(StoreError::NotFound {
-            what: format!("snapshot {id}"),
-        })
-    }
-
     /// Reads the snapshot at `location`.
     ///
     /// A placement file gets its name by a rename after it is durable, so one that does not parse

@@ -1,0 +1,124 @@
+//! Reading a snapshot while it cannot be deleted.
+
+use serde::Serialize;
+use snapshot_format::{
+    DataFileRef, Digest, FileEntry, FileKind, Manifest, SectionOffers, SnapshotId, StateFile,
+    limits,
+};
+
+use crate::directory::Location;
+use crate::error::StoreError;
+use crate::file;
+use crate::lease::Lease;
+use crate::placed::Placed;
+use crate::record::SnapshotRecord;
+use crate::store::Store;
+
+/// How often a snapshot is looked up anew when its files move while it is opened.
+const ATTEMPTS: usize = 8;
+
+/// What is known of a snapshot without reading its memory.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SnapshotDetail {
+    /// What the store lists of it.
+    #[serde(flatten)]
+    pub record: SnapshotRecord,
+    /// The generation of the placement that counts.
+    pub generation: u32,
+    /// Its files.
+    pub files: Vec<FileEntry>,
+    /// The data files that its memory may be in, its own included.
+    pub dependencies: Vec<DataFileRef>,
+    /// What is wrong with placements of higher generations.
+    pub problems: Vec<String>,
+}
+
+impl Store {
+    /// What is known of a snapshot in use without reading its memory.
+    pub fn detail(&self, id: SnapshotId) -> Result<SnapshotDetail, StoreError> {
+        let record = self.snapshot(id)?;
+        let placed = Placed::read(self.backend(), Location::Live, id)?;
+        Ok(SnapshotDetail {
+            record,
+            generation: placed.placement.generation,
+            files: placed.placement.files,
+            dependencies: placed.placement.dependencies,
+            problems: placed.passed_over.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The manifest of a snapshot in use, with the VMM's configuration and the fingerprint.
+    pub fn manifest(&self, id: SnapshotId) -> Result<Manifest, StoreError> {
+        Ok(self.live(id)?.manifest)
+    }
+
+    /// The sections of machine state of a snapshot in use; none if it has no state.
+    pub fn state(&self, id: SnapshotId) -> Result<SectionOffers, StoreError> {
+        let (offers, _lease) = self.leased(id, |placed| {
+            let Some(entry) = placed.placement.file(FileKind::State, 0) else {
+                return Ok(SectionOffers::default());
+            };
+            let path = placed.path(FileKind::State, 0);
+            let bytes = file::read(self.backend(), &path, limits::MAX_ENVELOPE_BYTES)?;
+            // The sections have digests of their own; this one binds the file to the snapshot.
+            let found = Digest::of(&bytes);
+            if found != entry.digest {
+                let problem = format!("its digest is {found}, and {} is expected", entry.digest);
+                return Err(StoreError::damaged(&path, problem));
+            }
+            StateFile::offers(&bytes).map_err(|error| StoreError::decode(&path, error))
+        })?;
+        Ok(offers)
+    }
+
+    /// Keeps a snapshot in use, and all that it needs, from being deleted.
+    pub fn lease(&self, id: SnapshotId) -> Result<Lease, StoreError> {
+        let ((), lease) = self.leased(id, |_| Ok(()))?;
+        Ok(lease)
+    }
+
+    /// Leases a snapshot in use with all that it needs, then opens it.
+    ///
+    /// What is needed is known only after the placement is read, and that may be replaced before
+    /// the lease is there: so it is read again under the lease. A file that is missing then was
+    /// moved a moment ago, and is looked for anew.
+    pub(crate) fn leased<T>(
+        &self,
+        id: SnapshotId,
+        open: impl Fn(&Placed) -> Result<T, StoreError>,
+    ) -> Result<(T, Lease), StoreError> {
+        let mut attempt = 1;
+        loop {
+            let before = self.live(id)?;
+            let lease = Lease::take(self, before.closure())?;
+            let placed = self.live(id)?;
+            let result = if placed.placement == before.placement {
+                open(&placed).map(Some)
+            } else {
+                Ok(None)
+            };
+            match result {
+                Ok(Some(opened)) => return Ok((opened, lease)),
+                Ok(None) if attempt < ATTEMPTS => {}
+                Ok(None) => {
+                    let path = placed.path(FileKind::Placement, placed.placement.generation);
+                    return Err(StoreError::damaged(&path, "it changes all the time"));
+                }
+                Err(error) if error.is_missing_file() && attempt < ATTEMPTS => {}
+                Err(error) => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Where a snapshot in use lies.
+    fn live(&self, id: SnapshotId) -> Result<Placed, StoreError> {
+        if !self.exists_at(Location::Live, id)? {
+            return Err(StoreError::NotFound {
+                what: format!("snapshot {id}"),
+            });
+        }
+        Placed::read(self.backend(), Location::Live, id)
+    }
+}

@@ -1,0 +1,169 @@
+//! What a check is asked for, and what it found.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+use snapshot_format::SnapshotId;
+use snapshot_memory::backend::RelPath;
+
+use crate::error::{ErrorKind, StoreError};
+
+/// What is to be checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Selection {
+    /// Every snapshot, deleted ones included, as others may need them.
+    All,
+    /// One snapshot in use, and every snapshot whose data it needs.
+    One(SnapshotId),
+}
+
+/// How far a check is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct VerifyProgress {
+    /// Snapshots that are done.
+    pub snapshots: u64,
+    /// Snapshots in all.
+    pub snapshots_total: u64,
+    /// Bytes that were read and checked.
+    pub bytes: u64,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// Whether there is no error.
+    pub ok: bool,
+    /// Snapshots that were checked.
+    pub snapshots: u64,
+    /// Bytes that were read and checked; holes are not counted.
+    pub bytes: u64,
+    /// Everything that is wrong.
+    pub errors: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Problem {
+    /// In which snapshot.
+    pub snapshot: SnapshotId,
+    /// In which file, below the root of the store.
+    pub file: Option<String>,
+    /// Where in the file, in bytes.
+    pub offset: Option<u64>,
+    /// What sort of problem.
+    pub kind: ErrorKind,
+    /// What is wrong, with its causes.
+    pub message: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// A check in progress.
+pub(super) struct Findings<'a> {
+    pub(super) progress: VerifyProgress,
+    pub(super) problems: Vec<Problem>,
+    tell: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn new(
+        snapshots_total: u64,
+        tell: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Self {
+        Self {
+            progress: VerifyProgress {
+                snapshots_total,
+                ..VerifyProgress::default()
+            },
+            problems: Vec::new(),
+            tell,
+        }
+    }
+
+    /// Counts bytes that were checked, and asks whether to go on.
+    pub(super) fn checked(&mut self, bytes: u64) -> Result<(), StoreError> {
+        self.progress.bytes = self.progress.bytes.saturating_add(bytes);
+        self.go_on()
+    }
+
+    /// Counts a snapshot that is done, and asks whether to go on.
+    pub(super) fn snapshot_done(&mut self) -> Result<(), StoreError> {
+        self.progress.snapshots += 1;
+        self.go_on()
+    }
+
+    /// Keeps an error of one snapshot. A request to stop is passed on instead.
+    pub(super) fn keep(&mut self, id: SnapshotId, error: StoreError) -> Result<(), StoreError> {
+        if matches!(error, StoreError::Interrupted) {
+            return Err(error);
+        }
+        self.problems.push(Problem::new(id, &error));
+        Ok(())
+    }
+
+    /// Keeps the error of a result, and hands out its value.
+    pub(super) fn sift<T>(
+        &mut self,
+        id: SnapshotId,
+        result: Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => self.keep(id, error).map(|()| None),
+        }
+    }
+
+    /// Keeps what is wrong with a file.
+    pub(super) fn damaged(&mut self, id: SnapshotId, path: &RelPath, problem: impl Into<String>) {
+        let error = StoreError::damaged(path, problem);
+        self.problems.push(Problem::new(id, &error));
+    }
+
+    /// Keeps what is wrong at an offset of a file.
+    pub(super) fn damaged_at(
+        &mut self,
+        id: SnapshotId,
+        path: &RelPath,
+        offset: u64,
+        problem: impl Into<String>,
+    ) {
+        let error = StoreError::damaged_at(path, offset, problem);
+        self.problems.push(Problem::new(id, &error));
+    }
+
+    pub(super) fn into_report(self) -> VerifyReport {
+        VerifyReport {
+            ok: self.problems.is_empty(),
+            snapshots: self.progress.snapshots,
+            bytes: self.progress.bytes,
+            errors: self.problems,
+        }
+    }
+
+    fn go_on(&mut self) -> Result<(), StoreError> {
+        match (self.tell)(self.progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(StoreError::Interrupted),
+        }
+    }
+}
+
+impl Problem {
+    fn new(snapshot: SnapshotId, error: &StoreError) -> Self {
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self {
+            snapshot,
+            file: error.path().map(|path| path.as_str().to_owned()),
+            offset: error.offset(),
+            kind: error.kind(),
+            message,
+            hint: error.hint(),
+        }
+    }
+}
