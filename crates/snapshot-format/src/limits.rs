@@ -36,9 +36,6 @@ pub const MAX_MANIFEST_BYTES: usize = 64 << 10;
 /// Bytes of the placement's payload in bitcode.
 pub const MAX_PLACEMENT_BYTES: usize = 512 << 10;
 
-/// Bytes of the store's payload in bitcode.
-pub const MAX_STORE_BYTES: usize = 4 << 10;
-
 /// Bytes of memory that decoding may take for each byte of a payload in bitcode.
 pub const MAX_DECODE_AMPLIFICATION: usize = 256;
 

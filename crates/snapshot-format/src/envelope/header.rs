@@ -180,6 +180,29 @@ impl Header {
         self.features.allow(operation)
     }
 
+    /// That a part of this file, or of another of the same snapshot, repeats id and parent.
+    pub fn check_lineage(
+        &self,
+        part: Part,
+        id: SnapshotId,
+        parent: Option<SnapshotId>,
+    ) -> Result<(), DecodeError> {
+        if (self.id, self.parent) == (id, parent) {
+            return Ok(());
+        }
+        let text = |id: SnapshotId, parent: Option<SnapshotId>| match parent {
+            Some(parent) => format!("{id} with parent {parent}"),
+            None => format!("{id} without a parent"),
+        };
+        Err(DecodeError::Mismatch {
+            part,
+            offset: 0,
+            what: "the snapshot",
+            expected: text(self.id, self.parent),
+            found: text(id, parent),
+        })
+    }
+
     /// That the file is of the kind that is wanted.
     pub fn expect_kind(&self, expected: FileKind) -> Result<(), DecodeError> {
         if self.kind == expected {

@@ -81,17 +81,10 @@ impl Manifest {
         let config = offers.take_payload(SectionKind::VM_CONFIG, 0);
         manifest.vm_config = config.map_or_else(|| Ok(Vec::new()), check_config)?;
         offers.finish()?;
-        let own = [Some(manifest.id), manifest.parent.map(|parent| parent.id)];
-        let theirs = [Some(header.id), header.parent];
-        if own != theirs {
-            return Err(DecodeError::Mismatch {
-                part: SectionKind::MANIFEST.part(0),
-                offset: at,
-                what: "id and parent",
-                expected: format!("{theirs:?}"),
-                found: format!("{own:?}"),
-            });
-        }
+        let parent = manifest.parent.map(|parent| parent.id);
+        header
+            .check_lineage(SectionKind::MANIFEST.part(0), manifest.id, parent)
+            .map_err(|error| error.shifted(at))?;
         Ok(manifest)
     }
 }

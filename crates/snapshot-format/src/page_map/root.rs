@@ -156,7 +156,10 @@ impl MapRoot {
         let entry = Self::entry(header, table)?;
         entry.verify(bytes)?;
         let root = Self::decode(bytes).map_err(|error| error.shifted(entry.offset))?;
-        root.check_header(header)?;
+        let parent = root.parent.map(|parent| parent.id);
+        header
+            .check_lineage(PART, root.id, parent)
+            .map_err(|error| error.shifted(entry.offset))?;
         let leaves = table.get(SectionKind::MAP_LEAVES, 0)?;
         for leaf in root.index.refs().iter().chain(root.owners.refs()) {
             if leaf.offset < leaves.offset || leaf.end() > leaves.end() {
@@ -344,21 +347,6 @@ impl MapRoot {
             ));
         }
         Ok(())
-    }
-
-    fn check_header(&self, header: &Header) -> Result<(), DecodeError> {
-        let own = [Some(self.id), self.parent.map(|parent| parent.id)];
-        let theirs = [Some(header.id), header.parent];
-        if own == theirs {
-            return Ok(());
-        }
-        Err(DecodeError::Mismatch {
-            part: PART,
-            offset: 0,
-            what: "id and parent",
-            expected: format!("{theirs:?}"),
-            found: format!("{own:?}"),
-        })
     }
 }
 

@@ -1,0 +1,9 @@
+//! The files of the format against its rules: golden files, damaged files, random ones, and the
+//! specification itself.
+
+#![expect(clippy::expect_used, reason = "a test that cannot be set up must stop")]
+
+mod cases;
+mod damaged;
+mod golden;
+mod props;
