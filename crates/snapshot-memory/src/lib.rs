@@ -14,7 +14,9 @@ pub mod backend;
 mod dirty;
 mod error;
 mod guest_io;
+mod image;
 mod mapping;
+mod raw_file;
 mod sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
@@ -28,7 +30,12 @@ pub use dirty::{
     VmmWrites, WriteMarker,
 };
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
+pub use image::{
+    CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MemoryImage,
+    PageCounts,
+};
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
+pub use raw_file::{RawFile, RawFileError};
 pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use uffd::WpAsyncSource;

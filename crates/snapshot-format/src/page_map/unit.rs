@@ -22,7 +22,7 @@ impl MemoryLayout {
             let to = (group + size).min(first + count);
             if from < to {
                 let start = image_first + (from - first);
-                let run = unit.get_or_insert(PageRange::new(start, 0));
+                let run = unit.get_or_insert_with(|| PageRange::new(start, 0));
                 run.count += to - from;
             }
             image_first += count;

@@ -1,0 +1,183 @@
+//! Checking everything of one data file: every digest, and every byte that must be zero.
+
+use snapshot_format::{
+    DataLayout, DecodeError, GuestPage, IndexLeaf, LEAF_PAGES, PAGE_BYTES, Part,
+};
+
+use super::data_file::DataFile;
+use super::error::ImageError;
+
+/// What a check has read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CheckedBytes {
+    /// Bytes of the data file whose digest was computed.
+    pub data: u64,
+    /// Bytes of the memory map.
+    pub map: u64,
+}
+
+impl DataFile {
+    /// Reads and checks every byte of the map and of the data file.
+    ///
+    /// Each damage is given to `report`; the check goes on behind it. Holes that the file system
+    /// names are taken for zero.
+    pub fn check(&self, report: &mut dyn FnMut(ImageError)) -> CheckedBytes {
+        let mut checked = CheckedBytes::default();
+        if let Err(error) = self.check_map(&mut checked.map) {
+            report(error);
+        }
+        let mut free_from = 0;
+        for leaf in self.root.index.refs() {
+            let leaf = match self.index_leaf(leaf.number) {
+                Ok(Some(leaf)) => leaf,
+                Ok(None) => continue,
+                Err(error) => {
+                    report(error);
+                    continue;
+                }
+            };
+            if let Err(error) = self.check_owners(&leaf) {
+                report(error);
+            }
+            self.check_leaf(&leaf, &mut free_from, &mut checked.data, report);
+        }
+        if let Err(error) = self.check_zero(free_from, self.root.data_len_bytes) {
+            report(error);
+        }
+        checked
+    }
+
+    /// Checks the units of one leaf, and that the bytes between them are zero.
+    fn check_leaf(
+        &self,
+        leaf: &IndexLeaf,
+        free_from: &mut u64,
+        checked: &mut u64,
+        report: &mut dyn FnMut(ImageError),
+    ) {
+        let mut bytes = Vec::new();
+        for (first, _) in leaf.units() {
+            let Some(present) = (first..LEAF_PAGES).find(|&page| leaf.present().contains(page))
+            else {
+                return;
+            };
+            let page = GuestPage(leaf.first_page().0 + present as u64);
+            let Some((unit, offset)) = self.unit(leaf, page) else {
+                report(self.not_held(page));
+                continue;
+            };
+            let len_bytes = unit.count * PAGE_BYTES;
+            bytes.resize(usize::try_from(len_bytes).unwrap_or(0), 0);
+            let result = self
+                .check_zero(*free_from, offset)
+                .and_then(|()| self.read_data(offset, &mut bytes))
+                .and_then(|()| self.check_unit(leaf, page, offset, &bytes));
+            if let Err(error) = result {
+                report(error);
+            }
+            *free_from = offset + len_bytes;
+            *checked += len_bytes;
+        }
+    }
+
+    /// Checks that bytes of sparse data which belong to no unit are zero.
+    fn check_zero(&self, from: u64, to: u64) -> Result<(), ImageError> {
+        if self.root.data_layout != DataLayout::Sparse {
+            return Ok(());
+        }
+        let file = &self.names.data;
+        let mut buffer = vec![0; 64 << 10];
+        let mut at = from;
+        while at < to {
+            let hint = self
+                .data
+                .next_data(at)
+                .map_err(ImageError::file_at("seek", file))?;
+            let (start, end) = match hint {
+                Some((start, end)) if start >= at && end > start => (start.min(to), end.min(to)),
+                Some((start, _)) if start >= to => return Ok(()),
+                _ => (at, to),
+            };
+            at = start;
+            while at < end {
+                let len = (end - at).min(buffer.len() as u64);
+                let (bytes, _) = buffer.split_at_mut(usize::try_from(len).unwrap_or(0));
+                self.read_data(at, bytes)?;
+                if let Some(offset) = (at..).zip(&*bytes).find(|(_, byte)| **byte != 0) {
+                    return Err(ImageError::Stray {
+                        file: file.clone(),
+                        offset: offset.0,
+                    });
+                }
+                at += len;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the flattened map of a leaf says of this file's pages what its index says.
+    fn check_owners(&self, leaf: &IndexLeaf) -> Result<(), ImageError> {
+        let Some(place) = self.root.owners.get(leaf.number()) else {
+            return Ok(());
+        };
+        let owners = self.owner_leaf(place)?;
+        let sets = [(leaf.present(), self.root.file), (leaf.zero(), 0)];
+        for (pages, owner) in sets {
+            if let Some(page) = pages.pages().find(|&page| owners.owner(page) != owner) {
+                return Err(self.map_error(DecodeError::Mismatch {
+                    part: Part::OwnerLeaf(leaf.number()),
+                    offset: place.offset,
+                    what: "the owner of a page",
+                    expected: owner.to_string(),
+                    found: format!("{} for page {page} of the leaf", owners.owner(page)),
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the digest of every section of the map, and the padding between them.
+    fn check_map(&self, checked: &mut u64) -> Result<(), ImageError> {
+        let mut buffer = vec![0; 1 << 20];
+        let file = &self.names.map;
+        for entry in self.table().entries() {
+            let mut hasher = blake3::Hasher::new();
+            let mut at = entry.offset;
+            while at < entry.end() {
+                let len = (entry.end() - at).min(buffer.len() as u64);
+                let (bytes, _) = buffer.split_at_mut(usize::try_from(len).unwrap_or(0));
+                self.map
+                    .read_exact_at(at, bytes)
+                    .map_err(ImageError::file_at("read", file))?;
+                hasher.update(bytes);
+                at += len;
+            }
+            *checked += entry.stored_len;
+            let computed = snapshot_format::Digest(*hasher.finalize().as_bytes());
+            if computed != entry.digest {
+                let (part, offset, stored) = (entry.part(), entry.offset, entry.digest);
+                return Err(self.map_error(DecodeError::Digest {
+                    part,
+                    offset,
+                    stored,
+                    computed,
+                }));
+            }
+            let (padding, _) = buffer.split_at_mut(
+                usize::try_from(entry.end().next_multiple_of(8) - entry.end()).unwrap_or(0),
+            );
+            self.map
+                .read_exact_at(entry.end(), padding)
+                .map_err(ImageError::file_at("read", file))?;
+            if let Some((offset, found)) = (entry.end()..).zip(&*padding).find(|(_, b)| **b != 0) {
+                return Err(self.map_error(DecodeError::Invalid {
+                    part: entry.part(),
+                    offset,
+                    rule: "padding is zero",
+                    found: u64::from(*found),
+                }));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! One data file with its memory map: the pages that one snapshot stored.
+
+use std::sync::Arc;
+
+use snapshot_format::envelope::{HEADER_BYTES, envelope_digest};
+use snapshot_format::sabotage::Sabotage;
+use snapshot_format::{
+    DataFileRef, Digest, GuestPage, Header, IndexLeaf, LEAF_PAGES, LeafRef, MapRoot, OwnerLeaf,
+    PageRange, SectionTable,
+};
+
+use super::cache::LeafCache;
+use super::error::ImageError;
+use crate::backend::ReadFile;
+
+/// A data file and its map. The root of the map is read and checked at opening; leaves are read
+/// when they are needed, and checked against the root.
+#[derive(Debug)]
+pub struct DataFile {
+    pub(super) root: MapRoot,
+    pub(super) names: DataFileNames,
+    pub(super) map: Box<dyn ReadFile>,
+    pub(super) data: Box<dyn ReadFile>,
+    table: SectionTable,
+    frame_digest: Digest,
+    index: LeafCache<IndexLeaf>,
+}
+
+/// What the two files are called in errors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataFileNames {
+    /// The memory map.
+    pub map: String,
+    /// The data file.
+    pub data: String,
+}
+
+impl DataFile {
+    /// Opens a data file through its map, which must be the one that `wanted` names.
+    ///
+    /// Checked here: the frame of the map, its root, that the root is the one named, and that the
+    /// data file is as long as the root says.
+    pub fn open(
+        map: Box<dyn ReadFile>,
+        data: Box<dyn ReadFile>,
+        names: DataFileNames,
+        wanted: &DataFileRef,
+    ) -> Result<Self, ImageError> {
+        let (table, root_bytes, root, frame_digest) = read_root(&*map, &names.map)?;
+        let found = Digest::of(&root_bytes);
+        if found != wanted.map_root || root.id != wanted.snapshot {
+            let (snapshot, expected) = (wanted.snapshot, wanted.map_root);
+            return Err(ImageError::OtherMap {
+                file: names.map,
+                snapshot,
+                expected,
+                found,
+            });
+        }
+        let found = data
+            .len()
+            .map_err(ImageError::file_at("measure", &names.data))?;
+        let expected = root.data_len_bytes;
+        if found != expected && !Sabotage::TrustedLength.is_on() {
+            return Err(ImageError::DataLength {
+                file: names.data,
+                expected,
+                found,
+            });
+        }
+        let index = LeafCache::new(MAX_INDEX_CACHE_BYTES);
+        Ok(Self {
+            root,
+            names,
+            map,
+            data,
+            table,
+            frame_digest,
+            index,
+        })
+    }
+
+    /// The root of the map.
+    #[must_use]
+    pub fn root(&self) -> &MapRoot {
+        &self.root
+    }
+
+    /// What a placement names the map by: the digest of its header and section table.
+    #[must_use]
+    pub fn frame_digest(&self) -> Digest {
+        self.frame_digest
+    }
+
+    /// The two names.
+    #[must_use]
+    pub fn names(&self) -> &DataFileNames {
+        &self.names
+    }
+
+    pub(super) fn table(&self) -> &SectionTable {
+        &self.table
+    }
+
+    /// What this data file holds of a leaf; `None`: every page is inherited.
+    pub fn index_leaf(&self, number: u32) -> Result<Option<Arc<IndexLeaf>>, ImageError> {
+        let Some(leaf) = self.root.index.get(number) else {
+            return Ok(None);
+        };
+        let read = || {
+            let bytes = self.leaf_bytes(leaf)?;
+            let parsed = self
+                .root
+                .index_leaf(leaf, &bytes)
+                .map_err(|e| self.map_error(e))?;
+            let held = bytes.len() + RANK_BYTES;
+            Ok((parsed, held))
+        };
+        self.index.get(number, read).map(Some)
+    }
+
+    /// A leaf of the flattened map that this file holds.
+    pub(super) fn owner_leaf(&self, leaf: &LeafRef) -> Result<OwnerLeaf, ImageError> {
+        let bytes = self.leaf_bytes(leaf)?;
+        self.root
+            .owner_leaf(leaf, &bytes)
+            .map_err(|e| self.map_error(e))
+    }
+
+    /// The pages that share a digest with a page, and where they lie in the data file.
+    ///
+    /// `None` if the page is no memory of this file's layout or, packed, is not present.
+    pub(super) fn unit(&self, leaf: &IndexLeaf, page: GuestPage) -> Option<(PageRange, u64)> {
+        use snapshot_format::DataLayout;
+        let unit = self.root.layout.unit(page, self.root.unit_pages)?;
+        let offset = match self.root.data_layout {
+            DataLayout::Packed => leaf.packed_offset(within_leaf(page))?,
+            _ => unit.start.image_offset()?,
+        };
+        Some((unit, offset))
+    }
+
+    pub(super) fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ImageError> {
+        self.data
+            .read_exact_at(offset, out)
+            .map_err(ImageError::file_at("read", &self.names.data))
+    }
+
+    pub(super) fn map_error(&self, source: snapshot_format::DecodeError) -> ImageError {
+        ImageError::Map {
+            file: self.names.map.clone(),
+            source,
+        }
+    }
+
+    fn leaf_bytes(&self, leaf: &LeafRef) -> Result<Vec<u8>, ImageError> {
+        // The root has been checked: the length is that of a leaf.
+        let mut bytes = vec![0; leaf.len as usize];
+        self.map
+            .read_exact_at(leaf.offset, &mut bytes)
+            .map_err(ImageError::file_at("read", &self.names.map))?;
+        Ok(bytes)
+    }
+}
+
+/// The place of a guest page in its leaf.
+pub(super) fn within_leaf(page: GuestPage) -> usize {
+    usize::try_from(page.0 % LEAF_PAGES as u64).unwrap_or(0)
+}
+
+/// Reads and checks the frame and the root of a memory map.
+fn read_root(
+    map: &dyn ReadFile,
+    file: &str,
+) -> Result<(SectionTable, Vec<u8>, MapRoot, Digest), ImageError> {
+    let read = |offset, len: u64| {
+        let len = usize::try_from(len).map_err(|_| std::io::ErrorKind::InvalidData);
+        let mut bytes =
+            vec![0; len.map_err(|kind| ImageError::file_at("read", file)(kind.into()))?];
+        map.read_exact_at(offset, &mut bytes)
+            .map_err(ImageError::file_at("read", file))?;
+        Ok(bytes)
+    };
+    let damaged = |source| ImageError::Map {
+        file: file.to_owned(),
+        source,
+    };
+    let file_len = map.len().map_err(ImageError::file_at("measure", file))?;
+    let head = read(0, file_len.min(HEADER_BYTES as u64))?;
+    let header = Header::parse(&head, file_len).map_err(damaged)?;
+    // The header bounds the number of sections, and so this length.
+    let table_bytes = read(header.table_offset, header.table_len.into())?;
+    let table = SectionTable::parse(&table_bytes, &header).map_err(damaged)?;
+    let entry = MapRoot::entry(&header, &table).map_err(damaged)?;
+    let root_bytes = read(entry.offset, entry.stored_len)?;
+    let root = MapRoot::parse(&header, &table, &root_bytes).map_err(damaged)?;
+    let frame_digest = envelope_digest(&header.encode(), &table_bytes);
+    Ok((table, root_bytes, root, frame_digest))
+}
+
+/// Bytes of index leaves that one open data file keeps.
+const MAX_INDEX_CACHE_BYTES: usize = 4 << 20;
+
+/// What a parsed index leaf holds beyond its bytes.
+const RANK_BYTES: usize = 1024;

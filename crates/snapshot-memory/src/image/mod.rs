@@ -1,0 +1,15 @@
+//! Memory brought back: pages of a snapshot, each checked before it is handed out.
+
+mod cache;
+mod check;
+mod compare;
+mod data_file;
+mod error;
+mod read;
+mod reader;
+
+pub use check::CheckedBytes;
+pub use compare::CompareError;
+pub use data_file::{DataFile, DataFileNames};
+pub use error::ImageError;
+pub use reader::{Extent, MemoryImage, PageCounts};

@@ -1,0 +1,313 @@
+//! The memory of one snapshot, put together from the data files of its chain.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use snapshot_format::{
+    GuestPage, LEAF_PAGES, LeafTable, MemoryLayout, OwnerLeaf, PAGE_BYTES, PageRange,
+};
+
+use super::cache::LeafCache;
+use super::data_file::{DataFile, within_leaf};
+use super::error::ImageError;
+use crate::backend::WriteFile;
+use crate::error::MemoryError;
+use crate::source::{GuestMemorySource, HostRun};
+
+/// The memory of a snapshot, whatever the depth of its chain.
+///
+/// The table of the flattened map says which data file owns a page; the index of that file says
+/// where the page is and what it hashes to. Nothing is handed out before its digest is checked.
+/// Reads may run from several threads.
+#[derive(Debug)]
+pub struct MemoryImage {
+    layout: MemoryLayout,
+    table: LeafTable,
+    files: Vec<DataFile>,
+    owners: LeafCache<OwnerLeaf>,
+}
+
+/// A run of pages with one owner, contiguous in guest memory and within one leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// The pages, as image pages.
+    pub pages: PageRange,
+    /// The first of them as a guest page.
+    pub guest: GuestPage,
+    /// The data file that owns them, counted from 1; `None`: they are zero.
+    pub file: Option<u16>,
+}
+
+/// How many pages of a snapshot are what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PageCounts {
+    /// Bytes stored by this snapshot.
+    pub present: u64,
+    /// All zero.
+    pub zero: u64,
+    /// As in the parent.
+    pub inherited: u64,
+}
+
+impl MemoryImage {
+    /// An image of `layout` with the flattened map `table`, whose owner numbers count `files`
+    /// from 1.
+    pub fn new(
+        layout: MemoryLayout,
+        table: LeafTable,
+        files: Vec<DataFile>,
+    ) -> Result<Self, ImageError> {
+        for (place, file) in files.iter().enumerate() {
+            let (expected, found) = (place + 1, file.root.file);
+            if usize::from(found) != expected {
+                let file = file.names.map.clone();
+                return Err(ImageError::FileNumber {
+                    file,
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(Self {
+            layout,
+            table,
+            files,
+            owners: LeafCache::new(MAX_OWNER_CACHE_BYTES),
+        })
+    }
+
+    /// Which guest physical addresses are memory.
+    #[must_use]
+    pub fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    /// The data files of the chain, oldest first.
+    #[must_use]
+    pub fn files(&self) -> &[DataFile] {
+        &self.files
+    }
+
+    /// The table of the flattened map.
+    #[must_use]
+    pub fn table(&self) -> &LeafTable {
+        &self.table
+    }
+
+    /// The flattened map of a leaf; `None`: every page is zero.
+    pub fn owner_leaf(&self, number: u32) -> Result<Option<Arc<OwnerLeaf>>, ImageError> {
+        let Some(leaf) = self.table.get(number) else {
+            return Ok(None);
+        };
+        let read = || {
+            let parsed = self.file(leaf.file)?.owner_leaf(leaf)?;
+            Ok((parsed, leaf.len as usize))
+        };
+        self.owners.get(number, read).map(Some)
+    }
+
+    /// Fills `out`, which is exactly as long, with the bytes of `pages`.
+    pub fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), ImageError> {
+        let wanted = pages.len_bytes().and_then(|len| usize::try_from(len).ok());
+        if wanted != Some(out.len()) {
+            return Err(ImageError::BufferLength {
+                range: pages,
+                found: out.len(),
+            });
+        }
+        let mut rest = out;
+        self.visit(pages, &mut |extent| {
+            let len = extent
+                .pages
+                .len_bytes()
+                .and_then(|len| usize::try_from(len).ok());
+            let Some(out) = len.and_then(|len| rest.split_off_mut(..len)) else {
+                return Err(ImageError::BufferLength {
+                    range: pages,
+                    found: 0,
+                });
+            };
+            self.read_extent(extent, out)
+        })
+    }
+
+    /// Gives every run of `pages` that has one owner, in order.
+    pub fn visit(
+        &self,
+        pages: PageRange,
+        each: &mut dyn FnMut(Extent) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        let page_count = self.layout.page_count();
+        if pages
+            .start
+            .0
+            .checked_add(pages.count)
+            .is_none_or(|end| end > page_count)
+        {
+            return Err(ImageError::OutOfRange {
+                range: pages,
+                page_count,
+            });
+        }
+        for (guest, run) in self.layout.runs(pages) {
+            let mut done = 0;
+            while done < run.count {
+                let at = GuestPage(guest.0 + done);
+                let extent = self.extent_at(at, run.start.0 + done, run.count - done)?;
+                done += extent.pages.count;
+                each(extent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the whole image, zero pages as holes, and tells `progress` the bytes looked at.
+    ///
+    /// `progress` may break off; the file is then incomplete, and `Ok(false)` is returned.
+    pub fn write_raw(
+        &self,
+        target: &mut dyn WriteFile,
+        target_name: &str,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<bool, ImageError> {
+        target
+            .set_len(self.layout.len_bytes())
+            .map_err(ImageError::file_at("set the length of", target_name))?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut stopped = false;
+        for start in (0..self.layout.page_count()).step_by(LEAF_PAGES) {
+            let count = (self.layout.page_count() - start).min(LEAF_PAGES as u64);
+            self.visit(PageRange::new(start, count), &mut |extent| {
+                stopped |= progress(extent.pages.start.0 * PAGE_BYTES).is_break();
+                if stopped || extent.file.is_none() {
+                    return Ok(());
+                }
+                self.copy_extent(extent, &mut buffer, target, target_name)
+            })?;
+            if stopped {
+                return Ok(false);
+            }
+        }
+        Ok(progress(self.layout.len_bytes()).is_continue())
+    }
+
+    fn copy_extent(
+        &self,
+        extent: Extent,
+        buffer: &mut [u8],
+        target: &mut dyn WriteFile,
+        target_name: &str,
+    ) -> Result<(), ImageError> {
+        let mut done = 0;
+        while done < extent.pages.count {
+            let count = (extent.pages.count - done).min(CHUNK_PAGES);
+            let start = extent.pages.start.0 + done;
+            let part = Extent {
+                pages: PageRange::new(start, count),
+                guest: GuestPage(extent.guest.0 + done),
+                file: extent.file,
+            };
+            let len = usize::try_from(count * PAGE_BYTES).unwrap_or(CHUNK_BYTES);
+            let (bytes, _) = buffer.split_at_mut(len);
+            self.read_extent(part, bytes)?;
+            target
+                .write_all_at(start * PAGE_BYTES, bytes)
+                .map_err(ImageError::file_at("write", target_name))?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn extent_at(&self, at: GuestPage, image: u64, limit: u64) -> Result<Extent, ImageError> {
+        let within = within_leaf(at);
+        let left = limit.min((LEAF_PAGES - within) as u64);
+        let number = u32::try_from(at.0 / LEAF_PAGES as u64);
+        let leaf = match number {
+            Ok(number) => self.owner_leaf(number)?,
+            Err(_) => None,
+        };
+        let (owner, count) = leaf.map_or((0, left), |leaf| {
+            let run = leaf.run(within, usize::try_from(left).unwrap_or(LEAF_PAGES));
+            (leaf.owner(within), (run as u64).clamp(1, left))
+        });
+        let pages = PageRange::new(image, count);
+        Ok(Extent {
+            pages,
+            guest: at,
+            file: (owner != 0).then_some(owner),
+        })
+    }
+
+    fn read_extent(&self, extent: Extent, out: &mut [u8]) -> Result<(), ImageError> {
+        let Some(owner) = extent.file else {
+            out.fill(0);
+            return Ok(());
+        };
+        let file = self.file(owner)?;
+        let number = u32::try_from(extent.guest.0 / LEAF_PAGES as u64);
+        let leaf = match number {
+            Ok(number) => file.index_leaf(number)?,
+            Err(_) => None,
+        };
+        let leaf = leaf.ok_or_else(|| file.not_held(extent.guest))?;
+        let pages = (0..extent.pages.count).map(|page| GuestPage(extent.guest.0 + page));
+        for page in pages {
+            if !leaf.present().contains(within_leaf(page)) {
+                return Err(file.not_held(page));
+            }
+        }
+        file.read_held(&leaf, extent.guest, out)
+    }
+
+    fn file(&self, number: u16) -> Result<&DataFile, ImageError> {
+        let place = usize::from(number).checked_sub(1);
+        let found = self.files.len();
+        place
+            .and_then(|place| self.files.get(place))
+            .ok_or(ImageError::NoSuchFile {
+                file: number,
+                found,
+            })
+    }
+}
+
+impl DataFile {
+    /// How many pages of the snapshot that made this file are what.
+    pub fn page_counts(&self) -> Result<PageCounts, ImageError> {
+        let mut counts = PageCounts::default();
+        for leaf in self.root.index.refs() {
+            if let Some(leaf) = self.index_leaf(leaf.number)? {
+                counts.present += leaf.present().count() as u64;
+                counts.zero += leaf.zero().count() as u64;
+            }
+        }
+        counts.inherited = self.root.layout.page_count() - counts.present - counts.zero;
+        Ok(counts)
+    }
+}
+
+/// An image is a source too: a snapshot can be taken of it.
+impl GuestMemorySource for MemoryImage {
+    fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
+        Self::read_pages(self, pages, out).map_err(|error| MemoryError::Read {
+            range: pages,
+            source: std::io::Error::other(error),
+        })
+    }
+
+    fn host_run(&self, _pages: PageRange) -> Option<HostRun<'_>> {
+        None
+    }
+}
+
+/// Bytes of owner leaves that one image keeps: the leaves of 32 GiB of guest memory.
+const MAX_OWNER_CACHE_BYTES: usize = 16 << 20;
+
+const CHUNK_PAGES: u64 = 256;
+
+/// Bytes that one read and one write of a restore move.
+const CHUNK_BYTES: usize = 1 << 20;
