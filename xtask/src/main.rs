@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! The project's own tasks. `cargo xtask` prints them.
+
+mod bench;
+mod cargo;
+mod checks;
+mod crash;
+mod failure;
+mod fuzz;
+mod hostile;
+mod lint;
+mod requirement;
+mod sabotage;
+mod source_tree;
+mod spec;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use failure::Failure;
+
+const HELP: &str = "\
+cargo xtask TASK
+
+  test                          everything that a clean clone needs to pass; prints what was skipped
+  lint                          fmt, clippy, tidy, spec, rustdoc, deny
+  tidy                          the rules of this project that no other tool knows
+  spec                          rule ids of specs/ against the tests that name them
+  bench ARGS...                 --suite memory|bitmap|state [--mem SIZE] [--json FILE] [--quick] [--dir PATH]
+  crash [--sabotage NAME]       cuts at every file operation; last line `crash points: N, violations: V`
+  crash --block [--sabotage NAME]   the real command on ext4, XFS and btrfs in loop files
+  hostile [--sabotage NAME]     flips, truncations and lies; last line `hostile inputs: N, accepted wrong: A, panics: P`
+  fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
+  sabotage --list               the deliberate defects, and the check that each must fail
+  sabotage --prove              runs each defect against its check and demands the failure
+
+VMSNAP_REQUIRE=kvm,xfs,...      what must not be skipped: kvm, xfs, btrfs, ext4, uffd, fuzz, deny, unprivileged
+Exit codes: 0 passed, 1 failed, 2 usage.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = requirement::from_environment().and_then(|required| match args.as_slice() {
+        ["test"] => test::run(&required),
+        ["lint"] => lint::run(&required),
+        ["tidy"] => tidy::run(),
+        ["spec"] => spec::run(),
+        ["bench", rest @ ..] => bench::run(rest),
+        ["crash", rest @ ..] => crash::run(rest),
+        ["hostile", rest @ ..] => hostile::run(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest, &required),
+        ["sabotage", rest @ ..] => sabotage::run(rest),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        [] => Err(Failure::usage("no task given")),
+        [other, ..] => Err(Failure::usage(format!(
+            "no task {other:?} with these arguments"
+        ))),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => {
+            eprint!("{message}\n\n{HELP}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

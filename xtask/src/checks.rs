@@ -1,0 +1,125 @@
+//! The programs of `snapshot-checks`, which end with one line of counts.
+
+use crate::cargo::{self, Shown};
+use crate::failure::Failure;
+
+/// What the last line of a check says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Counts(Vec<(String, u64)>);
+
+impl Counts {
+    /// Reads `name: N, name: N`; `None` where the line is anything else.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let pairs = line.split(", ").map(|pair| {
+            let (name, number) = pair.split_once(": ")?;
+            Some((name.to_owned(), number.parse().ok()?))
+        });
+        pairs
+            .collect::<Option<Vec<_>>>()
+            .filter(|pairs| pairs.len() > 1)
+            .map(Self)
+    }
+
+    /// How many inputs or points there were: the first number.
+    pub(crate) fn tried(&self) -> u64 {
+        self.0.first().map_or(0, |(_, count)| *count)
+    }
+
+    /// How many of them went wrong: all the other numbers.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.0.iter().skip(1).map(|(_, count)| count).sum()
+    }
+}
+
+/// The value of `--sabotage`, and whether `flag` was given; anything else is a wrong command line.
+pub(crate) fn parse_args<'a>(
+    args: &[&'a str],
+    flag: Option<&str>,
+) -> Result<(Option<&'a str>, bool), Failure> {
+    let (mut name, mut is_flagged) = (None, false);
+    let mut args = args.iter();
+    while let Some(&arg) = args.next() {
+        if arg == "--sabotage" {
+            name = Some(
+                *args
+                    .next()
+                    .ok_or_else(|| Failure::usage("--sabotage needs a NAME"))?,
+            );
+        } else if flag == Some(arg) {
+            is_flagged = true;
+        } else {
+            return Err(Failure::usage(format!("unexpected argument {arg:?}")));
+        }
+    }
+    Ok((name, is_flagged))
+}
+
+/// Runs a check and shows it; the defects are compiled in only when one is asked for.
+pub(crate) fn run(bin: &str, sabotage: Option<&str>) -> Result<(Shown, Option<Counts>), Failure> {
+    let mut command = cargo::command([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "snapshot-checks",
+    ]);
+    command.args(["--bin", bin]);
+    if let Some(name) = sabotage {
+        command.args(["--features", "sabotage", "--", "--sabotage", name]);
+    }
+    let shown = cargo::run_shown(command)?;
+    let counts = shown.stdout.last().and_then(|line| Counts::parse(line));
+    Ok((shown, counts))
+}
+
+/// Runs a check and passes if it ends well, says so in its last line, and tried something.
+pub(crate) fn demand(bin: &str, sabotage: Option<&str>) -> Result<(), Failure> {
+    let (shown, counts) = run(bin, sabotage)?;
+    let counts = counts.ok_or_else(|| {
+        Failure::failed(format!(
+            "{bin} ended with {} and no line of counts",
+            shown.status
+        ))
+    })?;
+    if !shown.status.success() || counts.wrong() > 0 {
+        return Err(Failure::failed(format!(
+            "{bin} found {} wrong outcomes",
+            counts.wrong()
+        )));
+    }
+    if counts.tried() == 0 {
+        return Err(Failure::failed(format!("{bin} tried nothing")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_read_to_the_number() {
+        let counts = Counts::parse("hostile inputs: 12, accepted wrong: 1, panics: 2").unwrap();
+        assert_eq!((counts.tried(), counts.wrong()), (12, 3));
+        for line in [
+            "",
+            "done",
+            "crash points: 3",
+            "crash points: many, violations: 0",
+        ] {
+            assert_eq!(Counts::parse(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_arguments_are_refused() {
+        assert_eq!(
+            parse_args(&["--sabotage", "x"], None).unwrap(),
+            (Some("x"), false)
+        );
+        assert!(parse_args(&["--block"], Some("--block")).unwrap().1);
+        for wrong in ["--block", "--sabotage", "x"] {
+            parse_args(&[wrong], None).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `sabotage`: the deliberate defects, and the proof that each check can fail.
+
+use crate::checks;
+use crate::failure::Failure;
+
+/// A check that a defect must fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Check {
+    /// `cargo xtask crash`.
+    Crash,
+    /// `cargo xtask hostile`.
+    Hostile,
+}
+
+impl Check {
+    /// The name of the task and of the program.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Hostile => "hostile",
+        }
+    }
+}
+
+/// Each defect of `snapshot_format::sabotage`, and the check that must fail under it.
+const DEFECTS: [(&str, Check); 6] = [
+    ("no-dir-fsync", Check::Crash),
+    ("ignored-fsync-error", Check::Crash),
+    ("rename-first", Check::Crash),
+    ("early-epoch-commit", Check::Crash),
+    ("unchecked-digest", Check::Hostile),
+    ("trusted-length", Check::Hostile),
+];
+
+/// Lists the defects, or proves that they are caught.
+pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
+    match args {
+        ["--list"] => {
+            for (name, check) in DEFECTS {
+                println!("{name}\t{}", check.name());
+            }
+            Ok(())
+        }
+        ["--prove"] => prove(),
+        _ => Err(Failure::usage("sabotage needs --list or --prove")),
+    }
+}
+
+/// Refuses a name that is no defect of `check`.
+pub(crate) fn demand_known(name: &str, check: Check) -> Result<(), Failure> {
+    if DEFECTS.contains(&(name, check)) {
+        return Ok(());
+    }
+    let known = DEFECTS
+        .iter()
+        .filter(|(_, of)| *of == check)
+        .map(|(name, _)| *name);
+    Err(Failure::usage(format!(
+        "{name:?} is no defect that {} looks for; there are {}",
+        check.name(),
+        known.collect::<Vec<_>>().join(", ")
+    )))
+}
+
+fn prove() -> Result<(), Failure> {
+    let mut missed = Vec::new();
+    for (name, check) in DEFECTS {
+        println!("== {name}: {} must fail", check.name());
+        let (shown, counts) = checks::run(check.name(), Some(name))?;
+        // A program that does not build or dies early proves nothing: the counts must say it.
+        let is_caught = !shown.status.success() && counts.is_some_and(|c| c.wrong() > 0);
+        println!(
+            "== {name}: {}",
+            if is_caught { "caught" } else { "NOT CAUGHT" }
+        );
+        if !is_caught {
+            missed.push(name);
+        }
+    }
+    println!("sabotages: {}, not caught: {}", DEFECTS.len(), missed.len());
+    if missed.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!(
+            "not caught: {}",
+            missed.join(", ")
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source_tree;
+
+    #[test]
+    fn the_list_is_the_one_of_the_format_crate() {
+        let path = source_tree::root().join("crates/snapshot-format/src/sabotage.rs");
+        let text = std::fs::read_to_string(path).unwrap();
+        let arms = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Self::"));
+        let mut there: Vec<&str> = arms
+            .filter_map(|arm| arm.split_once(" => \"")?.1.strip_suffix("\","))
+            .collect();
+        let mut here: Vec<&str> = DEFECTS.iter().map(|(name, _)| *name).collect();
+        there.sort_unstable();
+        here.sort_unstable();
+        assert_eq!(here, there);
+    }
+
+    #[test]
+    fn a_defect_belongs_to_one_check() {
+        demand_known("rename-first", Check::Crash).unwrap();
+        demand_known("rename-first", Check::Hostile).unwrap_err();
+        demand_known("no-such", Check::Crash).unwrap_err();
+    }
+}
