@@ -181,12 +181,21 @@ const FORBIDDING_ROOTS: [&str; 3] = [
 ];
 
 /// The modules that may hold `unsafe`, and what for.
-const UNSAFE_MODULES: [(&str, &str); 2] = [
+const UNSAFE_MODULES: [(&str, &str); 5] = [
+    (
+        "crates/hypervisor-bridge/src/paused.rs",
+        "the promise that a machine is paused",
+    ),
+    ("crates/hypervisor-kvm/src/ioctl.rs", "calls KVM"),
     (
         "crates/snapshot-memory/src/guest_io.rs",
         "hands guest memory to the kernel",
     ),
     ("crates/snapshot-memory/src/mapping.rs", "maps memory"),
+    (
+        "crates/snapshot-memory/src/uffd/ioctl.rs",
+        "calls userfaultfd and PAGEMAP_SCAN",
+    ),
 ];
 
 #[cfg(test)]
