@@ -13,3 +13,6 @@ pub use compare::CompareError;
 pub use data_file::{DataFile, DataFileNames};
 pub use error::ImageError;
 pub use reader::{Extent, MemoryImage, PageCounts};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Memory files made page by page, the slow and obvious way, to hold the reader against.
+
+use snapshot_format::page_map::flatten;
+use snapshot_format::{
+    Arch, Codec, DataFileRef, DataLayout, Digest, EnvelopeBuilder, FileKind, GuestAddress,
+    IndexLeafBuilder, LeafRef, LeafTable, MapRoot, MemoryLayout, MemoryRegion, OwnerLeaf,
+    PAGE_BYTES, PageIndex, SectionKind, SectionPayload, SnapshotId,
+};
+
+use crate::backend::{Backend, MemBackend, RelPath};
+use crate::image::{DataFile, DataFileNames, ImageError, MemoryImage};
+
+/// What one snapshot says of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cell {
+    Inherited,
+    Zero,
+    /// A page whose bytes follow from this number.
+    Data(u8),
+}
+
+/// A chain of memory files on a backend in memory.
+pub(super) struct Chain {
+    pub(super) backend: MemBackend,
+    pub(super) layout: MemoryLayout,
+    pub(super) model: Vec<u8>,
+    pub(super) table: LeafTable,
+    pub(super) files: Vec<DataFileRef>,
+    owners: Vec<OwnerLeaf>,
+}
+
+pub(super) fn layout(regions: &[(u64, u64)]) -> MemoryLayout {
+    let region = |&(page, count): &(u64, u64)| MemoryRegion {
+        start: GuestAddress(page * PAGE_BYTES),
+        len_bytes: count * PAGE_BYTES,
+    };
+    MemoryLayout::new(regions.iter().map(region).collect()).unwrap()
+}
+
+pub(super) fn page_of(seed: u8) -> Vec<u8> {
+    (0..4096u32)
+        .map(|i| (i as u8).wrapping_mul(seed | 1) ^ seed)
+        .collect()
+}
+
+pub(super) fn path(file: usize, name: &str) -> RelPath {
+    RelPath::root().join(&format!("{file}.{name}")).unwrap()
+}
+
+impl Chain {
+    pub(super) fn new(layout: MemoryLayout) -> Self {
+        let model = vec![0; layout.len_bytes() as usize];
+        let (table, files, owners) = (LeafTable::default(), Vec::new(), Vec::new());
+        Self {
+            backend: MemBackend::new(),
+            layout,
+            model,
+            table,
+            files,
+            owners,
+        }
+    }
+
+    /// Adds a snapshot that says `cells` of the pages of the image.
+    pub(super) fn add(&mut self, cells: &[Cell], data_layout: DataLayout, unit_pages: u16) {
+        let number = self.files.len() + 1;
+        let file = u16::try_from(number).unwrap();
+        let id = SnapshotId([file as u8; 16]);
+        let (mut data, mut leaves) = (Vec::new(), Vec::new());
+        if data_layout == DataLayout::Sparse {
+            data.resize(self.model.len(), 0);
+        }
+        let (mut index, mut owners) = (Vec::new(), Vec::new());
+        for leaf_number in self.layout.leaves() {
+            let mut leaf = IndexLeafBuilder::new(leaf_number, unit_pages).unwrap();
+            let data_offset = data.len() as u64;
+            for (page, &cell) in cells.iter().enumerate() {
+                let guest = self.layout.guest_page(PageIndex(page as u64)).unwrap();
+                if guest.0 / 16384 == u64::from(leaf_number) {
+                    let within = (guest.0 % 16384) as usize;
+                    self.say(cell, page, data_layout, &mut data);
+                    match cell {
+                        Cell::Inherited => {}
+                        Cell::Zero => leaf.zero().insert(within, 1),
+                        Cell::Data(_) => leaf.present().insert(within, 1),
+                    }
+                }
+            }
+            if leaf.is_empty() && number > 1 {
+                continue;
+            }
+            self.digest_units(
+                &mut leaf,
+                leaf_number,
+                unit_pages,
+                data_layout,
+                &data,
+                data_offset,
+            );
+            let packed = if data_layout == DataLayout::Packed {
+                data_offset
+            } else {
+                0
+            };
+            let leaf = leaf.finish(packed).unwrap();
+            let parent = self
+                .owners
+                .iter()
+                .position(|owner| owner.number() == leaf_number);
+            let owner = flatten(parent.map(|at| &self.owners[at]), &leaf, file);
+            index.push(place(&mut leaves, leaf_number, file, &leaf.encode()));
+            owners.push(place(&mut leaves, leaf_number, file, &owner.encode()));
+            match parent {
+                Some(at) => self.owners[at] = owner,
+                None => self.owners.push(owner),
+            }
+        }
+        let root = MapRoot {
+            id,
+            parent: None,
+            layout: self.layout.clone(),
+            data_layout,
+            unit_pages,
+            data_len_bytes: data.len() as u64,
+            file,
+            index: LeafTable::new(index).unwrap(),
+            owners: LeafTable::new(owners).unwrap(),
+        };
+        self.table = self.table.overlaid(&root.owners);
+        self.files.push(DataFileRef {
+            snapshot: id,
+            index: 0,
+            map_root: root.digest(),
+        });
+        let section = |kind, bytes: Vec<u8>| SectionPayload {
+            kind,
+            instance: 0,
+            version: 1,
+            codec: Codec::Raw,
+            critical: true,
+            bytes,
+        };
+        let map = EnvelopeBuilder::new(FileKind::MemoryMap, Arch::X86_64, id)
+            .section(&section(SectionKind::MAP_LEAVES, leaves))
+            .section(&section(SectionKind::MAP_ROOT, root.encode()))
+            .finish();
+        for (name, bytes) in [("map", map), ("img", data)] {
+            let mut file = self.backend.create(&path(number, name)).unwrap();
+            file.write_all_at(0, &bytes).unwrap();
+        }
+    }
+
+    pub(super) fn open_file(&self, number: usize) -> Result<DataFile, ImageError> {
+        let open = |name| self.backend.open(&path(number, name)).unwrap();
+        let names = DataFileNames {
+            map: format!("{number}.map"),
+            data: format!("{number}.img"),
+        };
+        DataFile::open(open("map"), open("img"), names, &self.files[number - 1])
+    }
+
+    pub(super) fn image(&self) -> Result<MemoryImage, ImageError> {
+        let files = (1..=self.files.len()).map(|number| self.open_file(number));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        MemoryImage::new(self.layout.clone(), self.table.clone(), files)
+    }
+
+    fn say(&mut self, cell: Cell, page: usize, data_layout: DataLayout, data: &mut Vec<u8>) {
+        let bytes = match cell {
+            Cell::Inherited => return,
+            Cell::Zero => vec![0; 4096],
+            Cell::Data(seed) => page_of(seed),
+        };
+        self.model[page * 4096..][..4096].copy_from_slice(&bytes);
+        if let Cell::Data(_) = cell {
+            match data_layout {
+                DataLayout::Packed => data.extend(&bytes),
+                _ => data[page * 4096..][..4096].copy_from_slice(&bytes),
+            }
+        }
+    }
+
+    fn digest_units(
+        &self,
+        leaf: &mut IndexLeafBuilder,
+        number: u32,
+        unit_pages: u16,
+        data_layout: DataLayout,
+        data: &[u8],
+        data_offset: u64,
+    ) {
+        let pages: Vec<usize> = leaf.present().pages().collect();
+        let mut last_unit = None;
+        for (rank, page) in pages.into_iter().enumerate() {
+            if last_unit.replace(page / usize::from(unit_pages))
+                == Some(page / usize::from(unit_pages))
+            {
+                continue;
+            }
+            let guest = snapshot_format::GuestPage(u64::from(number) * 16384 + page as u64);
+            let unit = self.layout.unit(guest, unit_pages).unwrap();
+            let from = match data_layout {
+                DataLayout::Packed => data_offset as usize + rank * 4096,
+                _ => unit.start.0 as usize * 4096,
+            };
+            leaf.digest(Digest::of(&data[from..][..unit.count as usize * 4096]));
+        }
+    }
+}
+
+fn place(leaves: &mut Vec<u8>, number: u32, file: u16, bytes: &[u8]) -> LeafRef {
+    let offset = 128 + leaves.len() as u64;
+    leaves.extend(bytes);
+    LeafRef {
+        number,
+        file,
+        offset,
+        len: bytes.len() as u32,
+        digest: Digest::of(bytes),
+    }
+}
