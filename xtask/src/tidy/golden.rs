@@ -55,19 +55,29 @@ fn compare(list: &str, text: &str, files: &BTreeMap<String, String>) -> Vec<Viol
     violations
 }
 
-/// Every `tests/golden` folder of a crate.
+/// Every `tests/golden/<version>` folder of a crate.
 fn golden_folders(root: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let crates = root.join("crates");
-    let failed = |error| Failure::failed(format!("read {}: {error}", crates.display()));
     let mut folders = Vec::new();
-    for entry in fs::read_dir(&crates).map_err(failed)? {
-        let folder = entry.map_err(failed)?.path().join("tests/golden");
-        if folder.is_dir() {
-            folders.push(folder);
+    for package in subfolders(&root.join("crates"))? {
+        let golden = package.join("tests/golden");
+        if golden.is_dir() {
+            folders.extend(subfolders(&golden)?);
         }
     }
     folders.sort();
     Ok(folders)
+}
+
+fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error| Failure::failed(format!("read {}: {error}", folder.display()));
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: Result<Vec<PathBuf>, _> = paths.collect();
+    Ok(paths
+        .map_err(failed)?
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .collect())
 }
 
 fn hash_all(
