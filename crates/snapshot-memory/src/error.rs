@@ -195,6 +195,12 @@ pub enum SinkError {
         /// What to do.
         advice: &'static str,
     },
+    /// The parts of a leaf of the page map do not agree: a fault of this crate.
+    #[error("make the page map")]
+    Leaf(#[source] snapshot_format::page_map::LeafError),
+    /// The page map of the parent could not be read.
+    #[error("read the page map of the parent")]
+    Parent(#[source] Box<dyn Error + Send + Sync>),
     /// The catalog behind the sink refused, for its own reason.
     #[error(transparent)]
     Catalog(Box<dyn Error + Send + Sync>),

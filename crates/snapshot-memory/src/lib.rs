@@ -11,6 +11,7 @@
 )]
 
 pub mod backend;
+mod capture;
 mod dirty;
 mod error;
 mod guest_io;
@@ -21,10 +22,13 @@ mod sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
 mod source;
+mod staged;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod uffd;
+mod zero;
 
+pub use capture::{MemoryWriter, ParentMap, WrittenMemory};
 pub use dirty::{
     BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,
     VmmWrites, WriteMarker,

@@ -1,0 +1,102 @@
+//! Writing a `memory.map`, leaf by leaf.
+
+use snapshot_format::envelope::{HEADER_BYTES, envelope_digest};
+use snapshot_format::{
+    Arch, Codec, Digest, FileKind, Header, LeafRef, LeafTable, MapRoot, SectionEntry, SectionKind,
+    SectionTable,
+};
+
+use crate::error::{FileError, SinkError};
+use crate::staged::StagedFile;
+
+/// The version of the section of leaves.
+const LEAVES_VERSION: u16 = 1;
+
+/// A memory map that grows at its end. Only the references to leaves are kept in memory.
+#[derive(Debug)]
+pub(super) struct MapWriter<'a> {
+    file: &'a mut StagedFile,
+    /// The place of the data file in the list of dependencies.
+    number: u16,
+    offset: u64,
+    leaves: blake3::Hasher,
+}
+
+/// A memory map that is written.
+#[derive(Debug)]
+pub(super) struct WrittenMap {
+    pub(super) root: Digest,
+    pub(super) len_bytes: u64,
+    /// What a placement names the map by.
+    pub(super) frame: Digest,
+}
+
+impl<'a> MapWriter<'a> {
+    pub(super) fn new(file: &'a mut StagedFile, number: u16) -> Self {
+        Self {
+            file,
+            number,
+            offset: HEADER_BYTES as u64,
+            leaves: blake3::Hasher::new(),
+        }
+    }
+
+    /// Appends leaf `number`.
+    pub(super) fn leaf(&mut self, number: u32, bytes: &[u8]) -> Result<LeafRef, FileError> {
+        let leaf = LeafRef {
+            number,
+            file: self.number,
+            offset: self.offset,
+            len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            digest: Digest::of(bytes),
+        };
+        self.leaves.update(bytes);
+        self.append(bytes)?;
+        Ok(leaf)
+    }
+
+    /// Writes what stands around the leaves: root, section table, header.
+    pub(super) fn finish(mut self, root: &MapRoot) -> Result<WrittenMap, SinkError> {
+        let leaves_at = HEADER_BYTES as u64;
+        let leaves_digest = Digest(*self.leaves.finalize().as_bytes());
+        let entry = |kind, version| SectionEntry::new(kind, 0, version, Codec::Raw);
+        let leaves = entry(SectionKind::MAP_LEAVES, LEAVES_VERSION).located(
+            leaves_at,
+            self.offset - leaves_at,
+            leaves_digest,
+        );
+        let root_bytes = root.encode();
+        let root_digest = Digest::of(&root_bytes);
+        let root_entry = entry(
+            SectionKind::MAP_ROOT,
+            snapshot_format::page_map::MAP_ROOT_VERSION,
+        )
+        .located(self.offset, root_bytes.len() as u64, root_digest);
+        self.append(&root_bytes)?;
+        let parent = root.parent.map(|parent| parent.id);
+        let header = Header::new(FileKind::MemoryMap, Arch::None, root.id, parent);
+        let (header, table) = SectionTable::new(vec![leaves, root_entry]).close(header);
+        self.file.write_all_at(header.table_offset, &table)?;
+        let header_bytes = header.encode();
+        self.file.write_all_at(0, &header_bytes)?;
+        Ok(WrittenMap {
+            root: root_digest,
+            len_bytes: header.table_offset + table.len() as u64,
+            frame: envelope_digest(&header_bytes, &table),
+        })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.file.write_all_at(self.offset, bytes)?;
+        // Leaves and roots are whole words, so that nothing is to be padded.
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// The table of leaves that were written in ascending order.
+pub(super) fn table(refs: Vec<LeafRef>) -> LeafTable {
+    let sorted = LeafTable::new(refs);
+    debug_assert!(sorted.is_some(), "leaves are written in order");
+    sorted.unwrap_or_default()
+}
