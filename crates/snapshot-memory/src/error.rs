@@ -6,6 +6,7 @@ use std::io;
 use snapshot_format::{PageRange, SnapshotId, SnapshotRef};
 
 use crate::backend::RelPath;
+use crate::image::ImageError;
 
 /// An operation on a file or directory failed.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +201,7 @@ pub enum SinkError {
     Leaf(#[source] snapshot_format::page_map::LeafError),
     /// The page map of the parent could not be read.
     #[error("read the page map of the parent")]
-    Parent(#[source] Box<dyn Error + Send + Sync>),
+    Parent(#[from] ImageError),
     /// The catalog behind the sink refused, for its own reason.
     #[error(transparent)]
     Catalog(Box<dyn Error + Send + Sync>),
@@ -217,7 +218,7 @@ pub enum PublishError {
         id: SnapshotId,
         /// Why.
         #[source]
-        source: SinkError,
+        source: Box<SinkError>,
     },
     /// The snapshot is visible, but may be gone after a power failure: the dirty bits go back and
     /// the base stays the old parent.

@@ -28,7 +28,7 @@ pub mod testing;
 mod uffd;
 mod zero;
 
-pub use capture::{MemoryWriter, ParentMap, WrittenMemory};
+pub use capture::{MemoryWriter, WrittenMemory};
 pub use dirty::{
     BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,
     VmmWrites, WriteMarker,
@@ -42,4 +42,5 @@ pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use raw_file::{RawFile, RawFileError};
 pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
+pub use staged::StagedFile;
 pub use uffd::WpAsyncSource;

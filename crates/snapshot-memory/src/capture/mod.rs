@@ -5,4 +5,4 @@ mod map;
 mod scan;
 mod writer;
 
-pub use writer::{MemoryWriter, ParentMap, WrittenMemory};
+pub use writer::{MemoryWriter, WrittenMemory};

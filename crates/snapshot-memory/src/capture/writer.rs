@@ -1,35 +1,19 @@
 //! Writing the memory of one snapshot.
 
-use std::error::Error;
-
 use snapshot_format::page_map::{MAX_UNIT_PAGES, flatten};
 use snapshot_format::{
     DataFileRef, DataLayout, Digest, IndexLeafBuilder, LEAF_PAGES, LeafTable, MapRoot,
-    MemoryLayout, OwnerLeaf, PageIndex, PageRange, SnapshotId, SnapshotRef, limits,
+    MemoryLayout, PageIndex, PageRange, SnapshotId, SnapshotRef, limits,
 };
 
 use super::data::DataWriter;
 use super::map::{MapWriter, table};
 use super::scan::Scanner;
 use crate::error::SinkError;
+use crate::image::{DataFile, MemoryImage};
 use crate::sink::{MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
 use crate::staged::StagedFile;
-
-/// The flattened map of a parent: what a diff is laid over.
-pub trait ParentMap: Sync {
-    /// Which guest physical addresses are memory.
-    fn layout(&self) -> &MemoryLayout;
-
-    /// Every data file that the parent's memory is in.
-    fn dependencies(&self) -> &[DataFileRef];
-
-    /// The leaves of the parent's flattened map.
-    fn flattened(&self) -> &LeafTable;
-
-    /// A leaf of the flattened map, checked; `None` where the whole leaf is zero.
-    fn owner_leaf(&self, number: u32) -> Result<Option<OwnerLeaf>, Box<dyn Error + Send + Sync>>;
-}
 
 /// Writes guest memory to a sparse data file and to its map.
 ///
@@ -39,7 +23,7 @@ pub trait ParentMap: Sync {
 pub struct MemoryWriter<'a> {
     snapshot: SnapshotId,
     parent: Option<SnapshotRef>,
-    parent_map: Option<&'a dyn ParentMap>,
+    parent_image: Option<&'a MemoryImage>,
     stability: Stability,
 }
 
@@ -72,17 +56,17 @@ impl<'a> MemoryWriter<'a> {
         Self {
             snapshot,
             parent: None,
-            parent_map: None,
+            parent_image: None,
             stability,
         }
     }
 
-    /// Names the parent. Its map is needed for a diff; a full snapshot depends on no parent.
+    /// Names the parent. Its memory is needed for a diff; a full snapshot depends on no parent.
     #[must_use]
-    pub fn parent(self, parent: SnapshotRef, map: Option<&'a dyn ParentMap>) -> Self {
+    pub fn parent(self, parent: SnapshotRef, image: Option<&'a MemoryImage>) -> Self {
         Self {
             parent: Some(parent),
-            parent_map: map,
+            parent_image: image,
             ..self
         }
     }
@@ -100,7 +84,7 @@ impl<'a> MemoryWriter<'a> {
         let base = self.base(source, pages)?;
         let layout = source.layout();
         data.set_len(layout.len_bytes())?;
-        let mut dependencies = base.map_or_else(Vec::new, |base| base.dependencies().to_vec());
+        let mut dependencies = dependencies_of(base);
         let number = number_of(dependencies.len() + 1)?;
         let mut job = Job {
             scanner: Scanner::new(source, self.unit_pages(pages)),
@@ -140,7 +124,7 @@ impl<'a> MemoryWriter<'a> {
             map_root: written.root,
         });
         let flattened = match base {
-            Some(base) => base.flattened().overlaid(&root.owners),
+            Some(base) => base.table().overlaid(&root.owners),
             None => root.owners,
         };
         let stats = MemoryStats {
@@ -163,22 +147,22 @@ impl<'a> MemoryWriter<'a> {
         })
     }
 
-    /// The map to lay a diff over, once it is known to fit; `None` for a full snapshot.
+    /// The memory to lay a diff over, once it is known to fit; `None` for a full snapshot.
     fn base(
         &self,
         source: &dyn GuestMemorySource,
         pages: Pages<'_>,
-    ) -> Result<Option<&'a dyn ParentMap>, SinkError> {
+    ) -> Result<Option<&'a MemoryImage>, SinkError> {
         let Pages::Since { base, dirty } = pages else {
             return Ok(None);
         };
-        let (Some(map), true) = (self.parent_map, self.parent == Some(base)) else {
+        let (Some(image), true) = (self.parent_image, self.parent == Some(base)) else {
             return Err(SinkError::WrongParent {
                 expected: self.parent,
                 found: base,
             });
         };
-        if map.layout() != source.layout() {
+        if image.layout() != source.layout() {
             return Err(SinkError::LayoutDiffers);
         }
         let expected = source.layout().page_count();
@@ -188,7 +172,7 @@ impl<'a> MemoryWriter<'a> {
                 expected,
             });
         }
-        Ok(Some(map))
+        Ok(Some(image))
     }
 
     /// Large units where nothing will be superseded page by page while it is written.
@@ -215,7 +199,7 @@ struct Job<'a> {
     scanner: Scanner<'a>,
     data: DataWriter<'a>,
     map: MapWriter<'a>,
-    base: Option<&'a dyn ParentMap>,
+    base: Option<&'a MemoryImage>,
     index: Vec<snapshot_format::LeafRef>,
     owners: Vec<snapshot_format::LeafRef>,
     number: u16,
@@ -262,10 +246,10 @@ impl Job<'_> {
     fn close(&mut self, number: u32, leaf: IndexLeafBuilder) -> Result<(), SinkError> {
         let leaf = leaf.finish(0).map_err(SinkError::Leaf)?;
         let parent = match self.base {
-            Some(base) => base.owner_leaf(number).map_err(SinkError::Parent)?,
+            Some(base) => base.owner_leaf(number)?,
             None => None,
         };
-        let owners = flatten(parent.as_ref(), &leaf, self.number);
+        let owners = flatten(parent.as_deref(), &leaf, self.number);
         self.index.push(self.map.leaf(number, &leaf.encode())?);
         self.owners.push(self.map.leaf(number, &owners.encode())?);
         Ok(())
@@ -307,6 +291,12 @@ fn leaf_range(layout: &MemoryLayout, number: u32) -> PageRange {
         first += count;
     }
     range.unwrap_or(PageRange::new(0, 0))
+}
+
+/// Every data file of a chain.
+fn dependencies_of(base: Option<&MemoryImage>) -> Vec<DataFileRef> {
+    let files = base.map_or(&[][..], MemoryImage::files);
+    files.iter().map(DataFile::reference).collect()
 }
 
 fn number_of(file: usize) -> Result<u16, SinkError> {

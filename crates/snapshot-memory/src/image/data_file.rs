@@ -23,6 +23,7 @@ pub struct DataFile {
     pub(super) data: Box<dyn ReadFile>,
     table: SectionTable,
     frame_digest: Digest,
+    reference: DataFileRef,
     index: LeafCache<IndexLeaf>,
 }
 
@@ -76,6 +77,7 @@ impl DataFile {
             data,
             table,
             frame_digest,
+            reference: *wanted,
             index,
         })
     }
@@ -90,6 +92,12 @@ impl DataFile {
     #[must_use]
     pub fn frame_digest(&self) -> Digest {
         self.frame_digest
+    }
+
+    /// What a placement names the data file by.
+    #[must_use]
+    pub fn reference(&self) -> DataFileRef {
+        self.reference
     }
 
     /// The two names.
