@@ -72,20 +72,9 @@ impl Chain {
         }
         let (mut index, mut owners) = (Vec::new(), Vec::new());
         for leaf_number in self.layout.leaves() {
-            let mut leaf = IndexLeafBuilder::new(leaf_number, unit_pages).unwrap();
             let data_offset = data.len() as u64;
-            for (page, &cell) in cells.iter().enumerate() {
-                let guest = self.layout.guest_page(PageIndex(page as u64)).unwrap();
-                if guest.0 / 16384 == u64::from(leaf_number) {
-                    let within = (guest.0 % 16384) as usize;
-                    self.say(cell, page, data_layout, &mut data);
-                    match cell {
-                        Cell::Inherited => {}
-                        Cell::Zero => leaf.zero().insert(within, 1),
-                        Cell::Data(_) => leaf.present().insert(within, 1),
-                    }
-                }
-            }
+            let mut leaf = IndexLeafBuilder::new(leaf_number, unit_pages).unwrap();
+            self.say_leaf(&mut leaf, leaf_number, cells, data_layout, &mut data);
             if leaf.is_empty() && number > 1 {
                 continue;
             }
@@ -132,18 +121,7 @@ impl Chain {
             index: 0,
             map_root: root.digest(),
         });
-        let section = |kind, bytes: Vec<u8>| SectionPayload {
-            kind,
-            instance: 0,
-            version: 1,
-            codec: Codec::Raw,
-            critical: true,
-            bytes,
-        };
-        let map = EnvelopeBuilder::new(FileKind::MemoryMap, Arch::X86_64, id)
-            .section(&section(SectionKind::MAP_LEAVES, leaves))
-            .section(&section(SectionKind::MAP_ROOT, root.encode()))
-            .finish();
+        let map = map_of(&root, leaves);
         for (name, bytes) in [("map", map), ("img", data)] {
             let mut file = self.backend.create(&path(number, name)).unwrap();
             file.write_all_at(0, &bytes).unwrap();
@@ -163,6 +141,29 @@ impl Chain {
         let files = (1..=self.files.len()).map(|number| self.open_file(number));
         let files = files.collect::<Result<Vec<_>, _>>()?;
         MemoryImage::new(self.layout.clone(), self.table.clone(), files)
+    }
+
+    fn say_leaf(
+        &mut self,
+        leaf: &mut IndexLeafBuilder,
+        number: u32,
+        cells: &[Cell],
+        data_layout: DataLayout,
+        data: &mut Vec<u8>,
+    ) {
+        for (page, &cell) in cells.iter().enumerate() {
+            let guest = self.layout.guest_page(PageIndex(page as u64)).unwrap();
+            if guest.0 / 16384 != u64::from(number) {
+                continue;
+            }
+            let within = (guest.0 % 16384) as usize;
+            self.say(cell, page, data_layout, data);
+            match cell {
+                Cell::Inherited => {}
+                Cell::Zero => leaf.zero().insert(within, 1),
+                Cell::Data(_) => leaf.present().insert(within, 1),
+            }
+        }
     }
 
     fn say(&mut self, cell: Cell, page: usize, data_layout: DataLayout, data: &mut Vec<u8>) {
@@ -206,6 +207,21 @@ impl Chain {
             leaf.digest(Digest::of(&data[from..][..unit.count as usize * 4096]));
         }
     }
+}
+
+fn map_of(root: &MapRoot, leaves: Vec<u8>) -> Vec<u8> {
+    let section = |kind, bytes: Vec<u8>| SectionPayload {
+        kind,
+        instance: 0,
+        version: 1,
+        codec: Codec::Raw,
+        critical: true,
+        bytes,
+    };
+    EnvelopeBuilder::new(FileKind::MemoryMap, Arch::X86_64, root.id)
+        .section(&section(SectionKind::MAP_LEAVES, leaves))
+        .section(&section(SectionKind::MAP_ROOT, root.encode()))
+        .finish()
 }
 
 fn place(leaves: &mut Vec<u8>, number: u32, file: u16, bytes: &[u8]) -> LeafRef {
