@@ -73,11 +73,13 @@ impl Store {
         if exists(backend.as_ref(), &directory::store_file())? {
             return Self::open(backend, options);
         }
-        match Self::create(Arc::clone(&backend), options) {
-            // Another process was faster.
-            Err(error) if error.kind() == ErrorKind::Exists => Self::open(backend, options),
-            result => result,
+        let created = Self::create(Arc::clone(&backend), options);
+        let faster = matches!(&created, Err(error) if error.kind() == ErrorKind::Exists);
+        // Another process may have made it in the meantime.
+        if faster && exists(backend.as_ref(), &directory::store_file())? {
+            return Self::open(backend, options);
         }
+        created
     }
 
     /// Fails if the store cannot be written to, and keeps in it who wrote last.
@@ -180,3 +182,6 @@ fn exists(backend: &dyn Backend, path: &RelPath) -> Result<bool, StoreError> {
         Err(error) => Err(StoreError::io("look at", path, error)),
     }
 }
+
+#[cfg(test)]
+mod tests;
