@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId, SnapshotRef};
+use snapshot_memory::ImageError;
 use snapshot_memory::backend::{self, RelPath};
 
 use crate::checked_json::Fault;
@@ -82,8 +83,6 @@ pub enum StoreError {
     Damaged {
         /// Which file.
         path: RelPath,
-        /// Where in it, in bytes, if that is one place.
-        offset: Option<u64>,
         /// What is wrong.
         problem: String,
     },
@@ -167,6 +166,12 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// Memory could not be read, or is not what was written.
+    #[error(transparent)]
+    Image {
+        /// Which file, and what is wrong with it.
+        source: ImageError,
+    },
     /// It was stopped on request.
     #[error("interrupted")]
     Interrupted,
@@ -216,6 +221,7 @@ impl StoreError {
             Self::Refused { .. } | Self::NetworkFileSystem { .. } => ErrorKind::Refused,
             Self::DurabilityUncertain { .. } => ErrorKind::DurabilityUncertain,
             Self::Io { source, .. } => kind_of_io(source),
+            Self::Image { source } => kind_of_image(source),
             Self::Interrupted => ErrorKind::Interrupted,
             Self::ReadOnly | Self::EncodeJson { .. } => ErrorKind::Failed,
         }
@@ -223,14 +229,15 @@ impl StoreError {
 
     /// The file or lock that the error is about, below the root of the store.
     #[must_use]
-    pub fn path(&self) -> Option<&RelPath> {
+    pub fn path(&self) -> Option<&str> {
         match self {
             Self::Damaged { path, .. }
             | Self::MissingFile { path }
             | Self::Decode { path, .. }
             | Self::TooNew { path, .. }
             | Self::Busy { path, .. }
-            | Self::Io { path, .. } => Some(path),
+            | Self::Io { path, .. } => Some(path.as_str()),
+            Self::Image { source } => source.file(),
             _ => None,
         }
     }
@@ -240,7 +247,7 @@ impl StoreError {
     pub fn offset(&self) -> Option<u64> {
         match self {
             Self::Decode { source, .. } => source.offset(),
-            Self::Damaged { offset, .. } => *offset,
+            Self::Image { source } => source.offset(),
             _ => None,
         }
     }
@@ -288,15 +295,6 @@ impl StoreError {
     pub(crate) fn damaged(path: &RelPath, problem: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.clone(),
-            offset: None,
-            problem: problem.into(),
-        }
-    }
-
-    pub(crate) fn damaged_at(path: &RelPath, offset: u64, problem: impl Into<String>) -> Self {
-        Self::Damaged {
-            path: path.clone(),
-            offset: Some(offset),
             problem: problem.into(),
         }
     }
@@ -322,6 +320,15 @@ impl StoreError {
     /// Whether a file was not there.
     pub(crate) fn is_missing_file(&self) -> bool {
         matches!(self, Self::MissingFile { .. })
+    }
+}
+
+fn kind_of_image(error: &ImageError) -> ErrorKind {
+    match (error.kind(), error) {
+        (Some(DecodeErrorKind::TooNew | DecodeErrorKind::Unsupported), _) => ErrorKind::TooNew,
+        (Some(_), _) => ErrorKind::Corrupt,
+        (None, ImageError::File { source, .. }) => kind_of_io(source),
+        (None, _) => ErrorKind::Failed,
     }
 }
 

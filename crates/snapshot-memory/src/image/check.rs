@@ -1,5 +1,7 @@
 //! Checking everything of one data file: every digest, and every byte that must be zero.
 
+use std::ops::ControlFlow;
+
 use snapshot_format::{
     DataLayout, DecodeError, GuestPage, IndexLeaf, LEAF_PAGES, PAGE_BYTES, Part,
 };
@@ -16,35 +18,61 @@ pub struct CheckedBytes {
     pub map: u64,
 }
 
+/// Who is told of a check.
+struct Watch<'a> {
+    report: &'a mut dyn FnMut(ImageError),
+    progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+    checked: CheckedBytes,
+}
+
+impl Watch<'_> {
+    fn sift(&mut self, result: Result<(), ImageError>) {
+        if let Err(error) = result {
+            (self.report)(error);
+        }
+    }
+}
+
 impl DataFile {
     /// Reads and checks every byte of the map and of the data file.
     ///
     /// Each damage is given to `report`; the check goes on behind it. Holes that the file system
-    /// names are taken for zero.
-    pub fn check(&self, report: &mut dyn FnMut(ImageError)) -> CheckedBytes {
-        let mut checked = CheckedBytes::default();
-        if let Err(error) = self.check_map(&mut checked.map) {
-            report(error);
-        }
+    /// names are taken for zero. `progress` is told the bytes of each step, and ends the check
+    /// early by breaking.
+    pub fn check(
+        &self,
+        report: &mut dyn FnMut(ImageError),
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> CheckedBytes {
+        let mut watch = Watch {
+            report,
+            progress,
+            checked: CheckedBytes::default(),
+        };
+        // Breaking off is no error.
+        let (ControlFlow::Continue(()) | ControlFlow::Break(())) = self.check_all(&mut watch);
+        watch.checked
+    }
+
+    fn check_all(&self, watch: &mut Watch<'_>) -> ControlFlow<()> {
+        let mut map = 0;
+        let result = self.check_map(&mut map);
+        watch.sift(result);
+        watch.checked.map = map;
+        (watch.progress)(map)?;
         let mut free_from = 0;
         for leaf in self.root.index.refs() {
-            let leaf = match self.index_leaf(leaf.number) {
-                Ok(Some(leaf)) => leaf,
-                Ok(None) => continue,
-                Err(error) => {
-                    report(error);
-                    continue;
+            match self.index_leaf(leaf.number) {
+                Ok(Some(leaf)) => {
+                    watch.sift(self.check_owners(&leaf));
+                    self.check_leaf(&leaf, &mut free_from, watch)?;
                 }
-            };
-            if let Err(error) = self.check_owners(&leaf) {
-                report(error);
+                Ok(None) => {}
+                Err(error) => (watch.report)(error),
             }
-            self.check_leaf(&leaf, &mut free_from, &mut checked.data, report);
         }
-        if let Err(error) = self.check_zero(free_from, self.root.data_len_bytes) {
-            report(error);
-        }
-        checked
+        watch.sift(self.check_zero(free_from, self.root.data_len_bytes));
+        ControlFlow::Continue(())
     }
 
     /// Checks the units of one leaf, and that the bytes between them are zero.
@@ -52,18 +80,17 @@ impl DataFile {
         &self,
         leaf: &IndexLeaf,
         free_from: &mut u64,
-        checked: &mut u64,
-        report: &mut dyn FnMut(ImageError),
-    ) {
+        watch: &mut Watch<'_>,
+    ) -> ControlFlow<()> {
         let mut bytes = Vec::new();
         for (first, _) in leaf.units() {
             let Some(present) = (first..LEAF_PAGES).find(|&page| leaf.present().contains(page))
             else {
-                return;
+                break;
             };
             let page = GuestPage(leaf.first_page().0 + present as u64);
             let Some((unit, offset)) = self.unit(leaf, page) else {
-                report(self.not_held(page));
+                (watch.report)(self.not_held(page));
                 continue;
             };
             let len_bytes = unit.count * PAGE_BYTES;
@@ -72,12 +99,12 @@ impl DataFile {
                 .check_zero(*free_from, offset)
                 .and_then(|()| self.read_data(offset, &mut bytes))
                 .and_then(|()| self.check_unit(leaf, page, offset, &bytes));
-            if let Err(error) = result {
-                report(error);
-            }
+            watch.sift(result);
             *free_from = offset + len_bytes;
-            *checked += len_bytes;
+            watch.checked.data += len_bytes;
+            (watch.progress)(len_bytes)?;
         }
+        ControlFlow::Continue(())
     }
 
     /// Checks that bytes of sparse data which belong to no unit are zero.

@@ -120,18 +120,6 @@ impl<'a> Findings<'a> {
         self.problems.push(Problem::new(id, &error));
     }
 
-    /// Keeps what is wrong at an offset of a file.
-    pub(super) fn damaged_at(
-        &mut self,
-        id: SnapshotId,
-        path: &RelPath,
-        offset: u64,
-        problem: impl Into<String>,
-    ) {
-        let error = StoreError::damaged_at(path, offset, problem);
-        self.problems.push(Problem::new(id, &error));
-    }
-
     pub(super) fn into_report(self) -> VerifyReport {
         VerifyReport {
             ok: self.problems.is_empty(),
@@ -159,7 +147,7 @@ impl Problem {
         }
         Self {
             snapshot,
-            file: error.path().map(|path| path.as_str().to_owned()),
+            file: error.path().map(str::to_owned),
             offset: error.offset(),
             kind: error.kind(),
             message,

@@ -1,19 +1,16 @@
 //! The checks of one snapshot.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use snapshot_format::{
-    DataFileRef, Digest, FileEntry, FileKind, OwnerLeaf, Part, SnapshotId, StateFile, limits,
-};
+use snapshot_format::{Digest, FileEntry, FileKind, SnapshotId, StateFile, limits};
+use snapshot_memory::{DataFile, MemoryImage};
 
 use crate::directory::Location;
 use crate::error::StoreError;
 use crate::file;
-use crate::placed::{self, Placed};
+use crate::placed::Placed;
 use crate::record;
 use crate::store::Store;
-use crate::verify::data_file;
-use crate::verify::map_file::MapFile;
 use crate::verify::report::Findings;
 
 /// Checks the snapshot at `location`.
@@ -115,51 +112,57 @@ fn check_whole_file(
 fn check_memory(
     store: &Store,
     placed: &Placed,
-    data: &FileEntry,
+    entry: &FileEntry,
     findings: &mut Findings<'_>,
 ) -> Result<(), StoreError> {
     let id = placed.manifest.id;
-    let path = placed.path(FileKind::MemoryMap, data.index);
-    let Some(entry) = placed.placement.file(FileKind::MemoryMap, data.index) else {
-        return Err(StoreError::MissingFile { path });
+    let mut named = placed.placement.dependencies.iter().enumerate();
+    let own = named.find(|(_, data)| data.snapshot == id && data.index == entry.index);
+    let Some((place, data)) = own else {
+        let path = placed.path(FileKind::MemoryData, entry.index);
+        let problem = "its placement does not name it among the data files";
+        return Err(StoreError::damaged(&path, problem));
     };
-    let map = MapFile::open(store.backend(), &path, data.digest)?;
-    map.check_frame(entry, findings)?;
-    let root = &map.root;
+    let file = store.open_data_file(data)?;
+    check_map(placed, entry, place, &file)?;
+    let mut problems = Vec::new();
+    let mut stopped = Ok(());
+    file.check(&mut |error| problems.push(error), &mut |bytes| {
+        stopped = findings.checked(bytes);
+        match stopped {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    for source in problems {
+        findings.keep(id, StoreError::Image { source })?;
+    }
+    stopped
+}
+
+/// What a map must agree on with the manifest and the placement.
+fn check_map(
+    placed: &Placed,
+    data: &FileEntry,
+    place: usize,
+    file: &DataFile,
+) -> Result<(), StoreError> {
+    let path = placed.path(FileKind::MemoryMap, data.index);
+    let root = file.root();
     let manifest = &placed.manifest;
-    if root.id != id || root.parent != manifest.parent || root.layout != manifest.layout {
-        return Err(StoreError::damaged(
-            &path,
-            "id, parent or memory layout are not those of the manifest",
-        ));
-    }
-    let number = usize::from(root.file).checked_sub(1);
-    let named = number.and_then(|number| placed.placement.dependencies.get(number));
-    if named.is_none_or(|named| named.snapshot != id || named.index != data.index) {
-        return Err(StoreError::damaged(
-            &path,
-            "it does not know its own place in the list of data files",
-        ));
-    }
-    let mut leaves = Vec::with_capacity(root.index.len());
-    for leaf in root.index.refs() {
-        let parsed = map.index_leaf(leaf);
-        leaves.extend(findings.sift(id, parsed)?);
-    }
-    for leaf in root.owners.refs() {
-        let parsed = map.owner_leaf(leaf);
-        findings.sift(id, parsed)?;
-    }
-    let data_path = placed.path(FileKind::MemoryData, data.index);
-    data_file::check(
-        store.backend(),
-        id,
-        &data_path,
-        data.len_bytes,
-        root,
-        &leaves,
-        findings,
-    )
+    let entry = placed.placement.file(FileKind::MemoryMap, data.index);
+    let problem = if (root.parent, &root.layout) != (manifest.parent, &manifest.layout) {
+        "its parent or its memory layout are not those of the manifest"
+    } else if usize::from(root.file) != place + 1 {
+        "it names another place in the list of data files than the placement"
+    } else if data.len_bytes != root.data_len_bytes {
+        "it names another length of the data file than the placement"
+    } else if entry.is_none_or(|entry| entry.digest != file.frame_digest()) {
+        "its header and section table are not those that the placement names"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::damaged(&path, problem))
 }
 
 /// Every leaf of the flattened map, each in the map of the data file that it is named to be in.
@@ -169,46 +172,23 @@ fn check_flattened(
     findings: &mut Findings<'_>,
 ) -> Result<(), StoreError> {
     let id = placed.manifest.id;
-    let dependencies = &placed.placement.dependencies;
-    let mut maps: BTreeMap<u16, Option<MapFile>> = BTreeMap::new();
-    for (number, data) in (1_u16..).zip(dependencies) {
-        let map = open_dependency(store, data);
-        let map = findings.sift(id, map)?;
-        maps.insert(number, map);
+    if placed.manifest.map_root.is_none() {
+        return Ok(());
     }
-    let max_owner = u16::try_from(dependencies.len()).unwrap_or(u16::MAX);
-    let path = placed.path(FileKind::Placement, placed.placement.generation);
-    for leaf in placed.placement.flattened.refs() {
-        let map = match maps.get(&leaf.file) {
-            Some(Some(map)) => map,
-            // Missing or damaged: reported above.
-            Some(None) => continue,
-            None => {
-                let problem = format!("leaf {} is said to be in no data file", leaf.number);
-                findings.damaged(id, &path, problem);
-                continue;
-            }
-        };
-        let checked = map.read_leaf(leaf).and_then(|bytes| {
-            leaf.verify(&bytes, Part::OwnerLeaf(leaf.number))
-                .and_then(|()| OwnerLeaf::parse(&bytes, leaf.number, max_owner))
-                .map_err(|error| StoreError::decode(&map.path, error))
-        });
-        findings.sift(id, checked)?;
+    let mut files = Vec::new();
+    for data in &placed.placement.dependencies {
+        let file = store.open_data_file(data);
+        files.extend(findings.sift(id, file)?);
+    }
+    if files.len() < placed.placement.dependencies.len() {
+        return Ok(());
+    }
+    let (layout, table) = (&placed.manifest.layout, &placed.placement.flattened);
+    let image = MemoryImage::new(layout.clone(), table.clone(), files)
+        .map_err(|source| StoreError::Image { source })?;
+    for leaf in table.refs() {
+        let owners = image.owner_leaf(leaf.number);
+        findings.sift(id, owners.map_err(|source| StoreError::Image { source }))?;
     }
     Ok(())
-}
-
-/// The map of a data file that is needed; its data file must be there too.
-fn open_dependency(store: &Store, data: &DataFileRef) -> Result<MapFile, StoreError> {
-    let backend = store.backend();
-    placed::open_file(backend, data.snapshot, FileKind::MemoryData, data.index)?;
-    let (path, _) = placed::open_file(backend, data.snapshot, FileKind::MemoryMap, data.index)?;
-    let map = MapFile::open(backend, &path, data.map_root)?;
-    if map.root.id == data.snapshot {
-        Ok(map)
-    } else {
-        let problem = format!("it is the map of snapshot {}", map.root.id);
-        Err(StoreError::damaged(&path, problem))
-    }
 }

@@ -81,7 +81,10 @@ proptest! {
         let chain = chain_of(&snapshots);
         for number in 1..=snapshots.len() {
             let mut errors = Vec::new();
-            chain.open_file(number).unwrap().check(&mut |error| errors.push(error.to_string()));
+            chain.open_file(number).unwrap().check(
+                &mut |error| errors.push(error.to_string()),
+                &mut |_| ControlFlow::Continue(()),
+            );
             prop_assert!(errors.is_empty(), "{errors:?}");
         }
     }
@@ -121,9 +124,10 @@ fn use_all(chain: &Chain) -> Result<Vec<u8>, ImageError> {
     let image = chain.image()?;
     let mut first = None;
     for file in image.files() {
-        file.check(&mut |error| {
+        let mut report = |error| {
             first.get_or_insert(error);
-        });
+        };
+        file.check(&mut report, &mut |_| ControlFlow::Continue(()));
     }
     if let Some(error) = first {
         return Err(error);

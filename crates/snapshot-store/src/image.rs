@@ -1,0 +1,95 @@
+//! The memory of a snapshot, open and kept from being deleted.
+
+use std::ops::ControlFlow;
+
+use snapshot_format::{DataFileRef, FileKind, SnapshotId};
+use snapshot_memory::backend::WriteFile;
+use snapshot_memory::{DataFile, DataFileNames, MemoryImage};
+
+use crate::error::StoreError;
+use crate::lease::Lease;
+use crate::placed::{self, Placed};
+use crate::store::Store;
+
+/// The memory of a snapshot, with the lease that keeps its data where it is.
+#[derive(Debug)]
+pub struct StoredImage {
+    image: MemoryImage,
+    lease: Lease,
+}
+
+impl StoredImage {
+    /// The memory.
+    pub fn image(&self) -> &MemoryImage {
+        &self.image
+    }
+
+    /// What keeps the data.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Both apart. The lease must outlive the image, and every mapping of its files.
+    pub fn into_parts(self) -> (MemoryImage, Lease) {
+        (self.image, self.lease)
+    }
+}
+
+impl Store {
+    /// Opens the memory of a snapshot in use.
+    pub fn image(&self, id: SnapshotId) -> Result<StoredImage, StoreError> {
+        let (image, lease) = self.leased(id, |placed| self.open_image(placed))?;
+        Ok(StoredImage { image, lease })
+    }
+
+    /// Writes the memory of a snapshot in use to `target` as one raw image, every byte checked.
+    ///
+    /// `target` is empty, and `target_name` stands for it in errors. After an error or a break by
+    /// `tell`, which is given the bytes that are done, its content is of no use: the caller
+    /// removes it.
+    pub fn restore(
+        &self,
+        id: SnapshotId,
+        target: &mut dyn WriteFile,
+        target_name: &str,
+        tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let span = tracing::info_span!("restore", snapshot = %id);
+        let _inside = span.enter();
+        let stored = self.image(id)?;
+        let whole = stored.image.write_raw(target, target_name, tell);
+        if whole.map_err(|source| StoreError::Image { source })? {
+            Ok(())
+        } else {
+            Err(StoreError::Interrupted)
+        }
+    }
+
+    pub(crate) fn open_image(&self, placed: &Placed) -> Result<MemoryImage, StoreError> {
+        if placed.manifest.map_root.is_none() {
+            return Err(StoreError::NotFound {
+                what: format!("memory of snapshot {}", placed.manifest.id),
+            });
+        }
+        let files = placed.placement.dependencies.iter();
+        let files = files.map(|data| self.open_data_file(data));
+        MemoryImage::new(
+            placed.manifest.layout.clone(),
+            placed.placement.flattened.clone(),
+            files.collect::<Result<_, _>>()?,
+        )
+        .map_err(|source| StoreError::Image { source })
+    }
+
+    /// Opens a data file and its map, of a snapshot that is in use or deleted.
+    pub(crate) fn open_data_file(&self, data: &DataFileRef) -> Result<DataFile, StoreError> {
+        let open = |kind| placed::open_file(self.backend(), data.snapshot, kind, data.index);
+        let (map_path, map) = open(FileKind::MemoryMap)?;
+        let (data_path, bytes) = open(FileKind::MemoryData)?;
+        let names = DataFileNames {
+            map: map_path.as_str().to_owned(),
+            data: data_path.as_str().to_owned(),
+        };
+        DataFile::open(map, bytes, names, data).map_err(|source| StoreError::Image { source })
+    }
+}
