@@ -28,7 +28,7 @@ pub const MAX_SECTION_BYTES: u64 = 16 << 20;
 pub const MAX_MAP_ROOT_BYTES: u64 = 8 << 20;
 
 /// Bytes of one payload in bitcode, of whatever kind.
-pub const MAX_BITCODE_BYTES: usize = 512 << 10;
+pub const MAX_BITCODE_BYTES: usize = 1 << 20;
 
 /// Bytes of the manifest's payload in bitcode.
 pub const MAX_MANIFEST_BYTES: usize = 64 << 10;

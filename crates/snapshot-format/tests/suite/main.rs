@@ -6,4 +6,7 @@
 mod cases;
 mod damaged;
 mod golden;
+mod map_rules;
 mod props;
+mod rules;
+mod spec;
