@@ -184,6 +184,12 @@ pub enum SinkError {
         /// What.
         what: &'static str,
     },
+    /// Something that a snapshot needs was not given.
+    #[error("the snapshot has no {what}")]
+    Missing {
+        /// What.
+        what: &'static str,
+    },
     /// A limit of the format is reached.
     #[error("{what}: {found} where the format allows {limit}; {advice}")]
     Limit {

@@ -42,5 +42,5 @@ pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use raw_file::{RawFile, RawFileError};
 pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
-pub use staged::StagedFile;
+pub use staged::{STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedFile, StagedSnapshot};
 pub use uffd::WpAsyncSource;

@@ -1,5 +1,10 @@
-//! A snapshot on its way to its final name.
+//! A snapshot on its way to its final name: staged, sealed, published.
 
+mod discard;
 mod file;
+mod sealed;
+mod snapshot;
 
 pub use file::StagedFile;
+pub use sealed::SealedSnapshot;
+pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot};

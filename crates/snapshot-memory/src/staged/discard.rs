@@ -1,0 +1,97 @@
+//! The directory of a stage, removed unless it was published.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use snapshot_format::sabotage::Sabotage;
+
+use crate::backend::{Backend, EntryKind, RelPath};
+use crate::error::FileError;
+
+/// How deep directories are nested in a stage.
+const MAX_DEPTH: usize = 4;
+
+/// A staged directory. Dropping it removes it, as well as that goes: what remains is swept up
+/// when the store is opened.
+pub(super) struct StageDir {
+    backend: Arc<dyn Backend>,
+    path: RelPath,
+    is_ours: bool,
+}
+
+impl StageDir {
+    /// Makes the directory `path`, which must not exist.
+    pub(super) fn create(backend: Arc<dyn Backend>, path: RelPath) -> Result<Self, FileError> {
+        backend
+            .create_dir(&path)
+            .map_err(FileError::at("create the directory", &path))?;
+        Ok(Self {
+            backend,
+            path,
+            is_ours: true,
+        })
+    }
+
+    pub(super) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    pub(super) fn path(&self) -> &RelPath {
+        &self.path
+    }
+
+    /// Makes the names in the directory durable.
+    pub(super) fn sync(&self) -> Result<(), FileError> {
+        sync_dir(&*self.backend, &self.path)
+    }
+
+    /// Gives the directory the name `target`, which must not exist. From then on it is not
+    /// removed any more.
+    pub(super) fn rename(&mut self, target: &RelPath) -> Result<(), FileError> {
+        self.backend
+            .rename_noreplace(&self.path, target)
+            .map_err(FileError::at("publish as", target))?;
+        self.is_ours = false;
+        self.path = target.clone();
+        Ok(())
+    }
+}
+
+impl Drop for StageDir {
+    fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
+        if let Err(error) = remove(&*self.backend, &self.path, MAX_DEPTH) {
+            tracing::warn!(stage = %self.path, %error, "an unfinished snapshot remains");
+        }
+    }
+}
+
+impl fmt::Debug for StageDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StageDir({})", self.path)
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(backend: &dyn Backend, path: &RelPath) -> Result<(), FileError> {
+    if Sabotage::NoDirFsync.is_on() {
+        return Ok(());
+    }
+    backend
+        .sync_dir(path)
+        .map_err(FileError::at("sync the directory", path))
+}
+
+fn remove(backend: &dyn Backend, path: &RelPath, depth: usize) -> io::Result<()> {
+    for entry in backend.list(path)? {
+        let child = path.join(&entry.name).map_err(io::Error::other)?;
+        match entry.kind {
+            EntryKind::Directory if depth > 0 => remove(backend, &child, depth - 1)?,
+            _ => backend.remove_file(&child)?,
+        }
+    }
+    backend.remove_dir(path)
+}
