@@ -6,12 +6,16 @@ mod error;
 mod machine;
 mod paused;
 mod rendezvous;
+mod restore;
 mod step;
+mod target;
 
-pub use breakdown::PauseBreakdown;
+pub use breakdown::{PauseBreakdown, RestoreBreakdown};
 pub use cancel::Cancel;
 pub use error::{RestoreError, SnapshotError, StepError};
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use paused::Paused;
 pub use rendezvous::{NotGathered, Rendezvous};
+pub use restore::{Overrides, RestoreTarget, restore};
 pub use step::Step;
+pub use target::{DeviceRestore, MemoryRestore, StateRestore};

@@ -79,7 +79,10 @@ mod tests {
     #[test]
     fn a_clock_that_went_back_takes_the_tsc_with_it() {
         let (source, target) = (clock(3_000_000, 900), clock(1_000_000, 900));
-        assert_eq!(offset_on_target(0, 1_000_000, &source, &target), Some(0_u64.wrapping_sub(2_000_000)));
+        assert_eq!(
+            offset_on_target(0, 1_000_000, &source, &target),
+            Some(0_u64.wrapping_sub(2_000_000))
+        );
     }
 
     #[test]
@@ -94,6 +97,9 @@ mod tests {
         let saved = clock(5, 6);
         assert_eq!(clock_to_set(&saved, ClockPolicy::Frozen).flags, 0);
         let set = clock_to_set(&saved, ClockPolicy::Advance);
-        assert_eq!((set.flags, set.realtime, set.host_tsc), (kvm::KVM_CLOCK_REALTIME, 77, 0));
+        assert_eq!(
+            (set.flags, set.realtime, set.host_tsc),
+            (kvm::KVM_CLOCK_REALTIME, 77, 0)
+        );
     }
 }

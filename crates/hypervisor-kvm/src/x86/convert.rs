@@ -21,25 +21,103 @@ macro_rules! same_fields {
     };
 }
 
-same_fields!(kvm_regs, Registers, from_regs, to_regs {
-    rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags,
-});
+same_fields!(
+    kvm_regs,
+    Registers,
+    from_regs,
+    to_regs {
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        rsp,
+        rbp,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+        rip,
+        rflags,
+    }
+);
 
-same_fields!(kvm_pic_state, Pic, from_pic, to_pic {
-    last_irr, irr, imr, isr, priority_add, irq_base, read_reg_select, poll, special_mask,
-    init_state, auto_eoi, rotate_on_auto_eoi, special_fully_nested_mode, init4, elcr, elcr_mask,
-});
+same_fields!(
+    kvm_pic_state,
+    Pic,
+    from_pic,
+    to_pic {
+        last_irr,
+        irr,
+        imr,
+        isr,
+        priority_add,
+        irq_base,
+        read_reg_select,
+        poll,
+        special_mask,
+        init_state,
+        auto_eoi,
+        rotate_on_auto_eoi,
+        special_fully_nested_mode,
+        init4,
+        elcr,
+        elcr_mask,
+    }
+);
 
-same_fields!(kvm_pit_channel_state, PitChannel, from_pit_channel, to_pit_channel {
-    count, latched_count, count_latched, status_latched, status, read_state, write_state,
-    write_latch, rw_mode, mode, bcd, gate, count_load_time,
-});
+same_fields!(
+    kvm_pit_channel_state,
+    PitChannel,
+    from_pit_channel,
+    to_pit_channel {
+        count,
+        latched_count,
+        count_latched,
+        status_latched,
+        status,
+        read_state,
+        write_state,
+        write_latch,
+        rw_mode,
+        mode,
+        bcd,
+        gate,
+        count_load_time,
+    }
+);
 
-same_fields!(kvm_debugregs, DebugRegisters, from_debugregs, to_debugregs { db, dr6, dr7, flags });
+same_fields!(
+    kvm_debugregs,
+    DebugRegisters,
+    from_debugregs,
+    to_debugregs {
+        db,
+        dr6,
+        dr7,
+        flags
+    }
+);
 
-same_fields!(kvm_cpuid_entry2, CpuidEntry, from_cpuid, to_cpuid {
-    function, index, flags, eax, ebx, ecx, edx,
-});
+same_fields!(
+    kvm_cpuid_entry2,
+    CpuidEntry,
+    from_cpuid,
+    to_cpuid {
+        function,
+        index,
+        flags,
+        eax,
+        ebx,
+        ecx,
+        edx,
+    }
+);
 
 pub(super) fn from_msr(msr: &kvm::kvm_msr_entry) -> Msr {
     Msr {

@@ -38,7 +38,11 @@ pub(super) fn host(
 ) -> Result<Fingerprint, KvmError> {
     let room = vec![kvm::kvm_cpuid_entry2::default(); limits::MAX_CPUID_ENTRIES];
     let mut bytes = encode_list(CPUID_HEADER, &room);
-    calls.make(Target::System, req::KVM_GET_SUPPORTED_CPUID, Arg::Bytes(&mut bytes))?;
+    calls.make(
+        Target::System,
+        req::KVM_GET_SUPPORTED_CPUID,
+        Arg::Bytes(&mut bytes),
+    )?;
     let entries: Vec<kvm::kvm_cpuid_entry2> = decode_list(CPUID_HEADER, &bytes);
     let cpuid: Vec<_> = entries.iter().map(convert::from_cpuid).collect();
     let khz = host_tsc_khz(calls)?;
@@ -103,12 +107,22 @@ fn of_cpu(cpuid: &[CpuidEntry]) -> Fingerprint {
         .flat_map(|word| word.to_le_bytes())
         .collect();
     let base_family = version >> 8 & 0xf;
-    let extended_family = if base_family == 0xf { version >> 20 & 0xff } else { 0 };
+    let extended_family = if base_family == 0xf {
+        version >> 20 & 0xff
+    } else {
+        0
+    };
     let has_extended_model = matches!(base_family, 6 | 0xf);
-    let extended_model = if has_extended_model { version >> 16 & 0xf } else { 0 };
+    let extended_model = if has_extended_model {
+        version >> 16 & 0xf
+    } else {
+        0
+    };
     Fingerprint {
         arch: Arch::X86_64.number(),
-        vendor: String::from_utf8_lossy(&vendor).trim_end_matches('\0').to_owned(),
+        vendor: String::from_utf8_lossy(&vendor)
+            .trim_end_matches('\0')
+            .to_owned(),
         family: base_family + extended_family,
         model: extended_model << 4 | version >> 4 & 0xf,
         stepping: version & 0xf,
@@ -126,7 +140,9 @@ fn page_bytes() -> u32 {
 
 fn kernel_release() -> String {
     let name = nix::sys::utsname::uname();
-    let release = name.ok().map(|name| name.release().to_string_lossy().into_owned());
+    let release = name
+        .ok()
+        .map(|name| name.release().to_string_lossy().into_owned());
     let mut release = release.unwrap_or_default();
     let cap = release.floor_char_boundary(limits::MAX_HOST_TEXT_BYTES);
     release.truncate(cap);
@@ -148,7 +164,10 @@ mod tests {
             ..CpuidEntry::default()
         };
         let amd = of_cpu(&[cpu(0, 0x10, b"AuthenticAMD"), cpu(1, 0x00b0_0f21, &[0; 12])]);
-        assert_eq!((amd.vendor.as_str(), amd.family, amd.model, amd.stepping), ("AuthenticAMD", 26, 2, 1));
+        assert_eq!(
+            (amd.vendor.as_str(), amd.family, amd.model, amd.stepping),
+            ("AuthenticAMD", 26, 2, 1)
+        );
         let intel = of_cpu(&[cpu(0, 0x16, b"GenuineIntel"), cpu(1, 0x0005_0657, &[0; 12])]);
         assert_eq!((intel.family, intel.model, intel.stepping), (6, 0x55, 7));
     }

@@ -21,17 +21,17 @@ const FLUSH_CMD: u32 = 0x10b;
 /// in: they are always asked for, and skipped where the kernel has none.
 const ALWAYS_ASKED: [(u32, u32); 16] = [
     (TSC, TSC),
-    (0x3b, 0x3b),       // TSC_ADJUST
+    (0x3b, 0x3b), // TSC_ADJUST
     (FEATURE_CONTROL, FEATURE_CONTROL),
-    (0x174, 0x176),     // SYSENTER_CS, ESP, EIP
-    (0x1a0, 0x1a0),     // MISC_ENABLE
-    (0x200, 0x20f),     // variable MTRRs
-    (0x250, 0x250),     // fixed MTRR of 64 KiB
-    (0x258, 0x259),     // fixed MTRRs of 16 KiB
-    (0x268, 0x26f),     // fixed MTRRs of 4 KiB
-    (0x277, 0x277),     // PAT
-    (0x2ff, 0x2ff),     // MTRR default type
-    (0xda0, 0xda0),     // XSS
+    (0x174, 0x176), // SYSENTER_CS, ESP, EIP
+    (0x1a0, 0x1a0), // MISC_ENABLE
+    (0x200, 0x20f), // variable MTRRs
+    (0x250, 0x250), // fixed MTRR of 64 KiB
+    (0x258, 0x259), // fixed MTRRs of 16 KiB
+    (0x268, 0x26f), // fixed MTRRs of 4 KiB
+    (0x277, 0x277), // PAT
+    (0x2ff, 0x2ff), // MTRR default type
+    (0xda0, 0xda0), // XSS
     (TSC_DEADLINE, TSC_DEADLINE),
     (0x4b56_4d00, 0x4b56_4d08), // KVM's own: clock, async page faults, steal time, EOI, polling
     (0xc000_0081, 0xc000_0084), // STAR, LSTAR, CSTAR, FMASK
@@ -100,7 +100,9 @@ impl MsrPolicy {
 }
 
 fn in_ranges(ranges: &[(u32, u32)], index: u32) -> bool {
-    ranges.iter().any(|&(from, to)| (from..=to).contains(&index))
+    ranges
+        .iter()
+        .any(|&(from, to)| (from..=to).contains(&index))
 }
 
 /// The registers to ask for, in the order in which they are written back: what the kernel lists
@@ -108,7 +110,11 @@ fn in_ranges(ranges: &[(u32, u32)], index: u32) -> bool {
 /// counters; the TSC deadline last, because it needs TSC and APIC in place.
 pub(super) fn indices(calls: &mut (dyn Calls + '_)) -> Result<Vec<u32>, KvmError> {
     let mut listed = encode_list::<u32>(MSR_LIST_HEADER, &vec![0; limits::MAX_MSRS]);
-    calls.make(Target::System, KVM_GET_MSR_INDEX_LIST, Arg::Bytes(&mut listed))?;
+    calls.make(
+        Target::System,
+        KVM_GET_MSR_INDEX_LIST,
+        Arg::Bytes(&mut listed),
+    )?;
     let mut all: Vec<u32> = decode_list(MSR_LIST_HEADER, &listed);
     all.extend(ALWAYS_ASKED.iter().flat_map(|&(from, to)| from..=to));
     all.retain(|index| !WRITE_ONLY.contains(index));
@@ -161,7 +167,9 @@ pub(super) fn write(
         let entries: Vec<_> = batch.iter().copied().map(to_msr).collect();
         let mut bytes = encode_list(MSRS_HEADER, &entries);
         let written = calls.make(Target::Vcpu(vcpu), KVM_SET_MSRS, Arg::Bytes(&mut bytes))?;
-        let written = usize::try_from(written).unwrap_or(usize::MAX).min(batch.len());
+        let written = usize::try_from(written)
+            .unwrap_or(usize::MAX)
+            .min(batch.len());
         let Some(&refused) = batch.get(written) else {
             rest = rest.get(written..).unwrap_or_default();
             continue;
@@ -186,7 +194,10 @@ mod tests {
 
     #[test]
     fn a_refused_value_is_an_error_unless_it_was_allowed() {
-        let pat = Msr { index: 0x277, value: 6 };
+        let pat = Msr {
+            index: 0x277,
+            value: 6,
+        };
         assert!(!MsrPolicy::default().tolerates(pat));
         assert!(!MsrPolicy::default().drop_refused_zero(0x277).tolerates(pat));
         assert!(MsrPolicy::default().drop_refused(0x277).tolerates(pat));
@@ -197,6 +208,10 @@ mod tests {
         let zero = |index| Msr { index, value: 0 };
         assert!(MsrPolicy::default().tolerates(zero(0xc1)));
         assert!(!MsrPolicy::default().tolerates(zero(0x277)));
-        assert!(MsrPolicy::default().drop_refused_zero(0x277).tolerates(zero(0x277)));
+        assert!(
+            MsrPolicy::default()
+                .drop_refused_zero(0x277)
+                .tolerates(zero(0x277))
+        );
     }
 }

@@ -112,10 +112,7 @@ fn save_bytes(
 }
 
 /// The TSC offset; `None` where the kernel has no such attribute (before Linux 5.16).
-fn save_tsc_offset(
-    calls: &mut (dyn Calls + '_),
-    vcpu: Target,
-) -> Result<Option<u64>, KvmError> {
+fn save_tsc_offset(calls: &mut (dyn Calls + '_), vcpu: Target) -> Result<Option<u64>, KvmError> {
     let mut offset = 0;
     let request = req::KVM_GET_DEVICE_ATTR;
     let (group, attribute) = (kvm::KVM_VCPU_TSC_CTRL, kvm::KVM_VCPU_TSC_OFFSET);
@@ -160,7 +157,11 @@ fn check_limits(saved: &VcpuX86, vcpu: usize) -> Result<(), KvmError> {
     let counts = [
         ("MSRs", saved.msrs.len(), limits::MAX_MSRS),
         ("bytes of XSAVE", saved.xsave.len(), limits::MAX_XSAVE_BYTES),
-        ("bytes of nested state", saved.nested.len(), limits::MAX_NESTED_BYTES),
+        (
+            "bytes of nested state",
+            saved.nested.len(),
+            limits::MAX_NESTED_BYTES,
+        ),
     ];
     match counts.iter().find(|(_, found, limit)| found > limit) {
         None => Ok(()),

@@ -3,7 +3,10 @@ use super::*;
 /// Fills a structure with bytes that are all different from their neighbours.
 fn filled<T: crate::ioctl::KernelStruct>() -> T {
     let mut value = T::default();
-    for (byte, number) in crate::ioctl::bytes_of_mut(&mut value).iter_mut().zip((1..=251).cycle()) {
+    for (byte, number) in crate::ioctl::bytes_of_mut(&mut value)
+        .iter_mut()
+        .zip((1..=251).cycle())
+    {
         *byte = number;
     }
     value
@@ -19,8 +22,14 @@ fn registers_survive_the_format() {
 fn system_registers_survive_the_format() {
     let mut sregs: kvm::kvm_sregs2 = filled();
     let segments = [
-        &mut sregs.cs, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss,
-        &mut sregs.tr, &mut sregs.ldt,
+        &mut sregs.cs,
+        &mut sregs.ds,
+        &mut sregs.es,
+        &mut sregs.fs,
+        &mut sregs.gs,
+        &mut sregs.ss,
+        &mut sregs.tr,
+        &mut sregs.ldt,
     ];
     for segment in segments {
         segment.padding = 0;
@@ -42,7 +51,10 @@ fn an_injected_interrupt_of_the_old_interface_survives() {
         };
         assert_eq!(from_sregs(&to_sregs(&special)), special);
     }
-    assert_eq!(from_sregs(&kvm::kvm_sregs::default()).injected_interrupt, None);
+    assert_eq!(
+        from_sregs(&kvm::kvm_sregs::default()).injected_interrupt,
+        None
+    );
 }
 
 #[test]

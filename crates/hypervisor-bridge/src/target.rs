@@ -1,0 +1,40 @@
+//! What a machine must be able to do to be restored into.
+
+use snapshot_format::SectionOffers;
+use snapshot_format::state::{DeviceState, Fingerprint};
+
+use crate::error::StepError;
+
+/// Writes the state that the hypervisor keeps. The machine has its vCPUs, none of which has run.
+pub trait StateRestore: Send {
+    /// What the host offers.
+    fn host(&mut self) -> Result<Fingerprint, StepError>;
+
+    /// Takes the sections of the hypervisor, and refuses what does not fit the machine. The
+    /// machine is not touched yet.
+    fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError>;
+
+    /// Sets what has to be in place before the vCPUs: the clock, which their counters follow.
+    fn prepare(&mut self) -> Result<(), StepError>;
+
+    /// How many vCPUs the machine has.
+    fn vcpu_count(&self) -> usize;
+
+    /// Writes one vCPU.
+    fn restore_vcpu(&mut self, vcpu: usize) -> Result<(), StepError>;
+
+    /// Writes what the machine has once, after all vCPUs.
+    fn restore_vm(&mut self) -> Result<(), StepError>;
+}
+
+/// Puts guest memory in place: copies it, maps it, or sets up what serves it on demand.
+pub trait MemoryRestore: Send {
+    /// Does so. When it returns, the hypervisor can read all guest memory.
+    fn restore(&mut self) -> Result<(), StepError>;
+}
+
+/// Writes the state of the VMM's devices.
+pub trait DeviceRestore: Send {
+    /// Writes it, in the order in which it was captured. No device may raise an interrupt before.
+    fn restore(&mut self, devices: Vec<DeviceState>) -> Result<(), StepError>;
+}

@@ -1,0 +1,252 @@
+//! A KVM machine as the bridge sees it.
+
+use std::fmt;
+
+use hypervisor_bridge::{Paused, StateCapture, StateRestore, StepError};
+use snapshot_format::state::{Clock, Fingerprint, VcpuX86, VmX86};
+use snapshot_format::{SectionOffers, SectionPayload};
+
+use crate::calls::{Calls, Target};
+use crate::error::KvmError;
+use crate::ioctl::Handles;
+use crate::request as req;
+use crate::x86::clock::{self, ClockPolicy};
+use crate::x86::interface::Interface;
+use crate::x86::msrs::MsrPolicy;
+use crate::x86::restore::TscPlan;
+use crate::x86::vm::KernelDevices;
+use crate::x86::{convert, fingerprint, restore, save, vm};
+
+/// What the adapter must know of the machine, and how it restores.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct KvmOptions {
+    /// Which devices the kernel models.
+    pub devices: KernelDevices,
+    /// What to do with registers that the kernel refuses.
+    pub msrs: MsrPolicy,
+    /// What the guest's clock does with the time that has passed.
+    pub clock: ClockPolicy,
+}
+
+impl KvmOptions {
+    /// Options for a machine with these devices in the kernel; strict about registers, and with a
+    /// clock that goes on where it stopped.
+    #[must_use]
+    pub fn new(devices: KernelDevices) -> Self {
+        Self {
+            devices,
+            msrs: MsrPolicy::default(),
+            clock: ClockPolicy::default(),
+        }
+    }
+}
+
+/// Saves and restores the state that KVM keeps of a machine.
+///
+/// The caller stops the vCPUs and completes their exits
+/// ([`complete_pending_exit`](crate::complete_pending_exit)); the bridge calls in the right order.
+pub struct KvmMachine<'fd> {
+    calls: Box<dyn Calls + 'fd>,
+    vcpu_count: usize,
+    options: KvmOptions,
+    interface: Interface,
+    /// What the machine needs, as judged by its first vCPU when that was last read.
+    fingerprint: Option<Fingerprint>,
+    taken: Option<Taken>,
+}
+
+/// State on its way into the machine.
+struct Taken {
+    vcpus: Vec<VcpuX86>,
+    vm: VmX86,
+    /// The clock as read back after it was set.
+    clock: Option<Clock>,
+}
+
+impl<'fd> KvmMachine<'fd> {
+    /// Looks at what the kernel offers. The machine has all its vCPUs.
+    pub fn new(handles: Handles<'fd>, options: KvmOptions) -> Result<Self, KvmError> {
+        let vcpu_count = handles.vcpu_count();
+        Self::with_calls(Box::new(handles), vcpu_count, options)
+    }
+
+    pub(crate) fn with_calls(
+        mut calls: Box<dyn Calls + 'fd>,
+        vcpu_count: usize,
+        options: KvmOptions,
+    ) -> Result<Self, KvmError> {
+        let interface = Interface::read(&mut *calls)?;
+        Ok(Self {
+            calls,
+            vcpu_count,
+            options,
+            interface,
+            fingerprint: None,
+            taken: None,
+        })
+    }
+
+    /// What the machine needs of a host, for a manifest. No vCPU may be running.
+    pub fn fingerprint(&mut self, paused: &Paused) -> Result<Fingerprint, KvmError> {
+        self.save_vcpu(0, paused)?;
+        self.machine_fingerprint()
+    }
+
+    /// The state of one vCPU.
+    pub fn save_vcpu(&mut self, vcpu: usize, _: &Paused) -> Result<VcpuX86, KvmError> {
+        let irqchip = self.options.devices.irqchip;
+        let saved = save::save_vcpu(&mut *self.calls, &self.interface, vcpu, irqchip)?;
+        if vcpu == 0 {
+            let fingerprint = fingerprint::of_machine(&mut *self.calls, &saved)?;
+            self.fingerprint = Some(fingerprint);
+        }
+        Ok(saved)
+    }
+
+    /// What the machine has once.
+    pub fn save_vm(&mut self, _: &Paused) -> Result<VmX86, KvmError> {
+        vm::save_vm(&mut *self.calls, self.options.devices, self.vcpu_count)
+    }
+
+    fn machine_fingerprint(&self) -> Result<Fingerprint, KvmError> {
+        let what = "the first vCPU";
+        self.fingerprint
+            .clone()
+            .ok_or(KvmError::NothingTaken { what })
+    }
+
+    fn check_fits(&self, taken: &Taken) -> Result<(), KvmError> {
+        let devices = self.options.devices;
+        let has_irqchip = taken.vm.ioapic.is_some();
+        let pairs = [
+            ("vCPUs", taken.vcpus.len(), self.vcpu_count),
+            (
+                "in-kernel interrupt controllers",
+                has_irqchip.into(),
+                devices.irqchip.into(),
+            ),
+            (
+                "in-kernel timers",
+                taken.vm.pit.is_some().into(),
+                devices.pit.into(),
+            ),
+        ];
+        match pairs.iter().find(|(_, saved, target)| saved != target) {
+            None => Ok(()),
+            Some(&(what, saved, target)) => Err(KvmError::OtherMachine {
+                what,
+                saved: saved as u64,
+                target: target as u64,
+            }),
+        }
+    }
+
+    fn tsc_plan(&self, vcpu: &VcpuX86, taken: &Taken) -> TscPlan {
+        let offset = taken.vm.clock.as_ref().zip(taken.clock.as_ref());
+        let offset = offset.and_then(|(source, target)| {
+            clock::offset_on_target(vcpu.tsc_offset?, vcpu.tsc_khz, source, target)
+        });
+        // With scaling in play the two hosts' counters do not tick alike.
+        match offset {
+            Some(offset) if !self.interface.tsc_control => TscPlan::Offset(offset),
+            _ => TscPlan::Register,
+        }
+    }
+}
+
+impl StateCapture for KvmMachine<'_> {
+    fn vcpu_count(&self) -> usize {
+        self.vcpu_count
+    }
+
+    fn notify_paused(&mut self, vcpu: usize, _: &Paused) -> Result<(), StepError> {
+        Ok(restore::notify_paused(&mut *self.calls, vcpu)?)
+    }
+
+    fn capture_vcpu(&mut self, vcpu: usize, paused: &Paused) -> Result<SectionPayload, StepError> {
+        let saved = self.save_vcpu(vcpu, paused)?;
+        Ok(SectionPayload::of(saved.id, &saved))
+    }
+
+    fn capture_vm(&mut self, paused: &Paused) -> Result<Vec<SectionPayload>, StepError> {
+        let vm = self.save_vm(paused)?;
+        let fingerprint = self.machine_fingerprint()?;
+        Ok(vec![
+            SectionPayload::of(0, &vm),
+            SectionPayload::of(0, &fingerprint),
+        ])
+    }
+}
+
+impl StateRestore for KvmMachine<'_> {
+    fn host(&mut self) -> Result<Fingerprint, StepError> {
+        Ok(fingerprint::host(&mut *self.calls, &self.interface)?)
+    }
+
+    fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError> {
+        let vcpus = offers.take_all::<VcpuX86>()?;
+        let taken = Taken {
+            vcpus: vcpus.into_iter().map(|(_, vcpu)| vcpu).collect(),
+            vm: offers.take(0)?,
+            clock: None,
+        };
+        self.check_fits(&taken)?;
+        self.taken = Some(taken);
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> Result<(), StepError> {
+        let Some(taken) = &mut self.taken else {
+            return Err(KvmError::NothingTaken { what: "the clock" }.into());
+        };
+        if let Some(saved) = &taken.vm.clock {
+            let set = clock::clock_to_set(saved, self.options.clock);
+            self.calls.set(Target::Vm, req::KVM_SET_CLOCK, set)?;
+            // Read back: the counters of the vCPUs are set to agree with what it shows now.
+            let now = self.calls.get(Target::Vm, req::KVM_GET_CLOCK)?;
+            taken.clock = Some(convert::from_clock(&now));
+        }
+        Ok(())
+    }
+
+    fn vcpu_count(&self) -> usize {
+        self.vcpu_count
+    }
+
+    fn restore_vcpu(&mut self, vcpu: usize) -> Result<(), StepError> {
+        let taken = self.taken.take();
+        let state = taken.as_ref().and_then(|taken| {
+            let saved = taken.vcpus.get(vcpu)?;
+            Some((saved, self.tsc_plan(saved, taken)))
+        });
+        let done = match state {
+            None => Err(KvmError::NothingTaken { what: "a vCPU" }),
+            Some((saved, tsc)) => restore::restore_vcpu(
+                &mut *self.calls,
+                &self.interface,
+                vcpu,
+                saved,
+                tsc,
+                &self.options.msrs,
+            ),
+        };
+        self.taken = taken;
+        Ok(done?)
+    }
+
+    fn restore_vm(&mut self) -> Result<(), StepError> {
+        let what = "the machine";
+        let taken = self.taken.take().ok_or(KvmError::NothingTaken { what })?;
+        Ok(vm::restore_vm(&mut *self.calls, &taken.vm)?)
+    }
+}
+
+impl fmt::Debug for KvmMachine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvmMachine")
+            .field("vcpu_count", &self.vcpu_count)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
