@@ -4,7 +4,7 @@ use std::error::Error;
 
 use snapshot_format::DecodeError;
 use snapshot_format::state::Reason;
-use snapshot_memory::{DirtyError, PublishError, SinkError};
+use snapshot_memory::{DirtyError, PublishError, Published, SinkError};
 
 use crate::step::Step;
 
@@ -57,6 +57,16 @@ pub enum SnapshotError {
         /// Why.
         #[source]
         source: PublishError,
+    },
+    /// The snapshot is published and durable, but its pages stay dirty: the next diff takes them
+    /// again, or must be a full one.
+    #[error("snapshot {} is published, but its dirty pages were not committed", published.snapshot.id)]
+    NotCommitted {
+        /// The snapshot.
+        published: Published,
+        /// Why.
+        #[source]
+        source: DirtyError,
     },
     /// The machine could not be let go on: it stands still, or runs without its devices.
     #[error("the machine was not resumed ({step}){}", After(.after))]

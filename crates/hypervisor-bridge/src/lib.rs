@@ -7,6 +7,7 @@ mod machine;
 mod paused;
 mod rendezvous;
 mod restore;
+mod snapshot;
 mod step;
 mod target;
 
@@ -17,5 +18,6 @@ pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use paused::Paused;
 pub use rendezvous::{NotGathered, Rendezvous};
 pub use restore::{Overrides, RestoreTarget, restore};
+pub use snapshot::{Captured, Machine, Selection, SnapshotRequest, snapshot};
 pub use step::Step;
 pub use target::{DeviceRestore, MemoryRestore, StateRestore};

@@ -49,7 +49,7 @@ impl Rendezvous {
         timeout: Duration,
         kick: &mut dyn FnMut(usize),
     ) -> Result<(), NotGathered> {
-        self.requested.store(true, Ordering::SeqCst);
+        self.request();
         let deadline = Instant::now() + timeout;
         let mut waiting = self.lock();
         loop {
@@ -69,6 +69,11 @@ impl Rendezvous {
             let woken = self.changed.wait_timeout(waiting, KICK_AGAIN);
             waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Asks every vCPU thread to come, and waits for none: a machine that is not to run yet.
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::SeqCst);
     }
 
     /// Lets all go on.

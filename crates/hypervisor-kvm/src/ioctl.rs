@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use kvm_bindings as kvm;
 
@@ -89,6 +89,24 @@ impl<'fd> Handles<'fd> {
         // - `arg` is valid for `request`: the caller's promise.
         let result = unsafe { libc::ioctl(fd, request.number.into(), arg) };
         u64::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// A descriptor of a machine that is owned, for requests to the machine alone.
+#[derive(Debug)]
+pub(crate) struct OwnedVm(OwnedFd);
+
+impl OwnedVm {
+    pub(crate) fn new(vm: OwnedFd) -> Self {
+        Self(vm)
+    }
+
+    fn handles(&self) -> Handles<'_> {
+        Handles {
+            kvm: self.0.as_fd(),
+            vm: self.0.as_fd(),
+            vcpus: Vec::new(),
+        }
     }
 }
 
@@ -220,6 +238,44 @@ impl Calls for Handles<'_> {
         // SAFETY: `region` outlives the call; by the promise of `KvmDirtyLog::new` it names a slot
         // that exists with the same addresses, so that only its flags change.
         unsafe { self.ioctl(Target::Vm, request::KVM_SET_USER_MEMORY_REGION, arg) }.map(drop)
+    }
+}
+
+impl Calls for OwnedVm {
+    fn call(&mut self, target: Target, request: Request, arg: Arg<'_>) -> io::Result<u64> {
+        self.handles().call(target, request, arg)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn attribute(
+        &mut self,
+        target: Target,
+        request: Request,
+        group: u32,
+        attribute: u64,
+        value: &mut u64,
+    ) -> io::Result<()> {
+        self.handles()
+            .attribute(target, request, group, attribute, value)
+    }
+
+    fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
+        self.handles().dirty_log(slot, bitmap)
+    }
+
+    fn clear_dirty_log(
+        &mut self,
+        slot: u32,
+        first_page: u64,
+        page_count: u32,
+        bitmap: &mut [u64],
+    ) -> io::Result<()> {
+        self.handles()
+            .clear_dirty_log(slot, first_page, page_count, bitmap)
+    }
+
+    fn set_slot_flags(&mut self, slot: MemorySlot, flags: u32) -> io::Result<()> {
+        self.handles().set_slot_flags(slot, flags)
     }
 }
 

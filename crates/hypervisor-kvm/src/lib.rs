@@ -1,6 +1,7 @@
 //! Capture and restore of KVM machines.
 
 mod calls;
+mod dirty_log;
 mod error;
 mod exit;
 mod ioctl;
@@ -10,6 +11,7 @@ mod request;
 mod x86;
 
 pub use calls::MemorySlot;
+pub use dirty_log::{DirtyLogMode, KvmDirtyLog};
 pub use error::KvmError;
 pub use exit::{EnterVcpu, Entered, complete_pending_exit};
 pub use ioctl::Handles;

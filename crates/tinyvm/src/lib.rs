@@ -2,9 +2,17 @@
 //! without KVM.
 
 mod config;
+mod device;
+mod digest;
 mod error;
 mod guest;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kvm;
+mod load;
+mod model;
+mod program;
 
 pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
 pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
+pub use load::PageReader;

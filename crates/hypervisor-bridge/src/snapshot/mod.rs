@@ -1,0 +1,85 @@
+//! Taking a snapshot: what to hand in, what comes back, and the sequence.
+
+mod guards;
+mod sequence;
+
+use snapshot_memory::{
+    ConsumerId, DirtyTracker, GuestMemorySource, MemoryStats, Published, SnapshotSink,
+};
+
+pub use sequence::snapshot;
+
+use crate::breakdown::PauseBreakdown;
+use crate::cancel::Cancel;
+use crate::machine::{Devices, StateCapture, VcpuStop};
+
+/// The machine to capture.
+#[expect(missing_debug_implementations, reason = "the parts are the caller's")]
+pub struct Machine<'m> {
+    /// Its vCPUs.
+    pub vcpus: &'m mut dyn VcpuStop,
+    /// Its devices.
+    pub devices: &'m mut dyn Devices,
+    /// What the hypervisor keeps of it.
+    pub state: &'m mut dyn StateCapture,
+    /// Its memory.
+    pub memory: &'m dyn GuestMemorySource,
+}
+
+/// Which pages to take.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Selection<'t> {
+    /// All of them. Written pages are not tracked.
+    Full,
+    /// All of them, and later diffs of this consumer are relative to the new snapshot.
+    FullTracked {
+        /// Who keeps the dirty bits.
+        tracker: &'t DirtyTracker,
+        /// For whom.
+        consumer: ConsumerId,
+    },
+    /// The pages written since the consumer's base, which the sink has as its parent.
+    Diff {
+        /// Who keeps the dirty bits.
+        tracker: &'t DirtyTracker,
+        /// For whom.
+        consumer: ConsumerId,
+    },
+}
+
+/// What a snapshot did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Captured {
+    /// What a later diff names as its parent.
+    pub published: Published,
+    /// What was written.
+    pub memory: MemoryStats,
+    /// Where the time went.
+    pub time: PauseBreakdown,
+}
+
+/// Where a snapshot goes, and when to give up.
+#[expect(missing_debug_implementations, reason = "the sink is the caller's")]
+pub struct SnapshotRequest<'r> {
+    /// Where it goes.
+    pub sink: &'r mut dyn SnapshotSink,
+    /// Which pages it takes.
+    pub selection: Selection<'r>,
+    /// When to give up.
+    pub cancel: &'r Cancel,
+}
+
+impl<'t> Selection<'t> {
+    fn tracking(self) -> Option<(&'t DirtyTracker, ConsumerId)> {
+        match self {
+            Self::Full => None,
+            Self::FullTracked { tracker, consumer } | Self::Diff { tracker, consumer } => {
+                Some((tracker, consumer))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

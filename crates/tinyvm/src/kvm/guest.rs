@@ -1,0 +1,272 @@
+//! A guest that is a KVM machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hypervisor_bridge::{
+    Cancel, DeviceRestore, Devices, Machine, Overrides, Paused, RestoreBreakdown, RestoreTarget,
+    Selection, SnapshotRequest, StepError, VcpuStop, restore, snapshot,
+};
+use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
+use snapshot_format::state::{DeviceState, Fingerprint, Registers};
+use snapshot_format::{MemoryLayout, SectionOffers, SnapshotRef};
+use snapshot_memory::{
+    ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, MappingOptions, SnapshotSink,
+};
+
+use super::thread::{Shared, VcpuThread};
+use super::vm::Vm;
+use crate::config::GuestConfig;
+use crate::device::PortDevice;
+use crate::digest::digest_of;
+use crate::error::GuestError;
+use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
+use crate::load::{ImageLoader, PageReader};
+use crate::program;
+
+/// The guest's machine, its vCPU's thread, and who watches its memory.
+///
+/// The thread comes first: it is joined before anything that it uses goes.
+pub(crate) struct KvmGuest {
+    vcpu: VcpuThread,
+    tracker: DirtyTracker,
+    consumer: ConsumerId,
+    vm: Vm,
+    memory: Arc<MappedMemory>,
+}
+
+impl KvmGuest {
+    /// A machine at the start of the program.
+    pub(crate) fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
+        let memory = map(config)?;
+        program::load(config, &memory)?;
+        let (vm, vcpu) = Vm::new(memory.clone())?;
+        vm.boot(&vcpu, config)?;
+        let vcpu = VcpuThread::new(vcpu, PortDevice::new(config.seed))?;
+        Self::watch(vm, vcpu, memory, None)
+    }
+
+    /// A machine where a snapshot left it.
+    pub(crate) fn restore(
+        config: &GuestConfig,
+        read: &mut PageReader<'_>,
+        sections: SectionOffers,
+        base: SnapshotRef,
+        overrides: &Overrides,
+    ) -> Result<(Self, RestoreBreakdown), GuestError> {
+        let memory = map(config)?;
+        let (vm, vcpu) = Vm::new(memory.clone())?;
+        let vcpu = VcpuThread::new(vcpu, PortDevice::new(config.seed))?;
+        let mut state = machine(&vm)?;
+        let target = RestoreTarget {
+            memory: &mut ImageLoader {
+                memory: &memory,
+                read,
+            },
+            state: &mut state,
+            devices: &mut PortTarget {
+                shared: &vcpu.shared,
+            },
+        };
+        let time = restore(target, sections, overrides)?;
+        drop(state);
+        let guest = Self::watch(vm, vcpu, memory, Some(base))?;
+        Ok((guest, time))
+    }
+
+    fn watch(
+        vm: Vm,
+        vcpu: VcpuThread,
+        memory: Arc<MappedMemory>,
+        base: Option<SnapshotRef>,
+    ) -> Result<Self, GuestError> {
+        // The VMM itself writes no guest memory from here on: the log of the vCPU is all.
+        let log = Box::new(vm.dirty_log()?);
+        let tracker = DirtyTracker::new(memory.layout().clone(), vec![log])?;
+        let consumer = tracker.subscribe(base);
+        Ok(Self {
+            vcpu,
+            tracker,
+            consumer,
+            vm,
+            memory,
+        })
+    }
+
+    /// Stops the vCPU for a look at its state.
+    fn look<T>(
+        &mut self,
+        look: impl FnOnce(&mut KvmMachine<'_>, &Paused) -> Result<T, GuestError>,
+    ) -> Result<T, GuestError> {
+        let mut state = machine(&self.vm)?;
+        let seen = match self.vcpu.stop() {
+            Ok(paused) => look(&mut state, &paused),
+            Err(error) => Err(GuestError::State(error)),
+        };
+        self.vcpu.resume().map_err(GuestError::State)?;
+        seen
+    }
+
+    fn registers(&mut self) -> Result<Registers, GuestError> {
+        self.look(|state, paused| {
+            let saved = state.save_vcpu(0, paused);
+            Ok(saved.map_err(|error| GuestError::State(error.into()))?.registers)
+        })
+    }
+
+    /// Runs to the exit of question number `questions`, and stands still with it pending.
+    #[cfg(test)]
+    pub(super) fn run_to_question(&mut self, questions: u64) -> Result<(), GuestError> {
+        self.vcpu.hold_after(Some(questions));
+        self.vcpu.start();
+        self.vcpu.wait_until(|device| device.asked >= questions)?;
+        Ok(())
+    }
+}
+
+impl Guest for KvmGuest {
+    fn backend(&self) -> Backend {
+        Backend::Kvm
+    }
+
+    fn layout(&self) -> &MemoryLayout {
+        self.memory.layout()
+    }
+
+    fn fingerprint(&mut self) -> Result<Fingerprint, GuestError> {
+        self.look(|state, paused| {
+            let fingerprint = state.fingerprint(paused);
+            fingerprint.map_err(|error| GuestError::State(error.into()))
+        })
+    }
+
+    fn run(&mut self, steps: u64) -> Result<u64, GuestError> {
+        let target = self.vcpu.shared.device().steps.saturating_add(steps);
+        self.vcpu.start();
+        let device = self
+            .vcpu
+            .wait_until(|device| device.steps >= target || device.checksum.is_some())?;
+        Ok(device.steps)
+    }
+
+    fn snapshot(
+        &mut self,
+        pages: SnapshotPages,
+        sink: &mut dyn SnapshotSink,
+        cancel: &Cancel,
+    ) -> Result<GuestSnapshot, GuestError> {
+        let (tracker, consumer) = (&self.tracker, self.consumer);
+        let selection = match pages {
+            SnapshotPages::Full => Selection::FullTracked { tracker, consumer },
+            SnapshotPages::Diff => Selection::Diff { tracker, consumer },
+        };
+        let mut devices = PortSource {
+            shared: self.vcpu.shared.clone(),
+            steps: 0,
+        };
+        let captured = snapshot(
+            Machine {
+                vcpus: &mut self.vcpu,
+                devices: &mut devices,
+                state: &mut machine(&self.vm)?,
+                memory: &*self.memory,
+            },
+            SnapshotRequest {
+                sink,
+                selection,
+                cancel,
+            },
+        )?;
+        Ok(GuestSnapshot {
+            published: captured.published,
+            memory: captured.memory,
+            time: captured.time,
+            steps: devices.steps,
+        })
+    }
+
+    fn base(&self) -> Option<SnapshotRef> {
+        self.tracker.base(self.consumer).ok().flatten()
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Outcome, GuestError> {
+        self.vcpu.hold_after(None);
+        self.vcpu.start();
+        let device = self.vcpu.wait_until(|device| device.checksum.is_some())?;
+        let registers = self.registers()?;
+        Outcome::new(&*self.memory, &registers, &device)
+    }
+}
+
+impl Outcome {
+    /// How a guest with these registers ended.
+    pub(crate) fn new(
+        memory: &dyn GuestMemorySource,
+        registers: &Registers,
+        device: &PortDevice,
+    ) -> Result<Self, GuestError> {
+        let named = registers.named().into_iter();
+        let registers_by_name: BTreeMap<_, _> = named
+            .map(|(name, value)| (name.to_owned(), format!("{value:#x}")))
+            .collect();
+        Ok(Self {
+            memory_digest: digest_of(memory)?,
+            registers: registers_by_name,
+            checksum: device.checksum.unwrap_or_default(),
+            steps: registers.rcx,
+        })
+    }
+}
+
+fn map(config: &GuestConfig) -> Result<Arc<MappedMemory>, GuestError> {
+    let memory = MappedMemory::new(config.layout()?, MappingOptions::default());
+    let memory = memory.map_err(|source| GuestError::System {
+        call: "map guest memory",
+        source,
+    })?;
+    Ok(Arc::new(memory))
+}
+
+fn machine(vm: &Vm) -> Result<KvmMachine<'_>, GuestError> {
+    let options = KvmOptions::new(KernelDevices::ALL);
+    KvmMachine::new(vm.handles(), options).map_err(|error| GuestError::State(error.into()))
+}
+
+/// The port as a snapshot sees it: it has nothing in flight.
+struct PortSource {
+    shared: Arc<Shared>,
+    /// How far the guest was when the port was read.
+    steps: u64,
+}
+
+impl Devices for PortSource {
+    fn quiesce(&mut self, _: &Paused) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn capture(&mut self, _: &Paused) -> Result<Vec<DeviceState>, StepError> {
+        let device = self.shared.device();
+        self.steps = device.steps;
+        Ok(vec![device.save()])
+    }
+
+    fn resume(&mut self) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// The port as a restore sees it.
+struct PortTarget<'a> {
+    shared: &'a Shared,
+}
+
+impl DeviceRestore for PortTarget<'_> {
+    fn restore(&mut self, devices: Vec<DeviceState>) -> Result<(), StepError> {
+        let [saved] = devices.as_slice() else {
+            let wanted = crate::device::KIND;
+            return Err(GuestError::ForeignState { wanted }.into());
+        };
+        self.shared.set_device(PortDevice::restore(saved)?);
+        Ok(())
+    }
+}
