@@ -130,7 +130,10 @@ impl Slot {
         // One run of the same length: the slot lies in one region.
         let mut runs = layout.runs(pages);
         let whole = runs.next().is_some_and(|(_, run)| run == pages) && runs.next().is_none();
-        let Some(words) = usize::try_from(count.div_ceil(WORD_PAGES)).ok().filter(|_| whole) else {
+        let Some(words) = usize::try_from(count.div_ceil(WORD_PAGES))
+            .ok()
+            .filter(|_| whole)
+        else {
             return Err(outside);
         };
         Ok(Self {

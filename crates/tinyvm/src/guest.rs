@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use hypervisor_bridge::{Cancel, PauseBreakdown};
 use serde::Serialize;
-use snapshot_format::state::Fingerprint;
+use snapshot_format::state::{Fingerprint, Registers};
 use snapshot_format::{Digest, MemoryLayout, SnapshotRef};
-use snapshot_memory::{MemoryStats, Published, SnapshotSink};
+use snapshot_memory::{GuestMemorySource, MemoryStats, Published, SnapshotSink};
 
+use crate::device::PortDevice;
+use crate::digest::digest_of;
 use crate::error::GuestError;
 
 /// Who runs the guest.
@@ -94,4 +96,24 @@ pub trait Guest: Send {
 
     /// Lets it run to its end.
     fn finish(self: Box<Self>) -> Result<Outcome, GuestError>;
+}
+
+impl Outcome {
+    /// How a guest with these registers ended.
+    pub(crate) fn new(
+        memory: &dyn GuestMemorySource,
+        registers: &Registers,
+        device: &PortDevice,
+    ) -> Result<Self, GuestError> {
+        let named = registers.named().into_iter();
+        let registers_by_name: BTreeMap<_, _> = named
+            .map(|(name, value)| (name.to_owned(), format!("{value:#x}")))
+            .collect();
+        Ok(Self {
+            memory_digest: digest_of(memory)?,
+            registers: registers_by_name,
+            checksum: device.checksum.unwrap_or_default(),
+            steps: registers.rcx,
+        })
+    }
 }

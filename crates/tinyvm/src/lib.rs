@@ -10,9 +10,12 @@ mod guest;
 mod kvm;
 mod load;
 mod model;
+mod process;
 mod program;
+mod start;
 
 pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
 pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 pub use load::PageReader;
+pub use start::{Image, Restored, kvm_available, restore, start};

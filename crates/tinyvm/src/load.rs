@@ -1,8 +1,13 @@
 //! Putting an image back into guest memory.
 
+use std::sync::Arc;
+
 use hypervisor_bridge::{MemoryRestore, StepError};
 use snapshot_format::{PAGE_BYTES, PageRange};
-use snapshot_memory::{GuestMemorySource, MappedMemory};
+use snapshot_memory::{GuestMemorySource, MappedMemory, MappingOptions};
+
+use crate::config::GuestConfig;
+use crate::error::GuestError;
 
 /// Pages that are read at a time: 1 MiB.
 const CHUNK_PAGES: u64 = 256;
@@ -36,4 +41,14 @@ impl MemoryRestore for ImageLoader<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Fresh memory for a guest.
+pub(crate) fn map(config: &GuestConfig) -> Result<Arc<MappedMemory>, GuestError> {
+    let memory = MappedMemory::new(config.layout()?, MappingOptions::default());
+    let memory = memory.map_err(|source| GuestError::System {
+        call: "map guest memory",
+        source,
+    })?;
+    Ok(Arc::new(memory))
 }

@@ -1,8 +1,10 @@
 //! The program again, as Rust: what runs it where there is no KVM, and what KVM is held against.
 
-use snapshot_format::PAGE_SHIFT;
+use std::sync::Arc;
+
 use snapshot_format::state::Registers;
-use snapshot_memory::{MappedMemory, MemoryError};
+use snapshot_format::{GuestAddress, PAGE_SHIFT};
+use snapshot_memory::{MappedMemory, MemoryError, WriteMarker};
 
 use crate::config::GuestConfig;
 use crate::device::PortDevice;
@@ -10,6 +12,24 @@ use crate::program::{
     CODE, END_FLAGS, END_OFFSET, PORT_ANSWER, PORT_DONE, REPORT_STEPS, VECTOR_IN, VECTOR_OUT,
     entry_registers, next,
 };
+
+/// Guest memory as the model writes it.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelMemory {
+    pub(crate) memory: Arc<MappedMemory>,
+    /// Where writes are marked, if nothing else notices them.
+    pub(crate) marker: Option<WriteMarker>,
+}
+
+impl ModelMemory {
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        self.memory.write(address, bytes)?;
+        if let Some(marker) = &self.marker {
+            marker.mark_bytes(GuestAddress(address), bytes.len() as u64);
+        }
+        Ok(())
+    }
+}
 
 /// A CPU that knows this one program.
 ///
@@ -35,7 +55,7 @@ impl Model {
     /// Does one step, and what follows the last one.
     pub(crate) fn step(
         &mut self,
-        memory: &MappedMemory,
+        memory: &ModelMemory,
         device: &mut PortDevice,
     ) -> Result<(), MemoryError> {
         let r = &mut self.registers;
@@ -56,13 +76,9 @@ impl Model {
         Ok(())
     }
 
-    fn end(
-        &mut self,
-        memory: &MappedMemory,
-        device: &mut PortDevice,
-    ) -> Result<(), MemoryError> {
+    fn end(&mut self, memory: &ModelMemory, device: &mut PortDevice) -> Result<(), MemoryError> {
         let mut vector = [0; 16];
-        memory.read(VECTOR_IN, &mut vector)?;
+        memory.memory.read(VECTOR_IN, &mut vector)?;
         memory.write(VECTOR_OUT, &vector)?;
         let r = &mut self.registers;
         let checksum = r.r11 & u64::from(u32::MAX);

@@ -53,7 +53,8 @@ pub(crate) const PROGRAM: [u8; 110] = [
     // next:
     0x49, 0x0f, 0xaf, 0xc0, //          9: imul rax, r8       the generator's next number
     0x4c, 0x01, 0xc8, //               13: add rax, r9
-    0x48, 0x89, 0xc3, //               16: mov rbx, rax       its upper half, scaled to the heap,
+    0x48, 0x89,
+    0xc3, //               16: mov rbx, rax       its upper half, scaled to the heap,
     0x48, 0xc1, 0xeb, 0x20, //         19: shr rbx, 32
     0x49, 0x0f, 0xaf, 0xda, //         23: imul rbx, r10      names a page
     0x48, 0xc1, 0xeb, 0x20, //         27: shr rbx, 32

@@ -91,22 +91,19 @@ fn pause(
     // The guards drop in reverse: devices go on before the vCPUs that may ask them for something.
     let mut vcpus = StoppedVcpus::guard(machine.vcpus);
     let mut devices = None;
-    let frozen = vcpus
-        .stop()
-        .map_err(at(Step::Stop))
-        .and_then(|paused| {
-            let devices = devices.insert(QuietDevices::guard(machine.devices));
-            let mut freezing = Freezing {
-                state: machine.state,
-                memory: machine.memory,
-                staged,
-                cancel,
-                paused: &paused,
-                time,
-                watch: &mut watch,
-            };
-            freezing.freeze(devices, selection)
-        });
+    let frozen = vcpus.stop().map_err(at(Step::Stop)).and_then(|paused| {
+        let devices = devices.insert(QuietDevices::guard(machine.devices));
+        let mut freezing = Freezing {
+            state: machine.state,
+            memory: machine.memory,
+            staged,
+            cancel,
+            paused: &paused,
+            time,
+            watch: &mut watch,
+        };
+        freezing.freeze(devices, selection)
+    });
     watch.lap();
     let devices_run = devices.as_mut().map_or(Ok(()), QuietDevices::resume);
     let vcpus_run = vcpus.resume();

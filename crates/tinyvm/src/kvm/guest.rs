@@ -1,6 +1,5 @@
 //! A guest that is a KVM machine.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hypervisor_bridge::{
@@ -10,18 +9,15 @@ use hypervisor_bridge::{
 use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
 use snapshot_format::state::{DeviceState, Fingerprint, Registers};
 use snapshot_format::{MemoryLayout, SectionOffers, SnapshotRef};
-use snapshot_memory::{
-    ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, MappingOptions, SnapshotSink,
-};
+use snapshot_memory::{ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, SnapshotSink};
 
 use super::thread::{Shared, VcpuThread};
 use super::vm::Vm;
 use crate::config::GuestConfig;
 use crate::device::PortDevice;
-use crate::digest::digest_of;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::{ImageLoader, PageReader};
+use crate::load::{ImageLoader, PageReader, map};
 use crate::program;
 
 /// The guest's machine, its vCPU's thread, and who watches its memory.
@@ -110,7 +106,9 @@ impl KvmGuest {
     fn registers(&mut self) -> Result<Registers, GuestError> {
         self.look(|state, paused| {
             let saved = state.save_vcpu(0, paused);
-            Ok(saved.map_err(|error| GuestError::State(error.into()))?.registers)
+            Ok(saved
+                .map_err(|error| GuestError::State(error.into()))?
+                .registers)
         })
     }
 
@@ -196,35 +194,6 @@ impl Guest for KvmGuest {
         let registers = self.registers()?;
         Outcome::new(&*self.memory, &registers, &device)
     }
-}
-
-impl Outcome {
-    /// How a guest with these registers ended.
-    pub(crate) fn new(
-        memory: &dyn GuestMemorySource,
-        registers: &Registers,
-        device: &PortDevice,
-    ) -> Result<Self, GuestError> {
-        let named = registers.named().into_iter();
-        let registers_by_name: BTreeMap<_, _> = named
-            .map(|(name, value)| (name.to_owned(), format!("{value:#x}")))
-            .collect();
-        Ok(Self {
-            memory_digest: digest_of(memory)?,
-            registers: registers_by_name,
-            checksum: device.checksum.unwrap_or_default(),
-            steps: registers.rcx,
-        })
-    }
-}
-
-fn map(config: &GuestConfig) -> Result<Arc<MappedMemory>, GuestError> {
-    let memory = MappedMemory::new(config.layout()?, MappingOptions::default());
-    let memory = memory.map_err(|source| GuestError::System {
-        call: "map guest memory",
-        source,
-    })?;
-    Ok(Arc::new(memory))
 }
 
 fn machine(vm: &Vm) -> Result<KvmMachine<'_>, GuestError> {

@@ -54,8 +54,7 @@ impl Vm {
         // The order matters: addresses and chips before the vCPU, or it has no local APIC.
         vm.set_tss_address(TSS_ADDRESS)
             .map_err(system("KVM_SET_TSS_ADDR"))?;
-        vm.create_irq_chip()
-            .map_err(system("KVM_CREATE_IRQCHIP"))?;
+        vm.create_irq_chip().map_err(system("KVM_CREATE_IRQCHIP"))?;
         let pit = kvm_pit_config {
             flags: KVM_PIT_SPEAKER_DUMMY,
             ..Default::default()
@@ -70,12 +69,13 @@ impl Vm {
         };
         register(&vm, slot)?;
         let vcpu = vm.create_vcpu(0).map_err(system("KVM_CREATE_VCPU"))?;
-        let descriptor = borrow(&vcpu)
-            .try_clone_to_owned()
-            .map_err(|source| GuestError::System {
-                call: "duplicate the vCPU's descriptor",
-                source,
-            })?;
+        let descriptor =
+            borrow(&vcpu)
+                .try_clone_to_owned()
+                .map_err(|source| GuestError::System {
+                    call: "duplicate the vCPU's descriptor",
+                    source,
+                })?;
         let machine = Self {
             kvm,
             vm,

@@ -1,0 +1,12 @@
+//! The stand-in for hosts without KVM: a thread of this process does what the program would do,
+//! and is captured through the same sequence.
+
+mod cpu;
+mod guest;
+mod paused;
+mod state;
+
+pub(crate) use guest::ProcessGuest;
+
+#[cfg(test)]
+mod tests;
