@@ -1,0 +1,69 @@
+//! The command line of `crash-block`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::file_system::FileSystem;
+
+/// Cuts the power of the real command at every sync and every change of a name, on real file
+/// systems.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "crash-block")]
+pub struct Options {
+    /// File systems to cut on, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "ext4,xfs,btrfs"
+    )]
+    pub(crate) fs: Vec<FileSystem>,
+
+    /// Fewer commands and fewer cuts
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// The command to cut [default: vmsnap beside this program]
+    #[arg(long, value_name = "PATH")]
+    vmsnap: Option<PathBuf>,
+
+    /// Switches a deliberate defect on; the command must be built with the feature `sabotage`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sabotage: Option<String>,
+
+    /// Where the loop files lie: sparse files of 4 GiB [default: the temporary directory]
+    #[arg(long, value_name = "PATH")]
+    dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// The command to cut.
+    pub(crate) fn vmsnap(&self) -> PathBuf {
+        self.vmsnap.clone().unwrap_or_else(|| {
+            let here = std::env::current_exe().unwrap_or_default();
+            here.with_file_name("vmsnap")
+        })
+    }
+
+    /// Where the loop files lie.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn all_file_systems_are_cut_unless_some_are_named() {
+        let all = Options::try_parse_from(["crash-block"]).unwrap();
+        assert_eq!(all.fs, FileSystem::value_variants());
+        let one = Options::try_parse_from(["crash-block", "--fs", "xfs,ext4"]).unwrap();
+        assert_eq!(one.fs, [FileSystem::Xfs, FileSystem::Ext4]);
+        Options::try_parse_from(["crash-block", "--fs", "fat"]).unwrap_err();
+    }
+}
