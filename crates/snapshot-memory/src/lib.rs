@@ -12,6 +12,7 @@
 
 pub mod backend;
 mod capture;
+mod directory;
 mod dirty;
 mod error;
 mod guest_io;
@@ -29,6 +30,7 @@ mod uffd;
 mod zero;
 
 pub use capture::{MemoryWriter, WrittenMemory};
+pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
 pub use dirty::{
     BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,
     VmmWrites, WriteMarker,

@@ -1,0 +1,200 @@
+//! Reading back a snapshot that lies in a plain directory.
+
+use std::io;
+
+use snapshot_format::{
+    DataFileRef, DecodeError, Digest, FileKind, Manifest, Placement, SectionOffers, SnapshotId,
+    SnapshotRef, StateFile, limits,
+};
+
+use crate::backend::{Backend, ReadFile, RelPath};
+use crate::error::FileError;
+use crate::image::{DataFile, DataFileNames, ImageError, MemoryImage};
+
+/// A published snapshot: its manifest and its placement, checked against each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PublishedSnapshot {
+    /// What it is.
+    pub manifest: Manifest,
+    /// Where its bytes are.
+    pub placement: Placement,
+}
+
+/// Reading a snapshot of a directory failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file does not hold what it must.
+    #[error("{path} is damaged")]
+    Damaged {
+        /// The file.
+        path: RelPath,
+        /// What is wrong, and where.
+        #[source]
+        source: DecodeError,
+    },
+    /// A sound file that is not the one that is named.
+    #[error("{path} hashes to {found} where {expected} is named: it was replaced")]
+    Replaced {
+        /// The file.
+        path: RelPath,
+        /// The digest that is named.
+        expected: Digest,
+        /// The digest of its bytes.
+        found: Digest,
+    },
+    /// No file says where the bytes are.
+    #[error("{path} has no placement (place.<n>.vms)")]
+    NoPlacement {
+        /// The directory of the snapshot.
+        path: RelPath,
+    },
+    /// The memory could not be opened.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl PublishedSnapshot {
+    /// Reads manifest and placement of the snapshot in the directory `<id>` of the backend's root.
+    ///
+    /// The placement with the highest number that is sound counts.
+    pub fn open(backend: &dyn Backend, id: SnapshotId) -> Result<Self, DirectoryError> {
+        let dir = child(&RelPath::root(), &id.to_string())?;
+        let path = child(&dir, &FileKind::Manifest.file_name(0))?;
+        let bytes = read_small(backend, &path)?;
+        let manifest = Manifest::parse(&bytes).map_err(damaged(&path))?;
+        let found = Digest::of(&bytes);
+        let mut generations: Vec<u32> = backend
+            .list(&dir)
+            .map_err(FileError::at("list", &dir))?
+            .iter()
+            .filter_map(|entry| generation(&entry.name))
+            .collect();
+        generations.sort_unstable();
+        let mut first_error = None;
+        for generation in generations.into_iter().rev() {
+            let path = child(&dir, &FileKind::Placement.file_name(generation))?;
+            match read_placement(backend, &path, found) {
+                Ok(placement) => {
+                    return Ok(Self {
+                        manifest,
+                        placement,
+                    });
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or(DirectoryError::NoPlacement { path: dir }))
+    }
+
+    /// What a child names it by.
+    #[must_use]
+    pub fn reference(&self) -> SnapshotRef {
+        SnapshotRef {
+            id: self.manifest.id,
+            digest: self.placement.manifest,
+        }
+    }
+
+    /// Opens its memory, over all data files that it depends on.
+    pub fn image(&self, backend: &dyn Backend) -> Result<MemoryImage, DirectoryError> {
+        let files = self.placement.dependencies.iter();
+        let files = files.map(|data| open_data(backend, data));
+        let files = files.collect::<Result<_, _>>()?;
+        let layout = self.manifest.layout.clone();
+        let flattened = self.placement.flattened.clone();
+        Ok(MemoryImage::new(layout, flattened, files)?)
+    }
+
+    /// Reads its machine state; nothing is offered where it has none.
+    pub fn state(&self, backend: &dyn Backend) -> Result<SectionOffers, DirectoryError> {
+        let Some(expected) = self.manifest.state else {
+            return Ok(SectionOffers::default());
+        };
+        let dir = child(&RelPath::root(), &self.manifest.id.to_string())?;
+        let path = child(&dir, &FileKind::State.file_name(0))?;
+        let bytes = read_small(backend, &path)?;
+        check(&path, expected, &bytes)?;
+        StateFile::offers(&bytes).map_err(damaged(&path))
+    }
+}
+
+fn read_placement(
+    backend: &dyn Backend,
+    path: &RelPath,
+    manifest: Digest,
+) -> Result<Placement, DirectoryError> {
+    let bytes = read_small(backend, path)?;
+    let placement = Placement::parse(&bytes).map_err(damaged(path))?;
+    if placement.manifest != manifest {
+        return Err(DirectoryError::Replaced {
+            path: path.clone(),
+            expected: placement.manifest,
+            found: manifest,
+        });
+    }
+    Ok(placement)
+}
+
+fn open_data(backend: &dyn Backend, data: &DataFileRef) -> Result<DataFile, DirectoryError> {
+    let dir = child(&RelPath::root(), &data.snapshot.to_string())?;
+    let open = |kind: FileKind| -> Result<(String, Box<dyn ReadFile>), DirectoryError> {
+        let path = child(&dir, &kind.file_name(data.index))?;
+        let file = backend.open(&path).map_err(FileError::at("open", &path))?;
+        Ok((path.to_string(), file))
+    };
+    let (map_name, map) = open(FileKind::MemoryMap)?;
+    let (data_name, bytes) = open(FileKind::MemoryData)?;
+    let names = DataFileNames {
+        map: map_name,
+        data: data_name,
+    };
+    Ok(DataFile::open(map, bytes, names, data)?)
+}
+
+/// Reads a file of at most [`limits::MAX_ENVELOPE_BYTES`].
+fn read_small(backend: &dyn Backend, path: &RelPath) -> Result<Vec<u8>, FileError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let file = backend.open(path)?;
+        let len = file.len()?;
+        if len > limits::MAX_ENVELOPE_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        file.read_exact_at(0, &mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(FileError::at("read", path))
+}
+
+fn check(path: &RelPath, expected: Digest, bytes: &[u8]) -> Result<(), DirectoryError> {
+    expected
+        .check(bytes)
+        .map_err(|found| DirectoryError::Replaced {
+            path: path.clone(),
+            expected,
+            found,
+        })
+}
+
+fn damaged(path: &RelPath) -> impl FnOnce(DecodeError) -> DirectoryError {
+    let path = path.clone();
+    move |source| DirectoryError::Damaged { path, source }
+}
+
+fn child(dir: &RelPath, name: &str) -> Result<RelPath, FileError> {
+    dir.join(name)
+        .map_err(io::Error::other)
+        .map_err(FileError::at("name a file in", dir))
+}
+
+/// The number in `place.<n>.vms`.
+fn generation(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("place.")?.strip_suffix(".vms")?;
+    let generation = number.parse().ok()?;
+    // One spelling only: no sign, no leading zero.
+    (FileKind::Placement.file_name(generation) == name).then_some(generation)
+}
