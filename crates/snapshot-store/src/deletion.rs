@@ -8,6 +8,7 @@ use snapshot_memory::backend::LockMode;
 
 use crate::directory::{self, Location};
 use crate::error::{Refusal, StoreError};
+use crate::file;
 use crate::lock::{self, Held};
 use crate::record::{self, SnapshotRecord};
 use crate::store::Store;
@@ -93,7 +94,7 @@ impl Store {
         if let Ok(record) = self.record_at(Location::Trash, id)
             && let Some(name) = &record.metadata.name
         {
-            vm::check_name_is_free(self, &record.vm, name)?;
+            vm::check_name_is_free(self, &record.vm, name, None)?;
         }
         self.move_between(id, Location::Trash, Location::Live)?;
         if let Some(vm) = &vm {
@@ -142,9 +143,11 @@ impl Store {
             .rename_noreplace(&source, &target)
             .map_err(|error| StoreError::io("move", &source, error))?;
         for location in [to, from] {
-            self.backend()
-                .sync_dir(&location.directory())
-                .map_err(|source| StoreError::DurabilityUncertain { id, source })?;
+            let synced = file::sync_dir(self.backend(), &location.directory());
+            synced.map_err(|source| StoreError::DurabilityUncertain {
+                what: format!("snapshot {id}"),
+                source,
+            })?;
         }
         Ok(())
     }

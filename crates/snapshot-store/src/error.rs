@@ -146,12 +146,12 @@ pub enum StoreError {
     /// Nothing may be written.
     #[error("the store can only be read")]
     ReadOnly,
-    /// The snapshot may be visible, and may not survive a loss of power.
-    #[error("it is not known whether the change to snapshot {id} will survive a loss of power")]
+    /// A change was made, and may not survive a loss of power.
+    #[error("{what} is in place, and may not survive a loss of power")]
     DurabilityUncertain {
-        /// Which.
-        id: SnapshotId,
-        /// What could not be made durable.
+        /// What was changed.
+        what: String,
+        /// Why it could not be made durable.
         #[source]
         source: io::Error,
     },
@@ -270,7 +270,7 @@ impl StoreError {
                 Refusal::Leased { .. } => "wait until those processes are done with it",
             },
             Self::DurabilityUncertain { .. } => {
-                "look whether the snapshot is there, and take the next one relative to the old parent"
+                "look whether it is there, and verify it; take the next diff relative to the old parent"
             }
             Self::ReadOnly => "ask for write permission, or mount the file system for writing",
             _ => match self.kind() {

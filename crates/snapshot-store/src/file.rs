@@ -2,6 +2,7 @@
 
 use std::io;
 
+use snapshot_format::sabotage::Sabotage;
 use snapshot_memory::backend::{Backend, RelPath};
 
 use crate::directory;
@@ -49,19 +50,32 @@ pub(crate) fn replace(
 ) -> Result<(), StoreError> {
     let target = directory::below(directory, name);
     let fresh = directory::below(directory, &directory::replacement_name(name));
-    let failed = |source| StoreError::io("replace", &target, source);
     remove_if_there(backend, &fresh)?;
     let write = || {
         let mut file = backend.create(&fresh)?;
         file.write_all_at(0, bytes)?;
-        file.sync()
+        match file.sync() {
+            Err(_) if Sabotage::IgnoredFsyncError.is_on() => Ok(()),
+            synced => synced,
+        }
     };
     if let Err(error) = write().and_then(|()| backend.rename_replace(&fresh, &target)) {
         // A leftover is removed by the next replacement, so this one may fail.
         drop(backend.remove_file(&fresh));
-        return Err(failed(error));
+        return Err(StoreError::io("replace", &target, error));
     }
-    backend.sync_dir(directory).map_err(failed)
+    sync_dir(backend, directory).map_err(|source| StoreError::DurabilityUncertain {
+        what: format!("the new {target}"),
+        source,
+    })
+}
+
+/// Makes the entries of a directory durable.
+pub(crate) fn sync_dir(backend: &dyn Backend, path: &RelPath) -> io::Result<()> {
+    if Sabotage::NoDirFsync.is_on() {
+        return Ok(());
+    }
+    backend.sync_dir(path)
 }
 
 /// Removes a file, if it exists.

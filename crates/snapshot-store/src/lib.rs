@@ -32,6 +32,7 @@ mod reading;
 mod record;
 mod recovery;
 mod reference;
+mod relabel;
 mod store;
 mod tree;
 mod usage;

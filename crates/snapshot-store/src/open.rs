@@ -38,7 +38,9 @@ impl Store {
                 make_directory(backend.as_ref(), &path)?;
             }
             // Before the header names them, so that no crash leaves a store without them.
-            sync_root(backend.as_ref())?;
+            let root = RelPath::root();
+            file::sync_dir(backend.as_ref(), &root)
+                .map_err(|error| StoreError::io("sync", &root, error))?;
             let writer = this_host()?;
             let header = StoreHeader::new(identity::new_id(), options.single_host, &writer);
             // Last, as it is what makes the directory a store.
@@ -166,13 +168,6 @@ fn make_directory(backend: &dyn Backend, path: &RelPath) -> Result<(), StoreErro
         }
         _ => Ok(()),
     }
-}
-
-fn sync_root(backend: &dyn Backend) -> Result<(), StoreError> {
-    let root = RelPath::root();
-    backend
-        .sync_dir(&root)
-        .map_err(|error| StoreError::io("sync", &root, error))
 }
 
 fn exists(backend: &dyn Backend, path: &RelPath) -> Result<bool, StoreError> {

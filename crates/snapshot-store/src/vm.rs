@@ -42,14 +42,16 @@ pub(crate) fn next_seq(store: &Store, vm: &VmName) -> Result<u64, StoreError> {
     })
 }
 
-/// Fails if a snapshot of `vm` in use has this name. The lock of `vm` is held.
+/// Fails if a snapshot of `vm` in use, other than `own`, has this name. The lock of `vm` is held.
 pub(crate) fn check_name_is_free(
     store: &Store,
     vm: &VmName,
     name: &SnapshotName,
+    own: Option<SnapshotId>,
 ) -> Result<(), StoreError> {
     let records = store.list(Some(vm))?.snapshots;
-    match records.iter().find(|record| record.is_named(name)) {
+    let mut others = records.iter().filter(|record| Some(record.id) != own);
+    match others.find(|record| record.is_named(name)) {
         None => Ok(()),
         Some(record) => Err(StoreError::Exists {
             what: format!("snapshot {vm}/{name} ({})", record.id),
