@@ -1,13 +1,11 @@
 //! Which file lies where below a store's root. Nothing here is read from a file.
 
 use snapshot_format::{FileKind, SnapshotId, VmName};
+use snapshot_memory::STAGE_PREFIX;
 use snapshot_memory::backend::RelPath;
 
 /// The changeable part of a snapshot.
 pub(crate) const METADATA_FILE: &str = "snapshot.json";
-
-/// Before the id in the name of a directory that is being written.
-pub(crate) const STAGE_PREFIX: &str = ".stage-";
 
 /// The directories of a store, in the order in which they are made.
 pub(crate) const DIRECTORIES: [&str; 5] = ["vms", "snapshots", "trash", "locks", "cache"];

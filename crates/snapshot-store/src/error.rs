@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 
 use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId, SnapshotRef};
-use snapshot_memory::ImageError;
 use snapshot_memory::backend::{self, RelPath};
+use snapshot_memory::{ImageError, PublishError, SinkError};
 
 use crate::checked_json::Fault;
 
@@ -172,6 +172,18 @@ pub enum StoreError {
         /// Which file, and what is wrong with it.
         source: ImageError,
     },
+    /// A snapshot could not be written.
+    #[error(transparent)]
+    Sink {
+        /// Why.
+        source: SinkError,
+    },
+    /// A snapshot could not be published, for a reason that this build has no word for.
+    #[error(transparent)]
+    Publish {
+        /// Why.
+        source: PublishError,
+    },
     /// It was stopped on request.
     #[error("interrupted")]
     Interrupted,
@@ -222,8 +234,9 @@ impl StoreError {
             Self::DurabilityUncertain { .. } => ErrorKind::DurabilityUncertain,
             Self::Io { source, .. } => kind_of_io(source),
             Self::Image { source } => kind_of_image(source),
+            Self::Sink { source } => kind_of_sink(source),
             Self::Interrupted => ErrorKind::Interrupted,
-            Self::ReadOnly | Self::EncodeJson { .. } => ErrorKind::Failed,
+            Self::ReadOnly | Self::EncodeJson { .. } | Self::Publish { .. } => ErrorKind::Failed,
         }
     }
 
@@ -238,6 +251,9 @@ impl StoreError {
             | Self::Busy { path, .. }
             | Self::Io { path, .. } => Some(path.as_str()),
             Self::Image { source } => source.file(),
+            Self::Sink {
+                source: SinkError::File(error),
+            } => Some(error.path.as_str()),
             _ => None,
         }
     }
@@ -320,6 +336,18 @@ impl StoreError {
     /// Whether a file was not there.
     pub(crate) fn is_missing_file(&self) -> bool {
         matches!(self, Self::MissingFile { .. })
+    }
+}
+
+fn kind_of_sink(error: &SinkError) -> ErrorKind {
+    match error {
+        SinkError::File(error) => kind_of_io(&error.source),
+        SinkError::WrongParent { .. } | SinkError::LayoutDiffers => ErrorKind::Incompatible,
+        SinkError::DirtyPageCount { .. } | SinkError::Twice { .. } | SinkError::Missing { .. } => {
+            ErrorKind::Usage
+        }
+        SinkError::Parent(error) => kind_of_image(error),
+        _ => ErrorKind::Failed,
     }
 }
 

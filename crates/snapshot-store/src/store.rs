@@ -62,15 +62,6 @@ impl Store {
         self.inner.lock_wait
     }
 
-    /// Fails if nothing may be written.
-    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
-        if self.is_writable() {
-            Ok(())
-        } else {
-            Err(StoreError::ReadOnly)
-        }
-    }
-
     /// Takes a lock alone, waiting as long as the options say.
     pub(crate) fn lock_exclusively(&self, path: &RelPath) -> Result<Held, StoreError> {
         lock::take(self.backend(), path, LockMode::Exclusive, self.lock_wait())

@@ -1,0 +1,10 @@
+//! Taking a snapshot: staged, sealed, published.
+
+mod new;
+mod own_lock;
+mod seal;
+mod stage;
+
+pub use new::NewSnapshot;
+pub use seal::StoreSealed;
+pub use stage::{StoreSink, StoreStage};

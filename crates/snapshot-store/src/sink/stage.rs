@@ -1,0 +1,174 @@
+//! A snapshot that is being written.
+
+use snapshot_format::{SectionPayload, SnapshotId, SnapshotRef};
+use snapshot_memory::{
+    GuestMemorySource, MemoryStats, Pages, SealedSink, SinkError, SnapshotSink, Stability,
+    StagedSink, StagedSnapshot,
+};
+
+use crate::directory::Location;
+use crate::error::StoreError;
+use crate::identity;
+use crate::lease::Lease;
+use crate::sink::own_lock::OwnLock;
+use crate::sink::{NewSnapshot, StoreSealed};
+use crate::store::Store;
+use crate::vm;
+
+/// Takes snapshots into a store, each as the same [`NewSnapshot`] says.
+#[derive(Clone, Debug)]
+pub struct StoreSink {
+    store: Store,
+    new: NewSnapshot,
+}
+
+/// A snapshot that is being written. Dropping it discards it.
+#[derive(Debug)]
+pub struct StoreStage {
+    // Fields are dropped in this order: the stage goes while its lock is held.
+    pub(super) staged: StagedSnapshot,
+    pub(super) store: Store,
+    pub(super) new: NewSnapshot,
+    /// Keeps the parent and all that it needs.
+    pub(super) parent_lease: Option<Lease>,
+    pub(super) lock: OwnLock,
+}
+
+impl Store {
+    /// Prepares taking snapshots as `new` says.
+    pub fn sink(&self, new: NewSnapshot) -> StoreSink {
+        StoreSink {
+            store: self.clone(),
+            new,
+        }
+    }
+
+    /// Leases the parent, which must be in use and have the digest that is named.
+    fn lease_parent(&self, parent: SnapshotRef) -> Result<Lease, StoreError> {
+        let wrong = |problem: String| StoreError::WrongParent {
+            expected: parent,
+            problem,
+        };
+        let leased = self.leased(parent.id, |placed| {
+            if placed.digest == parent.digest {
+                Ok(())
+            } else {
+                let found = placed.digest;
+                let expected = parent.digest;
+                Err(wrong(format!(
+                    "its manifest has digest {found}, and {expected} is named"
+                )))
+            }
+        });
+        match leased {
+            Ok(((), lease)) => Ok(lease),
+            Err(StoreError::NotFound { what }) => Err(wrong(format!("{what} does not exist"))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl StoreSink {
+    /// Stages an empty snapshot.
+    ///
+    /// Whatever can be refused is refused here, before memory is written: the parent, the name,
+    /// the spelling of the machine. All of it is looked at again when the snapshot is sealed.
+    pub fn stage(&self) -> Result<StoreStage, StoreError> {
+        let (store, new) = (&self.store, &self.new);
+        store.begin_write()?;
+        new.metadata.check()?;
+        vm::check_spelling(store, &new.vm)?;
+        if let Some(name) = &new.metadata.name {
+            vm::check_name_is_free(store, &new.vm, name, None)?;
+        }
+        let parent_lease = match new.parent {
+            Some(parent) => Some(store.lease_parent(parent)?),
+            None => None,
+        };
+        let id = identity::new_id();
+        let lock = OwnLock::take(store, id)?;
+        let staged = StagedSnapshot::begin(
+            store.shared_backend(),
+            Location::Live.directory(),
+            id,
+            new.parent,
+            new.arch,
+        )?;
+        Ok(StoreStage {
+            staged,
+            store: store.clone(),
+            new: new.clone(),
+            parent_lease,
+            lock,
+        })
+    }
+}
+
+impl StoreStage {
+    /// The identity that it will be published under.
+    #[must_use]
+    pub fn id(&self) -> SnapshotId {
+        self.staged.id()
+    }
+
+    /// Adds a section of machine state.
+    pub fn section(&mut self, section: SectionPayload) {
+        self.staged.section(section);
+    }
+
+    /// Writes guest memory, once. `stability` says whether anyone may write it meanwhile.
+    pub fn memory(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        pages: Pages<'_>,
+        stability: Stability,
+    ) -> Result<MemoryStats, StoreError> {
+        let stats = match (pages, self.new.parent) {
+            (Pages::Since { base, .. }, Some(parent)) if base == parent => {
+                let stored = self.store.image(parent.id)?;
+                let image = Some(stored.image());
+                self.staged.memory(source, pages, stability, image)?
+            }
+            (Pages::Since { base, .. }, _) => {
+                return Err(StoreError::WrongParent {
+                    expected: base,
+                    problem: "the pages are relative to it, and the snapshot is not its child"
+                        .to_owned(),
+                });
+            }
+            _ => self.staged.memory(source, pages, stability, None)?,
+        };
+        Ok(stats)
+    }
+}
+
+impl SnapshotSink for StoreSink {
+    fn begin(&mut self) -> Result<Box<dyn StagedSink>, SinkError> {
+        Ok(Box::new(self.stage()?))
+    }
+}
+
+impl StagedSink for StoreStage {
+    fn id(&self) -> SnapshotId {
+        self.staged.id()
+    }
+
+    fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {
+        self.staged.section(section);
+        Ok(())
+    }
+
+    fn memory(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        pages: Pages<'_>,
+        stability: Stability,
+    ) -> Result<MemoryStats, SinkError> {
+        Ok(Self::memory(self, source, pages, stability)?)
+    }
+
+    fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError> {
+        let sealed: StoreSealed = Self::seal(*self)?;
+        Ok(Box::new(sealed))
+    }
+}
