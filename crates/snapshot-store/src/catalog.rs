@@ -27,7 +27,7 @@ impl Store {
 
     /// The snapshots of one virtual machine or of all, each before its children.
     pub fn tree(&self, vm: Option<&VmName>) -> Result<Vec<TreeEntry>, StoreError> {
-        Ok(tree::grow(self.list(vm)?.snapshots))
+        Ok(tree::grow(&self.list(vm)?.snapshots))
     }
 
     /// What is known of a snapshot in use.

@@ -1,5 +1,52 @@
 //! Snapshots as a set: staged, sealed, published, found, verified, deleted and brought back.
 //!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::ops::ControlFlow;
+//! use std::sync::Arc;
+//!
+//! use snapshot_format::{MemoryLayout, PageRange, VmName};
+//! use snapshot_memory::backend::{Backend, FsBackend, RelPath};
+//! use snapshot_memory::{DirtyBitmap, MappedMemory, MappingOptions, Pages, Stability};
+//! use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let backend = FsBackend::create(&dir.path().join("store"))?;
+//! let store = Store::open_or_create(Arc::new(backend), &OpenOptions::default())?;
+//!
+//! // A guest of 1 MiB, and a full snapshot of it.
+//! let layout = MemoryLayout::single(1 << 20)?;
+//! let guest = MappedMemory::new(layout, MappingOptions::default())?;
+//! guest.write(3 * 4096, &[7; 4096])?;
+//! let new = NewSnapshot::of(VmName::new("web")?);
+//! let mut stage = store.sink(new.clone()).stage()?;
+//! stage.memory(&guest, Pages::Full, Stability::Paused)?;
+//! let base = stage.seal()?.publish()?.snapshot;
+//!
+//! // One page changes: a diff of one page.
+//! guest.write(5 * 4096, &[9; 4096])?;
+//! let dirty = DirtyBitmap::new(256);
+//! dirty.set_range(PageRange::new(5, 1));
+//! let mut stage = store.sink(new.parent(Some(base))).stage()?;
+//! let pages = Pages::Since { base, dirty: &dirty };
+//! assert_eq!(stage.memory(&guest, pages, Stability::Paused)?.present, 1);
+//! let diff = stage.seal()?.publish()?.snapshot;
+//!
+//! // Both verify, and the second restores to one raw image.
+//! let report = store.verify(Selection::All, &mut |_| ControlFlow::Continue(()))?;
+//! assert!(report.ok && report.snapshots == 2);
+//! let name = RelPath::root().join("restored.img")?;
+//! let out = FsBackend::open(dir.path())?;
+//! let mut file = out.create(&name)?;
+//! let mut progress = |_| ControlFlow::Continue(());
+//! store.restore(diff.id, file.as_mut(), "restored.img", &mut progress)?;
+//! let mut page = [0; 4096];
+//! out.open(&name)?.read_exact_at(5 * 4096, &mut page)?;
+//! assert_eq!(page, [9; 4096]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Which module holds what:
 //!
 //! - `store`, `open`, `options`, `header`, `recovery`: an open store, and what a crash left in it
@@ -7,9 +54,10 @@
 //! - `record`, `catalog`, `reference`, `tree`, `metadata`: which snapshots there are
 //! - `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
 //! - `lock`, `lease`: who may do what at the same time
-//! - `sink`: taking a snapshot
-//! - `placed`, `image`: reading one
-//! - `deletion`, `usage`, `verify`: the trash, disk space, and checking everything
+//! - `sink`, `identity`: taking a snapshot
+//! - `placed`, `reading`, `image`: reading one
+//! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
+//!   everything
 
 #![forbid(unsafe_code)]
 

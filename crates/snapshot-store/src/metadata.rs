@@ -108,7 +108,7 @@ mod tests {
         let (id, other) = (SnapshotId([1; 16]), SnapshotId([2; 16]));
         let bytes = metadata().encode(id).unwrap();
         assert_eq!(Metadata::decode(id, &bytes), Ok(metadata()));
-        assert!(Metadata::decode(other, &bytes).is_err());
+        Metadata::decode(other, &bytes).unwrap_err();
     }
 
     // spec: STO-09
@@ -129,7 +129,7 @@ mod tests {
             .map(|n| Tag::new(format!("t{n}")).unwrap())
             .collect();
         for metadata in [labels, tags] {
-            assert!(metadata.encode(id).is_err());
+            metadata.encode(id).unwrap_err();
         }
     }
 }

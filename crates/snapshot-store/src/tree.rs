@@ -34,7 +34,7 @@ pub enum ParentLink {
 /// Sets `records` in order: each before its children, siblings by sequence number.
 ///
 /// A link counts only where the digest fits, so that no set of files can make a circle of them.
-pub(crate) fn grow(records: Vec<SnapshotRecord>) -> Vec<TreeEntry> {
+pub(crate) fn grow(records: &[SnapshotRecord]) -> Vec<TreeEntry> {
     let known: HashMap<SnapshotRef, usize> = records
         .iter()
         .enumerate()

@@ -62,6 +62,6 @@ mod tests {
         let file = VmFile::new(vm.clone(), 7, heads);
         let bytes = file.encode().unwrap();
         assert_eq!(VmFile::decode(&vm, &bytes), Ok(file));
-        assert!(VmFile::decode(&other, &bytes).is_err());
+        VmFile::decode(&other, &bytes).unwrap_err();
     }
 }

@@ -195,7 +195,7 @@ fn a_read_only_store_is_opened_without_a_trace() {
     assert!(store.list(None).unwrap().snapshots.is_empty());
     assert_eq!(kind(store.begin_write()), Some(ErrorKind::Failed));
     let writing = options().access(Access::ReadWrite);
-    assert!(Store::open(medium, &writing).is_err());
+    Store::open(medium, &writing).unwrap_err();
     let reading = options().access(Access::ReadOnly);
     Store::open(Arc::new(tree.clone()), &reading).unwrap();
     assert_eq!(names(&tree), before);
