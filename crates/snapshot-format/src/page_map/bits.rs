@@ -38,7 +38,8 @@ impl PageBits {
     /// Adds `count` pages from `start`; pages beyond the leaf are left out.
     pub fn insert(&mut self, start: usize, count: usize) {
         let end = start.saturating_add(count).min(LEAF_PAGES);
-        for (index, word) in self.words.iter_mut().enumerate() {
+        let words = self.words.get_mut(start / 64..end.div_ceil(64));
+        for (index, word) in (start / 64..).zip(words.into_iter().flatten()) {
             *word |= span(index * 64, start, end);
         }
     }
