@@ -1,4 +1,53 @@
 //! Bytes to values and back: the versioned files of a virtual machine snapshot.
+//!
+//! A file is an [`Envelope`]: a header that every version can read, sections with a digest each,
+//! and a table of them. Nothing here opens a file, maps one, or knows a hypervisor; the files
+//! themselves are specified in `specs/`.
+//!
+//! ```
+//! use snapshot_format::{
+//!     Arch, DecodeError, SectionKind, SectionPayload, SnapshotId, StateFile, inspect,
+//! };
+//!
+//! # fn main() -> Result<(), DecodeError> {
+//! let serial = SectionKind(SectionKind::CALLER.0 + 1);
+//! let file = StateFile {
+//!     id: SnapshotId([7; 16]),
+//!     parent: None,
+//!     arch: Arch::X86_64,
+//!     sections: vec![SectionPayload::raw(serial, 0, 1, b"line control 3".to_vec())],
+//! };
+//! let mut bytes = file.encode();
+//!
+//! let mut offers = StateFile::offers(&bytes)?;
+//! let section = offers.take_payload(serial, 0).expect("the section above");
+//! assert_eq!(section.bytes, b"line control 3");
+//! offers.finish()?; // a section that nobody took would be an error
+//!
+//! bytes[130] ^= 1; // one flipped bit
+//! let error = StateFile::parse(&bytes).expect_err("damage is always found");
+//! assert_eq!(error.offset(), Some(128));
+//! assert!(inspect(&bytes, bytes.len() as u64).header.is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Modules
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `address`, `layout`, `id`, `name` | guest addresses and pages, which of them are memory, digests and ids, names |
+//! | [`envelope`] | header, section table, feature bits, kinds of files |
+//! | `section`, `codec` | typed payloads, the offers they are taken from, the one use of bitcode |
+//! | [`page_map`] | leaves, their tables, the root, flattening |
+//! | `manifest`, `placement`, `state_file` | the whole files |
+//! | [`state`] | vCPUs, interrupt controllers, clocks, devices, the fingerprint |
+//! | `inspect` | a look at files that are damaged or from the future |
+//! | [`limits`] | every cap |
+//! | `error` | [`DecodeError`]: which part, which offset, which rule |
+//!
+//! The feature `sabotage` compiles in deliberate defects that prove that the checks can fail; it
+//! is for this project's own checks. The minimum supported Rust version is that of the workspace.
 
 #![forbid(unsafe_code)]
 
@@ -30,8 +79,8 @@ pub use envelope::{
 pub use error::{DecodeError, ErrorKind, Part};
 pub use id::{Digest, ParseIdError, SnapshotId, SnapshotRef};
 pub use inspect::{
-    Content, HeaderView, Inspection, MapView, Problem, SectionView, inspect, inspect_ends,
-    table_range,
+    Content, HeaderView, Inspection, MapView, Problem, SectionView, StateView, inspect,
+    inspect_ends, table_range,
 };
 pub use layout::{LayoutError, MemoryLayout, MemoryRegion};
 pub use manifest::Manifest;

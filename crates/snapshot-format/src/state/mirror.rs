@@ -22,20 +22,20 @@ impl<T: Plain> Mirror<T> for T {
     }
 }
 
-impl<A: Mirror<B>, B> Mirror<Vec<B>> for Vec<A> {
-    fn mirror(&self) -> Vec<B> {
+impl<T: Mirror<U>, U> Mirror<Vec<U>> for Vec<T> {
+    fn mirror(&self) -> Vec<U> {
         self.iter().map(Mirror::mirror).collect()
     }
 }
 
-impl<A: Mirror<B>, B> Mirror<Option<B>> for Option<A> {
-    fn mirror(&self) -> Option<B> {
+impl<T: Mirror<U>, U> Mirror<Option<U>> for Option<T> {
+    fn mirror(&self) -> Option<U> {
         self.as_ref().map(Mirror::mirror)
     }
 }
 
-impl<A: Mirror<B>, B, const N: usize> Mirror<[B; N]> for [A; N] {
-    fn mirror(&self) -> [B; N] {
+impl<T: Mirror<U>, U, const N: usize> Mirror<[U; N]> for [T; N] {
+    fn mirror(&self) -> [U; N] {
         self.each_ref().map(Mirror::mirror)
     }
 }

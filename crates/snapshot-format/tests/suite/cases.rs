@@ -31,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("manifest-diff.vms", manifest_diff().encode()),
         case("placement.vms", placement().encode()),
         case("state.vms", state().encode()),
+        case("machine-x86_64.vms", crate::machine::state_file().encode()),
         case("memory-full.map", map_full().bytes),
         case("memory-diff.map", map_diff().bytes),
     ]

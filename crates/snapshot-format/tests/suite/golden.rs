@@ -8,8 +8,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use snapshot_format::envelope::{SECTION_ENTRY_BYTES, SectionTable};
 use snapshot_format::{
-    DecodeError, Envelope, FileKind, Header, LeafTable, Manifest, MapRoot, Placement, SectionKind,
-    StateFile, inspect,
+    Content, DecodeError, Envelope, Header, LeafTable, Manifest, Placement, SectionKind, StateFile,
+    inspect,
 };
 
 use crate::cases::{self, Case};
@@ -79,32 +79,9 @@ fn ensure_written(case: &Case, name: &str, expected: &str) {
     add(&format!("{name}.expect.json"), expected.as_bytes());
 }
 
-/// The parser of a whole file of any kind, with everything that it names inside itself.
+/// Checks a whole file of any kind, with everything in it.
 pub(crate) fn parse_fully(bytes: &[u8]) -> Result<(), DecodeError> {
-    let envelope = Envelope::parse(bytes)?;
-    envelope.offers()?;
-    match envelope.header().kind {
-        FileKind::Manifest => Manifest::parse(bytes).map(drop),
-        FileKind::Placement => Placement::parse(bytes).map(drop),
-        FileKind::MemoryMap => parse_map(&envelope, bytes),
-        _ => Ok(()),
-    }
-}
-
-fn parse_map(envelope: &Envelope<'_>, bytes: &[u8]) -> Result<(), DecodeError> {
-    let root = envelope.section(SectionKind::MAP_ROOT, 0)?;
-    let root = MapRoot::parse(envelope.header(), envelope.table(), root)?;
-    let at = |offset: u64, len: u32| {
-        let start = usize::try_from(offset).expect("inside the file");
-        &bytes[start..start + len as usize]
-    };
-    for leaf in root.index.refs() {
-        root.index_leaf(leaf, at(leaf.offset, leaf.len))?;
-    }
-    for leaf in root.owners.refs() {
-        root.owner_leaf(leaf, at(leaf.offset, leaf.len))?;
-    }
-    Ok(())
+    Content::read(bytes).map(drop)
 }
 
 // spec: VER-06
@@ -196,6 +173,13 @@ fn payloads_decode_to_the_same_values() {
     let placement = Placement::parse(&read("placement.vms"));
     assert_eq!(placement, Ok(cases::placement()));
     assert_eq!(StateFile::parse(&read("state.vms")), Ok(cases::state()));
+    let mut offers = StateFile::offers(&read("machine-x86_64.vms")).expect("a state file");
+    let machine = crate::machine::machine();
+    assert_eq!(offers.take_all(), Ok(vec![(0, machine.vcpu)]));
+    assert_eq!(offers.take(0), Ok(machine.vm));
+    assert_eq!(offers.take(0), Ok(machine.device));
+    assert_eq!(offers.take(0), Ok(machine.fingerprint));
+    assert_eq!(offers.finish(), Ok(()));
 }
 
 // spec: ENV-02

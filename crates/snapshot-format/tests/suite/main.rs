@@ -6,6 +6,7 @@
 mod cases;
 mod damaged;
 mod golden;
+mod machine;
 mod map_rules;
 mod props;
 mod rules;

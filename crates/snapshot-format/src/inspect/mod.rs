@@ -1,21 +1,20 @@
 //! A look at any file of this format: of another version, damaged, or cut off.
 
+mod content;
+
 use std::ops::Range;
 
+pub use content::{Content, MapView, StateView};
 use serde::Serialize;
 
 use crate::codec::Codec;
 use crate::envelope::{
-    Arch, Envelope, Features, FileKind, FormatVersion, Header, RawHeader, SECTION_ENTRY_BYTES,
-    SectionEntry, SectionTable, slice,
+    Arch, Features, FileKind, FormatVersion, Header, RawHeader, SECTION_ENTRY_BYTES, SectionEntry,
+    SectionTable, slice,
 };
 use crate::error::{DecodeError, ErrorKind};
-use crate::id::{Digest, SnapshotId, SnapshotRef};
-use crate::layout::MemoryLayout;
+use crate::id::{Digest, SnapshotId};
 use crate::limits;
-use crate::manifest::Manifest;
-use crate::page_map::{DataLayout, MapRoot};
-use crate::placement::Placement;
 
 /// Everything that could be read of a file, and the first thing that is wrong with it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -26,7 +25,7 @@ pub struct Inspection {
     pub header: Option<HeaderView>,
     /// The section table, as far as it could be read.
     pub sections: Vec<SectionView>,
-    /// What the sections say, if this build understands them and all of the file was given.
+    /// What the sections say, if nothing is wrong and all of the file was given.
     pub content: Option<Content>,
     /// The first thing that is wrong.
     pub error: Option<Problem>,
@@ -84,40 +83,6 @@ pub struct SectionView {
     pub sound: Option<bool>,
 }
 
-/// What a file says.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Content {
-    /// What a snapshot is.
-    Manifest(Box<Manifest>),
-    /// Where its bytes lie.
-    Placement(Placement),
-    /// The root of a memory map.
-    MemoryMap(MapView),
-}
-
-/// The root of a memory map, without its tables.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct MapView {
-    /// The parent of the snapshot.
-    pub parent: Option<SnapshotRef>,
-    /// Which guest physical addresses are memory.
-    pub layout: MemoryLayout,
-    /// How present pages lie in the data file.
-    pub data_layout: DataLayout,
-    /// Pages in one digest unit.
-    pub unit_pages: u16,
-    /// The length of the data file in bytes.
-    pub data_len_bytes: u64,
-    /// The place of the data file in the list of dependencies, counted from 1.
-    pub file: u16,
-    /// How many leaves the data file has pages of.
-    pub index_leaves: usize,
-    /// How many leaves of the flattened map are new.
-    pub owner_leaves: usize,
-}
-
 /// Something that is wrong with a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Problem {
@@ -142,8 +107,8 @@ pub fn inspect(bytes: &[u8], file_len: u64) -> Inspection {
         view.sound = stored.map(|stored| view.digest.check(stored).is_ok());
     }
     if bytes.len() as u64 == file_len && inspection.error.is_none() {
-        match content(bytes) {
-            Ok(content) => inspection.content = content,
+        match Content::read(bytes) {
+            Ok(content) => inspection.content = Some(content),
             Err(error) => inspection.error = Some(Problem::from(&error)),
         }
     }
@@ -183,25 +148,6 @@ pub fn table_range(head: &[u8]) -> Option<Range<u64>> {
     Some(raw.table_offset..end)
 }
 
-fn content(bytes: &[u8]) -> Result<Option<Content>, DecodeError> {
-    let envelope = Envelope::parse(bytes)?;
-    Ok(match envelope.header().kind {
-        FileKind::Manifest => Some(Content::Manifest(Box::new(Manifest::parse(bytes)?))),
-        FileKind::Placement => Some(Content::Placement(Placement::parse(bytes)?)),
-        FileKind::MemoryMap => {
-            let (header, table) = (envelope.header(), envelope.table());
-            let entry = MapRoot::entry(header, table)?;
-            let root = envelope.section(entry.kind, entry.instance)?;
-            let root = MapRoot::parse(header, table, root)?;
-            Some(Content::MemoryMap(MapView::from(&root)))
-        }
-        _ => {
-            envelope.offers()?;
-            None
-        }
-    })
-}
-
 impl From<&RawHeader> for HeaderView {
     fn from(raw: &RawHeader) -> Self {
         let unknown = |number: u16| format!("unknown ({number})");
@@ -239,21 +185,6 @@ impl From<&SectionEntry> for SectionView {
             decoded_len: entry.decoded_len,
             digest: entry.digest,
             sound: None,
-        }
-    }
-}
-
-impl From<&MapRoot> for MapView {
-    fn from(root: &MapRoot) -> Self {
-        Self {
-            parent: root.parent,
-            layout: root.layout.clone(),
-            data_layout: root.data_layout,
-            unit_pages: root.unit_pages,
-            data_len_bytes: root.data_len_bytes,
-            file: root.file,
-            index_leaves: root.index.len(),
-            owner_leaves: root.owners.len(),
         }
     }
 }

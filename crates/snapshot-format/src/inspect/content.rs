@@ -1,0 +1,145 @@
+//! What a whole file says, with everything in it checked.
+
+use serde::Serialize;
+
+use crate::envelope::{Envelope, FileKind, slice};
+use crate::error::{DecodeError, Part};
+use crate::id::SnapshotRef;
+use crate::layout::MemoryLayout;
+use crate::manifest::Manifest;
+use crate::page_map::{DataLayout, LeafRef, MapRoot};
+use crate::placement::Placement;
+use crate::section::{SectionKind, SectionPayload, StatePayload};
+use crate::state::{DeviceState, Fingerprint, VcpuX86, VmX86};
+
+/// What a file says.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Content {
+    /// What a snapshot is.
+    Manifest(Box<Manifest>),
+    /// Where its bytes lie.
+    Placement(Placement),
+    /// The sections of machine state that this build knows.
+    State(Vec<StateView>),
+    /// The root of a memory map.
+    MemoryMap(MapView),
+    /// Nothing that this crate understands.
+    Other,
+}
+
+/// A section of machine state.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StateView {
+    /// An x86-64 vCPU.
+    #[serde(rename = "vcpu_x86_64")]
+    VcpuX86(Box<VcpuX86>),
+    /// What an x86-64 machine has once.
+    #[serde(rename = "vm_x86_64")]
+    VmX86(Box<VmX86>),
+    /// A device.
+    Device(DeviceState),
+    /// What a host must have.
+    Fingerprint(Fingerprint),
+}
+
+/// The root of a memory map, without its tables.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct MapView {
+    /// The parent of the snapshot.
+    pub parent: Option<SnapshotRef>,
+    /// Which guest physical addresses are memory.
+    pub layout: MemoryLayout,
+    /// How present pages lie in the data file.
+    pub data_layout: DataLayout,
+    /// Pages in one digest unit.
+    pub unit_pages: u16,
+    /// The length of the data file in bytes.
+    pub data_len_bytes: u64,
+    /// The place of the data file in the list of dependencies, counted from 1.
+    pub file: u16,
+    /// How many leaves the data file has pages of.
+    pub index_leaves: usize,
+    /// How many leaves of the flattened map are new.
+    pub owner_leaves: usize,
+    /// Pages in the data file.
+    pub present_pages: u64,
+    /// Pages that are zero.
+    pub zero_pages: u64,
+}
+
+impl Content {
+    /// Checks a whole file, of whatever kind, with all that it holds: every digest, every payload
+    /// that this build knows, every leaf.
+    pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let envelope = Envelope::parse(bytes)?;
+        let sections = envelope.payloads()?;
+        Ok(match envelope.header().kind {
+            FileKind::Manifest => Self::Manifest(Box::new(Manifest::parse(bytes)?)),
+            FileKind::Placement => Self::Placement(Placement::parse(bytes)?),
+            FileKind::MemoryMap => Self::MemoryMap(read_map(&envelope, bytes)?),
+            FileKind::State => {
+                let views = sections.iter().filter_map(|section| {
+                    let entry = envelope.table().get(section.kind, section.instance);
+                    let at = entry.map_or(0, |entry| entry.offset);
+                    view(section).map(|view| view.map_err(|error| error.shifted(at)))
+                });
+                Self::State(views.collect::<Result<_, _>>()?)
+            }
+            _ => Self::Other,
+        })
+    }
+}
+
+fn view(section: &SectionPayload) -> Option<Result<StateView, DecodeError>> {
+    fn boxed<T: StatePayload>(section: &SectionPayload) -> Result<Box<T>, DecodeError> {
+        section.value().map(Box::new)
+    }
+    Some(match section.kind {
+        SectionKind::VCPU_X86_64 => boxed(section).map(StateView::VcpuX86),
+        SectionKind::VM_X86_64 => boxed(section).map(StateView::VmX86),
+        SectionKind::DEVICE => section.value().map(StateView::Device),
+        SectionKind::FINGERPRINT => section.value().map(StateView::Fingerprint),
+        _ => return None,
+    })
+}
+
+fn read_map(envelope: &Envelope<'_>, bytes: &[u8]) -> Result<MapView, DecodeError> {
+    let (header, table) = (envelope.header(), envelope.table());
+    let entry = MapRoot::entry(header, table)?;
+    let root = envelope.section(entry.kind, entry.instance)?;
+    let root = MapRoot::parse(header, table, root)?;
+    let mut view = MapView {
+        parent: root.parent,
+        layout: root.layout.clone(),
+        data_layout: root.data_layout,
+        unit_pages: root.unit_pages,
+        data_len_bytes: root.data_len_bytes,
+        file: root.file,
+        index_leaves: root.index.len(),
+        owner_leaves: root.owners.len(),
+        present_pages: 0,
+        zero_pages: 0,
+    };
+    for leaf in root.index.refs() {
+        let parsed = root.index_leaf(leaf, leaf_bytes(bytes, leaf)?)?;
+        view.present_pages += parsed.present().count() as u64;
+        view.zero_pages += parsed.zero().count() as u64;
+    }
+    for leaf in root.owners.refs() {
+        root.owner_leaf(leaf, leaf_bytes(bytes, leaf)?)?;
+    }
+    Ok(view)
+}
+
+fn leaf_bytes<'a>(bytes: &'a [u8], leaf: &LeafRef) -> Result<&'a [u8], DecodeError> {
+    slice(bytes, leaf.offset, leaf.len.into()).ok_or_else(|| DecodeError::Length {
+        part: Part::LeafTable,
+        offset: leaf.offset,
+        needed: leaf.len.into(),
+        found: (bytes.len() as u64).saturating_sub(leaf.offset),
+    })
+}
