@@ -6,7 +6,7 @@ use snapshot_format::{
     limits,
 };
 
-use crate::directory::Location;
+use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::file;
 use crate::lease::Lease;
@@ -55,9 +55,19 @@ impl Store {
 
     /// The sections of machine state of a snapshot in use; none if it has no state.
     pub fn state(&self, id: SnapshotId) -> Result<SectionOffers, StoreError> {
-        let (offers, _lease) = self.leased(id, |placed| {
+        let Some(bytes) = self.state_bytes(id)? else {
+            return Ok(SectionOffers::default());
+        };
+        let path = directory::below(&Location::Live.snapshot(id), &FileKind::State.file_name(0));
+        StateFile::offers(&bytes).map_err(|error| StoreError::decode(&path, error))
+    }
+
+    /// The bytes of `state.vms` of a snapshot in use, which are those that were written; `None` if
+    /// it has no state.
+    pub fn state_bytes(&self, id: SnapshotId) -> Result<Option<Vec<u8>>, StoreError> {
+        let (bytes, _lease) = self.leased(id, |placed| {
             let Some(entry) = placed.placement.file(FileKind::State, 0) else {
-                return Ok(SectionOffers::default());
+                return Ok(None);
             };
             let path = placed.path(FileKind::State, 0);
             let bytes = file::read(self.backend(), &path, limits::MAX_ENVELOPE_BYTES)?;
@@ -67,9 +77,9 @@ impl Store {
                 let problem = format!("its digest is {found}, and {} is expected", entry.digest);
                 return Err(StoreError::damaged(&path, problem));
             }
-            StateFile::offers(&bytes).map_err(|error| StoreError::decode(&path, error))
+            Ok(Some(bytes))
         })?;
-        Ok(offers)
+        Ok(bytes)
     }
 
     /// Keeps a snapshot in use, and all that it needs, from being deleted.

@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Bytes of blocks that the files of a snapshot occupy.
-    pub(crate) fn allocated_bytes(
+    pub fn allocated_bytes(
         &self,
         location: Location,
         id: SnapshotId,
