@@ -1,2 +1,28 @@
-//! x
-fn main() {}
+//! `vmsnap`: freeze a virtual machine to disk and bring it back, from a terminal.
+//!
+//! Each command is a file below `command`; what it does is a few calls of the library crates. Names,
+//! options, JSON schemas and exit codes are specified in `specs/09-cli.md`.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod cli;
+mod command;
+mod context;
+mod exit;
+mod failure;
+mod input;
+mod interrupt;
+mod output_file;
+mod progress;
+mod quantity;
+mod regions;
+mod table;
+mod view;
+mod watched;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(cli::run().code())
+}

@@ -1,0 +1,76 @@
+//! `vmsnap delete REF`.
+
+use clap::Args;
+use serde::Serialize;
+use snapshot_store::{Access, DeletePlan, Reference};
+
+use crate::answer::Answer;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::quantity::show_bytes;
+use crate::view::short;
+
+/// Moves a snapshot to the trash; its data stays as long as another snapshot needs it.
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    /// The snapshot
+    #[arg(value_name = "REF")]
+    reference: Reference,
+
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    dry_run: bool,
+    #[serde(flatten)]
+    plan: DeletePlan,
+}
+
+impl Delete {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        let store = context.open(if self.dry_run {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        })?;
+        let id = context.resolve(&store, &self.reference)?;
+        let plan = store
+            .plan_delete(id)
+            .map_err(|error| context.failure(&error))?;
+        if !self.dry_run {
+            store
+                .delete(&plan)
+                .map_err(|error| context.failure(&error))?;
+        }
+        let deleted = Deleted {
+            dry_run: self.dry_run,
+            plan,
+        };
+        context.answer("vmsnap.delete.v1", &deleted, tell)
+    }
+}
+
+fn tell(deleted: &Deleted) -> String {
+    let plan = &deleted.plan;
+    let mut text = format!(
+        "{} snapshot {} to the trash: {} in its files",
+        if deleted.dry_run {
+            "would move"
+        } else {
+            "moved"
+        },
+        plan.id,
+        show_bytes(plan.allocated_bytes)
+    );
+    if !plan.needed_by.is_empty() {
+        let names: Vec<_> = plan.needed_by.iter().map(|&id| short(id)).collect();
+        text.push_str(&format!(", kept for {}", names.join(", ")));
+    }
+    if let Some(refusal) = &plan.refusal {
+        text.push_str(&format!("; it would be refused: the snapshot is {refusal}"));
+    }
+    text
+}

@@ -1,0 +1,123 @@
+//! The part of the demo that runs in a process of its own: a restored guest shares nothing with the
+//! one that was snapshotted.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use snapshot_format::SnapshotId;
+use snapshot_store::Reference;
+use tinyvm::{Backend, Outcome, SnapshotPages};
+
+use super::machine::{self, Taken};
+use super::{Choice, open};
+use crate::answer::Answer;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Restores a snapshot, lets the guest finish, and says how it ended.
+#[derive(Args, Debug)]
+pub(crate) struct DemoRestore {
+    #[arg(value_name = "REF")]
+    reference: Reference,
+
+    #[arg(long, value_enum)]
+    backend: Choice,
+
+    #[arg(long)]
+    branch: Option<String>,
+}
+
+/// What the process says.
+#[derive(Serialize, Deserialize, Debug)]
+pub(super) struct Back {
+    /// From the call of the command until the guest reported its first step.
+    pub(super) first_instruction_ns: u64,
+    /// How the guest ended: compared as it is.
+    pub(super) outcome: serde_json::Value,
+    /// The snapshot of the branch, if one was asked for.
+    pub(super) branched: Option<Taken>,
+}
+
+impl DemoRestore {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        let started = Instant::now();
+        let backend = match self.backend {
+            Choice::Process => Backend::Process,
+            Choice::Auto | Choice::Kvm => Backend::Kvm,
+        };
+        let store = open(context)?;
+        let id = context.resolve(&store, &self.reference)?;
+        let (mut guest, config) = machine::restore(context, &store, backend, id)?;
+        let failed = |error| machine::failure(&error);
+        guest.run(1).map_err(failed)?;
+        let first_instruction = started.elapsed();
+        let branched = match &self.branch {
+            None => None,
+            Some(branch) => {
+                let steps = config.steps / 16;
+                guest.run(steps).map_err(failed)?;
+                let guest = guest.as_mut();
+                let pages = SnapshotPages::Diff;
+                Some(machine::snapshot(
+                    context, &store, guest, &config, pages, branch,
+                )?)
+            }
+        };
+        let outcome: Outcome = guest.finish().map_err(failed)?;
+        let back = Back {
+            first_instruction_ns: u64::try_from(first_instruction.as_nanos()).unwrap_or(u64::MAX),
+            outcome: as_json(&outcome)?,
+            branched,
+        };
+        context.answer("vmsnap.demo-restore.v1", &back, |back| format!("{back:?}"))
+    }
+}
+
+/// Restores the snapshot `id` in a new process, and waits for its end.
+pub(super) fn restore(
+    context: &Context,
+    backend: Backend,
+    id: SnapshotId,
+    branch: Option<&str>,
+) -> Result<Back, Failure> {
+    let failed = |what: &str, why: &dyn std::fmt::Display| {
+        Failure::new(
+            Exit::Failed,
+            format!("{what} the process that restores {id}: {why}"),
+        )
+    };
+    let program = std::env::current_exe().map_err(|error| failed("find", &error))?;
+    let mut command = Command::new(program);
+    command
+        .arg("demo-restore")
+        .arg(id.to_string())
+        .arg("--store")
+        .arg(context.store_path()?)
+        .args(["--json", "--backend"])
+        .arg(match backend {
+            Backend::Process => "process",
+            _ => "kvm",
+        })
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    if let Some(branch) = branch {
+        command.args(["--branch", branch]);
+    }
+    let output = command.output().map_err(|error| failed("start", &error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        return Err(failed(
+            "wait for",
+            &format!("{}: {}", output.status, said.trim()),
+        ));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed("understand", &error))
+}
+
+/// How a guest ended, in the form in which it crosses from one process to another.
+pub(super) fn as_json(outcome: &Outcome) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(outcome).map_err(|error| Failure::because(Exit::Failed, &error))
+}

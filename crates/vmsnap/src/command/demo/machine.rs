@@ -1,0 +1,156 @@
+//! The guest of the demo: run, snapshot, restore.
+
+use hypervisor_bridge::{Cancel, Overrides};
+use serde::{Deserialize, Serialize};
+use snapshot_format::{BranchName, PageRange, SectionPayload, SnapshotId, VmName};
+use snapshot_store::{Location, NewSnapshot, Store};
+use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, SnapshotPages};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// The virtual machine that the snapshots are of.
+const VM: &str = "demo";
+
+/// A snapshot that was taken, and where the time went.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub(super) struct Taken {
+    pub(super) id: SnapshotId,
+    pub(super) parent: Option<SnapshotId>,
+    pub(super) branch: String,
+    pub(super) steps: u64,
+    pub(super) pause_ns: u64,
+    pub(super) state_ns: u64,
+    pub(super) harvest_ns: u64,
+    pub(super) write_ns: u64,
+    pub(super) sync_ns: u64,
+    pub(super) present: u64,
+    pub(super) zero: u64,
+    pub(super) inherited: u64,
+    pub(super) bytes_stored: u64,
+}
+
+/// How a guest ends that nobody stops.
+pub(super) fn uninterrupted(backend: Backend, config: &GuestConfig) -> Result<Outcome, Failure> {
+    tinyvm::start(backend, config)
+        .and_then(Guest::finish)
+        .map_err(|error| failure(&error))
+}
+
+/// Boots a guest and takes a full snapshot and `rounds` diffs while it runs; then kills it.
+pub(super) fn take(
+    context: &Context,
+    store: &Store,
+    backend: Backend,
+    config: &GuestConfig,
+    rounds: u32,
+) -> Result<Vec<Taken>, Failure> {
+    let mut guest = tinyvm::start(backend, config).map_err(|error| failure(&error))?;
+    // The last snapshot leaves the guest something to do.
+    let stretch = config.steps / (u64::from(rounds) + 2);
+    let mut taken = Vec::new();
+    for round in 0..=rounds {
+        context.check_interrupt()?;
+        guest.run(stretch).map_err(|error| failure(&error))?;
+        let pages = if round == 0 {
+            SnapshotPages::Full
+        } else {
+            SnapshotPages::Diff
+        };
+        taken.push(snapshot(
+            context,
+            store,
+            guest.as_mut(),
+            config,
+            pages,
+            "main",
+        )?);
+    }
+    Ok(taken)
+}
+
+/// Takes one snapshot of a running guest.
+pub(super) fn snapshot(
+    context: &Context,
+    store: &Store,
+    guest: &mut dyn Guest,
+    config: &GuestConfig,
+    pages: SnapshotPages,
+    branch: &str,
+) -> Result<Taken, Failure> {
+    let named = |error: snapshot_format::NameError| Failure::because(Exit::Failed, &error);
+    let parent = match pages {
+        SnapshotPages::Diff => guest.base(),
+        _ => None,
+    };
+    let fingerprint = guest.fingerprint().map_err(|error| failure(&error))?;
+    let new = NewSnapshot::of(VmName::new(VM).map_err(named)?)
+        .branch(BranchName::new(branch).map_err(named)?)
+        .parent(parent)
+        .config(config.to_bytes())
+        .fingerprint(Some(SectionPayload::of(0, &fingerprint)));
+    let mut sink = store.sink(new);
+    let done = guest
+        .snapshot(pages, &mut sink, &Cancel::default())
+        .map_err(|error| failure(&error))?;
+    let id = done.published.snapshot.id;
+    let time = &done.time;
+    Ok(Taken {
+        id,
+        parent: parent.map(|parent| parent.id),
+        branch: branch.to_owned(),
+        steps: done.steps,
+        pause_ns: time.pause_ns(),
+        state_ns: time.stop_ns + time.quiesce_ns + time.state_ns + time.resume_ns,
+        harvest_ns: time.harvest_ns,
+        write_ns: time.write_ns,
+        sync_ns: time.seal_ns + time.publish_ns,
+        present: done.memory.present,
+        zero: done.memory.zero,
+        inherited: done.memory.inherited,
+        bytes_stored: store
+            .allocated_bytes(Location::Live, id)
+            .map_err(|error| context.failure(&error))?,
+    })
+}
+
+/// Puts a snapshot into a new guest, every page verified.
+pub(super) fn restore(
+    context: &Context,
+    store: &Store,
+    backend: Backend,
+    id: SnapshotId,
+) -> Result<(Box<dyn Guest>, GuestConfig), Failure> {
+    let failed = |error| context.failure(&error);
+    let record = store.snapshot(id).map_err(failed)?;
+    let manifest = store.manifest(id).map_err(failed)?;
+    let config = GuestConfig::from_bytes(&manifest.vm_config).map_err(|error| failure(&error))?;
+    let sections = store.state(id).map_err(failed)?;
+    let stored = store.image(id).map_err(failed)?;
+    let mut read = |pages: PageRange, out: &mut [u8]| {
+        stored.image().read_pages(pages, out).map_err(Into::into)
+    };
+    let restored = tinyvm::restore(
+        backend,
+        Image {
+            config,
+            pages: &mut read,
+            sections,
+            snapshot: record.reference(),
+            overrides: Overrides::default(),
+        },
+    );
+    let restored = restored.map_err(|error| failure(&error))?;
+    Ok((restored.guest, config))
+}
+
+/// An error of the guest, in the words of the command line.
+pub(super) fn failure(error: &GuestError) -> Failure {
+    let exit = match error {
+        GuestError::NoKvm { .. } => Exit::Unsupported,
+        GuestError::ForeignConfig { .. } | GuestError::ForeignState { .. } => Exit::Incompatible,
+        _ => Exit::Failed,
+    };
+    Failure::because(exit, error)
+}

@@ -1,0 +1,168 @@
+//! What the demo found.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use snapshot_format::SnapshotId;
+use tinyvm::Backend;
+
+use super::child::Back;
+use super::machine::Taken;
+use crate::quantity::show_bytes;
+use crate::table::{draw, table};
+use crate::view::short;
+
+/// The whole demo.
+#[derive(Serialize)]
+pub(super) struct Report {
+    backend: Backend,
+    pub(super) verified: bool,
+    rounds: u32,
+    memory_bytes: u64,
+    /// The longest pause.
+    pause_ms: f64,
+    /// Of the last snapshot of the first branch.
+    restore_first_instruction_ms: f64,
+    store: Option<PathBuf>,
+    snapshots: Vec<Row>,
+}
+
+/// One snapshot, taken and brought back.
+#[derive(Serialize)]
+pub(super) struct Row {
+    id: SnapshotId,
+    parent: Option<SnapshotId>,
+    branch: String,
+    steps: u64,
+    pause_ms: f64,
+    state_ms: f64,
+    harvest_ms: f64,
+    write_ms: f64,
+    sync_ms: f64,
+    pages: Pages,
+    bytes_stored: u64,
+    restore_first_instruction_ms: f64,
+    /// Whether memory and registers ended as in the run without a break.
+    same_end: bool,
+}
+
+#[derive(Serialize)]
+struct Pages {
+    present: u64,
+    zero: u64,
+    inherited: u64,
+}
+
+impl Row {
+    /// A snapshot, and the guest that was restored from it.
+    pub(super) fn new(taken: Taken, back: &Back, expected: &serde_json::Value) -> Self {
+        Self {
+            id: taken.id,
+            parent: taken.parent,
+            branch: taken.branch,
+            steps: taken.steps,
+            pause_ms: ms(taken.pause_ns),
+            state_ms: ms(taken.state_ns),
+            harvest_ms: ms(taken.harvest_ns),
+            write_ms: ms(taken.write_ns),
+            sync_ms: ms(taken.sync_ns),
+            pages: Pages {
+                present: taken.present,
+                zero: taken.zero,
+                inherited: taken.inherited,
+            },
+            bytes_stored: taken.bytes_stored,
+            restore_first_instruction_ms: ms(back.first_instruction_ns),
+            same_end: back.outcome == *expected,
+        }
+    }
+}
+
+impl Report {
+    /// The report of a demo whose snapshots were checked with this result.
+    pub(super) fn new(
+        backend: Backend,
+        rounds: u32,
+        memory_bytes: u64,
+        store: Option<PathBuf>,
+        snapshots: Vec<Row>,
+        checked: bool,
+    ) -> Self {
+        let last = snapshots.iter().rfind(|row| row.branch == "main");
+        Self {
+            backend,
+            verified: checked && snapshots.iter().all(|row| row.same_end),
+            rounds,
+            memory_bytes,
+            pause_ms: snapshots.iter().map(|row| row.pause_ms).fold(0.0, f64::max),
+            restore_first_instruction_ms: last.map_or(0.0, |row| row.restore_first_instruction_ms),
+            store,
+            snapshots,
+        }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn ms(nanoseconds: u64) -> f64 {
+    let microseconds = Duration::from_micros(nanoseconds.div_ceil(1000));
+    microseconds.as_secs_f64() * 1000.0
+}
+
+/// A table of the snapshots, and the verdict in one line.
+pub(super) fn tell(report: &Report) -> String {
+    let mut rows = table(&[
+        "SNAPSHOT",
+        "PARENT",
+        "BRANCH",
+        ">PAUSE ms",
+        ">STATE",
+        ">HARVEST",
+        ">WRITE",
+        ">SYNC",
+        ">PRESENT",
+        ">ZERO",
+        ">INHERITED",
+        ">ON DISK",
+        ">RESTORE ms",
+        "END",
+    ]);
+    for row in &report.snapshots {
+        let time = |ms: f64| format!("{ms:.2}");
+        rows.add_row([
+            short(row.id),
+            row.parent.map_or_else(|| "-".to_owned(), short),
+            row.branch.clone(),
+            time(row.pause_ms),
+            time(row.state_ms),
+            time(row.harvest_ms),
+            time(row.write_ms),
+            time(row.sync_ms),
+            row.pages.present.to_string(),
+            row.pages.zero.to_string(),
+            row.pages.inherited.to_string(),
+            show_bytes(row.bytes_stored),
+            time(row.restore_first_instruction_ms),
+            if row.same_end { "same" } else { "DIFFERENT" }.to_owned(),
+        ]);
+    }
+    let guest = match report.backend {
+        Backend::Kvm => "a KVM guest",
+        _ => "a guest hosted by a process",
+    };
+    let verdict = if report.verified {
+        "verified: every snapshot was restored in a new process, ran on and ended with the memory \
+         and the registers of the run without a break"
+    } else {
+        "NOT VERIFIED: see the last column, and run `vmsnap verify`"
+    };
+    let kept = match &report.store {
+        Some(path) => format!("; kept in {}", path.display()),
+        None => String::new(),
+    };
+    format!(
+        "{}{guest} of {}: {verdict}{kept}\n",
+        draw(&rows),
+        show_bytes(report.memory_bytes)
+    )
+}

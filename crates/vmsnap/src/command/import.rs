@@ -1,0 +1,309 @@
+//! `vmsnap import VM --memory FILE`.
+
+mod inputs;
+mod state;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use snapshot_format::{LabelKey, LabelValue, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName};
+use snapshot_memory::{DirtyBitmap, MemoryStats, Pages, Stability};
+use snapshot_store::{
+    Access, Location, Metadata, NewSnapshot, Reference, Selection, SnapshotRecord, Store,
+};
+
+use crate::answer::Answer;
+use crate::command::verify;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::quantity::show_bytes;
+use crate::regions::Regions;
+use crate::view::short;
+use crate::watched::WatchedMemory;
+use inputs::Inputs;
+
+pub(crate) use state::kept;
+
+/// Takes a raw memory file, and the state beside it, as a snapshot.
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// The virtual machine
+    vm: VmName,
+
+    /// The raw memory file
+    #[arg(long, value_name = "FILE")]
+    memory: PathBuf,
+
+    /// Which guest memory lies where in the file
+    #[arg(long, value_name = "GPA:LEN@OFF,…")]
+    regions: Option<Regions>,
+
+    /// The machine state: a state.vms, or any file to keep as it is
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
+    /// The VMM's configuration of the machine, to keep as it is
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The pages written since the parent: bit n, little-endian, is page n of the image
+    #[arg(long, value_name = "BITMAP", requires = "parent")]
+    dirty: Option<PathBuf>,
+
+    /// The snapshot that unchanged pages are inherited from
+    #[arg(long, value_name = "REF")]
+    parent: Option<Reference>,
+
+    /// A name for the snapshot, unique in the VM
+    #[arg(long)]
+    name: Option<SnapshotName>,
+
+    /// A label; may be given more than once
+    #[arg(long, value_name = "K=V", value_parser = label)]
+    label: Vec<(LabelKey, LabelValue)>,
+
+    /// A tag; may be given more than once
+    #[arg(long)]
+    tag: Vec<Tag>,
+
+    /// How present pages lie in the data file
+    #[arg(long, value_enum, default_value = "auto")]
+    layout: Layout,
+
+    /// Inherit marked pages that equal the parent's
+    #[arg(long)]
+    dedup: bool,
+
+    /// Read the snapshot back and check it
+    #[arg(long)]
+    verify: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Layout {
+    /// As this version sees fit: sparse
+    Auto,
+    /// Each page at its own offset
+    Sparse,
+    /// Pages back to back
+    Packed,
+}
+
+#[derive(Serialize)]
+struct Imported {
+    id: SnapshotId,
+    parent: Option<SnapshotId>,
+    vm: String,
+    seq: u64,
+    name: Option<String>,
+    pages: PageNumbers,
+    bytes_stored: u64,
+    layout: &'static str,
+    verified: bool,
+}
+
+#[derive(Serialize)]
+struct PageNumbers {
+    present: u64,
+    zero: u64,
+    inherited: u64,
+    total: u64,
+}
+
+impl Import {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        if self.layout == Layout::Packed {
+            return Err(Failure::new(
+                Exit::Unsupported,
+                "this version writes the sparse layout only",
+            )
+            .hint("use --layout sparse"));
+        }
+        // Before a store is made: bad input must leave nothing behind.
+        let inputs = Inputs::open(self)?;
+        let store = match &self.parent {
+            None => context.open_or_create()?,
+            Some(_) => context.open(Access::ReadWrite)?,
+        };
+        let parent = self
+            .parent
+            .as_ref()
+            .map(|reference| parent(context, &store, reference, &inputs))
+            .transpose()?;
+        let (id, stats) = self.write(context, &store, &inputs, parent.as_ref())?;
+        let imported = self.report(context, &store, id, stats)?;
+        context.answer("vmsnap.import.v1", &imported, tell)
+    }
+
+    /// Writes and publishes the snapshot.
+    fn write(
+        &self,
+        context: &Context,
+        store: &Store,
+        inputs: &Inputs,
+        parent: Option<&SnapshotRecord>,
+    ) -> Result<(SnapshotId, MemoryStats), Failure> {
+        let dirty = match parent {
+            None => None,
+            Some(parent) => Some(self.changed(context, store, inputs, parent)?),
+        };
+        let progress = context.progress("import", inputs.taken_bytes(dirty.as_ref()));
+        let memory = WatchedMemory {
+            memory: &inputs.memory,
+            progress: &progress,
+            interrupt: &context.interrupt,
+        };
+        let failed = |error| context.import_failure(&error, &self.memory);
+        let sink = store.sink(self.new_snapshot(inputs, parent));
+        let mut stage = sink.stage().map_err(failed)?;
+        for section in &inputs.sections {
+            stage.section(section.clone());
+        }
+        let pages = match (parent, &dirty) {
+            (Some(parent), Some(dirty)) => Pages::Since {
+                base: parent.reference(),
+                dirty,
+            },
+            _ => Pages::Full,
+        };
+        // Somebody may still write the file: what is digested must be what is written.
+        let stats = stage
+            .memory(&memory, pages, Stability::Running)
+            .map_err(failed)?;
+        context.check_interrupt()?;
+        let sealed = stage.seal().map_err(failed)?;
+        let published = sealed.publish().map_err(failed)?;
+        Ok((published.snapshot.id, stats))
+    }
+
+    /// The pages to take.
+    fn changed(
+        &self,
+        context: &Context,
+        store: &Store,
+        inputs: &Inputs,
+        parent: &SnapshotRecord,
+    ) -> Result<DirtyBitmap, Failure> {
+        let marked = match &inputs.dirty {
+            Some(marked) if !self.dedup => return Ok(marked.clone()),
+            marked => marked.as_ref(),
+        };
+        let stored = store
+            .image(parent.id)
+            .map_err(|error| context.failure(&error))?;
+        let progress = context.progress("compare", inputs.taken_bytes(marked));
+        let memory = WatchedMemory {
+            memory: &inputs.memory,
+            progress: &progress,
+            interrupt: &context.interrupt,
+        };
+        stored
+            .image()
+            .differing_pages(&memory, marked)
+            .map_err(|error| context.compare_failure(error, &self.memory))
+    }
+
+    fn new_snapshot(&self, inputs: &Inputs, parent: Option<&SnapshotRecord>) -> NewSnapshot {
+        let mut metadata = Metadata::default();
+        metadata.name.clone_from(&self.name);
+        metadata.labels = self.label.iter().cloned().collect();
+        metadata.tags = self.tag.iter().cloned().collect();
+        NewSnapshot::of(self.vm.clone())
+            .parent(parent.map(SnapshotRecord::reference))
+            .metadata(metadata)
+            .config(inputs.config.clone())
+    }
+
+    fn report(
+        &self,
+        context: &Context,
+        store: &Store,
+        id: SnapshotId,
+        stats: MemoryStats,
+    ) -> Result<Imported, Failure> {
+        let failed = |error| context.failure(&error);
+        let record = store.snapshot(id).map_err(failed)?;
+        if self.verify {
+            let report = verify::check(context, store, Selection::One(id))?;
+            if let Some(problem) = report.errors.first() {
+                return Err(Failure::new(Exit::Corrupt, problem.message.clone())
+                    .at_offset(problem.offset)
+                    .hint(problem.hint));
+            }
+        }
+        Ok(Imported {
+            id,
+            parent: record.parent.map(|parent| parent.id),
+            vm: record.vm.to_string(),
+            seq: record.seq,
+            name: record.metadata.name.as_ref().map(ToString::to_string),
+            pages: PageNumbers {
+                present: stats.present,
+                zero: stats.zero,
+                inherited: stats.inherited,
+                total: record.layout.page_count(),
+            },
+            bytes_stored: store.allocated_bytes(Location::Live, id).map_err(failed)?,
+            layout: "sparse",
+            verified: self.verify,
+        })
+    }
+}
+
+/// The parent, which must have the same memory.
+fn parent(
+    context: &Context,
+    store: &Store,
+    reference: &Reference,
+    inputs: &Inputs,
+) -> Result<SnapshotRecord, Failure> {
+    let id = context.resolve(store, reference)?;
+    let record = store
+        .snapshot(id)
+        .map_err(|error| context.failure(&error))?;
+    if record.layout != *inputs.layout() {
+        return Err(Failure::new(
+            Exit::Incompatible,
+            format!(
+                "parent {id} has {} of memory in {} regions, the file {} in {}, or they lie elsewhere",
+                show_bytes(record.layout.len_bytes()),
+                record.layout.regions().len(),
+                show_bytes(inputs.layout().len_bytes()),
+                inputs.layout().regions().len(),
+            ),
+        )
+        .hint("name another parent, or import a full snapshot"));
+    }
+    Ok(record)
+}
+
+fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no label: write KEY=VALUE"))?;
+    let key = LabelKey::new(key).map_err(|error| error.to_string())?;
+    let value = LabelValue::new(value).map_err(|error| error.to_string())?;
+    Ok((key, value))
+}
+
+fn tell(imported: &Imported) -> String {
+    let pages = &imported.pages;
+    format!(
+        "imported {} as number {} of {}: {} present, {} zero, {} inherited of {} pages ({}), {} on disk{}",
+        imported.id,
+        imported.seq,
+        imported.vm,
+        pages.present,
+        pages.zero,
+        pages.inherited,
+        pages.total,
+        show_bytes(pages.total.saturating_mul(PAGE_BYTES)),
+        show_bytes(imported.bytes_stored),
+        imported.parent.map_or_else(String::new, |parent| format!(
+            ", relative to {}",
+            short(parent)
+        )),
+    )
+}

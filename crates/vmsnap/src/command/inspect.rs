@@ -1,0 +1,149 @@
+//! `vmsnap inspect FILE`.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use snapshot_format::{ErrorKind, Inspection, inspect, inspect_ends, limits, table_range};
+
+use crate::answer::Answer;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, printable};
+use crate::input::InputFile;
+use crate::quantity::show_bytes;
+use crate::table::{draw, table};
+
+/// Shows what can be read of a file, whatever version wrote it and whatever happened to it.
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// A file of a snapshot, or the store's own
+    file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Inspected {
+    path: String,
+    #[serde(flatten)]
+    inspection: Inspection,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        let input = InputFile::open("file", &self.file)?;
+        let inspection =
+            look(&input).map_err(|error| Failure::io("read the file", &self.file, &error))?;
+        let exit = match &inspection.error {
+            None => Exit::Done,
+            Some(problem) => match problem.kind {
+                ErrorKind::TooNew | ErrorKind::Unsupported => Exit::TooNew,
+                _ => Exit::Corrupt,
+            },
+        };
+        let inspected = Inspected {
+            path: self.file.display().to_string(),
+            inspection,
+        };
+        let answer = context.answer("vmsnap.inspect.v1", &inspected, |inspected| {
+            tell(&self.file, &inspected.inspection)
+        })?;
+        Ok(answer.ending(exit))
+    }
+}
+
+/// Looks at all of a small file, and at header and section table of a large one.
+fn look(input: &InputFile) -> std::io::Result<Inspection> {
+    let read = |offset: u64, len: u64| {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        input.file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+    };
+    let len = input.len_bytes;
+    if len <= limits::MAX_ENVELOPE_BYTES {
+        return Ok(inspect(&read(0, len)?, len));
+    }
+    let head = read(0, HEAD_BYTES.min(len))?;
+    let table = match table_range(&head) {
+        Some(range) if range.start <= range.end && range.end <= len => {
+            let wanted = range.end - range.start;
+            read(range.start, wanted.min(limits::MAX_ENVELOPE_BYTES))?
+        }
+        _ => Vec::new(),
+    };
+    Ok(inspect_ends(&head, &table, len))
+}
+
+/// More than any header.
+const HEAD_BYTES: u64 = 4096;
+
+fn tell(path: &Path, inspection: &Inspection) -> String {
+    let mut lines = vec![format!(
+        "{}: {}",
+        path.display(),
+        show_bytes(inspection.file_len)
+    )];
+    if let Some(header) = &inspection.header {
+        lines.push(format!("kind       {}", header.kind));
+        lines.push(format!(
+            "format     {}, readable from {}",
+            header.format, header.readable_from
+        ));
+        lines.push(format!("arch       {}", header.arch));
+        lines.push(format!("id         {}", header.id));
+        if let Some(parent) = header.parent {
+            lines.push(format!("parent     {parent}"));
+        }
+        lines.push(format!("writer     {}", header.writer));
+        lines.push(format!(
+            "header     {}",
+            if header.sound {
+                "sound"
+            } else {
+                "damaged: nothing above can be believed"
+            }
+        ));
+    }
+    let mut text: String = lines
+        .iter()
+        .flat_map(|line| [printable(line), "\n".to_owned()])
+        .collect();
+    if !inspection.sections.is_empty() {
+        let mut rows = table(&[
+            "SECTION",
+            ">INSTANCE",
+            ">VERSION",
+            "CODEC",
+            ">OFFSET",
+            ">BYTES",
+            "DIGEST",
+        ]);
+        for section in &inspection.sections {
+            rows.add_row([
+                printable(&section.kind),
+                section.instance.to_string(),
+                section.version.to_string(),
+                printable(&section.codec),
+                section.offset.to_string(),
+                section.stored_len.to_string(),
+                match section.sound {
+                    Some(true) => "sound",
+                    Some(false) => "damaged",
+                    None => "not read",
+                }
+                .to_owned(),
+            ]);
+        }
+        text.push_str(&draw(&rows));
+    }
+    if let Some(problem) = &inspection.error {
+        let place = problem
+            .offset
+            .map_or_else(String::new, |offset| format!(" (at byte {offset})"));
+        text.push_str(&printable(&format!(
+            "problem    {}{place}; {}",
+            problem.message, problem.hint
+        )));
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,72 @@
+//! The commands, one a file.
+
+mod delete;
+mod demo;
+mod df;
+mod import;
+mod inspect;
+mod list;
+mod restore;
+mod show;
+mod trash;
+mod tree;
+mod undelete;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::answer::Answer;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Snapshot and restore a real guest, end to end, and check every byte
+    Demo(demo::Demo),
+    /// Take a memory file of another VMM as a snapshot
+    Import(import::Import),
+    /// Write the memory, and the state, of a snapshot to files
+    Restore(restore::Restore),
+    /// List the snapshots
+    List(list::List),
+    /// Show all that is known of one snapshot
+    Show(show::Show),
+    /// Draw the snapshots of a VM by descent
+    Tree(tree::Tree),
+    /// Move a snapshot to the trash
+    Delete(delete::Delete),
+    /// Bring a snapshot back from the trash
+    Undelete(undelete::Undelete),
+    /// List the deleted snapshots
+    Trash(trash::Trash),
+    /// Check every byte of one snapshot, or of all
+    Verify(verify::Verify),
+    /// Show what a file of a snapshot holds, also a damaged or a newer one
+    Inspect(inspect::Inspect),
+    /// Show how much space the snapshots take
+    Df(df::Df),
+    /// The part of `demo` that runs in a process of its own
+    #[command(name = "demo-restore", hide = true)]
+    DemoRestore(demo::DemoRestore),
+}
+
+impl Command {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        match self {
+            Self::Demo(command) => command.run(context),
+            Self::Import(command) => command.run(context),
+            Self::Restore(command) => command.run(context),
+            Self::List(command) => command.run(context),
+            Self::Show(command) => command.run(context),
+            Self::Tree(command) => command.run(context),
+            Self::Delete(command) => command.run(context),
+            Self::Undelete(command) => command.run(context),
+            Self::Trash(command) => command.run(context),
+            Self::Verify(command) => command.run(context),
+            Self::Inspect(command) => command.run(context),
+            Self::Df(command) => command.run(context),
+            Self::DemoRestore(command) => command.run(context),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `vmsnap verify [REF] [--all]`.
+
+use clap::Args;
+use serde::Serialize;
+use snapshot_store::{Access, Reference, Selection, Store, VerifyReport};
+
+use crate::answer::Answer;
+use crate::context::{Context, exit_of};
+use crate::exit::Exit;
+use crate::failure::{Failure, printable};
+use crate::quantity::show_bytes;
+
+/// Reads and checks every byte.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The snapshot; without it, all
+    #[arg(value_name = "REF", conflicts_with = "all")]
+    reference: Option<Reference>,
+
+    /// Every snapshot, deleted ones too
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct Verified<'a> {
+    ok: bool,
+    snapshots: u64,
+    bytes: u64,
+    errors: Vec<Found<'a>>,
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    snapshot: String,
+    path: Option<&'a str>,
+    offset: Option<u64>,
+    kind: &'static str,
+    problem: &'a str,
+    hint: &'a str,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        let store = context.open(Access::Auto)?;
+        let selection = match &self.reference {
+            None => Selection::All,
+            Some(reference) => Selection::One(context.resolve(&store, reference)?),
+        };
+        let report = check(context, &store, selection)?;
+        let verified = Verified {
+            ok: report.ok,
+            snapshots: report.snapshots,
+            bytes: report.bytes,
+            errors: report
+                .errors
+                .iter()
+                .map(|problem| Found {
+                    snapshot: problem.snapshot.to_string(),
+                    path: problem.file.as_deref(),
+                    offset: problem.offset,
+                    kind: exit_of(problem.kind).name(),
+                    problem: &problem.message,
+                    hint: problem.hint,
+                })
+                .collect(),
+        };
+        let answer = context.answer("vmsnap.verify.v1", &verified, tell)?;
+        Ok(answer.ending(worst(&report)))
+    }
+}
+
+/// Checks the selected snapshots, with progress.
+pub(crate) fn check(
+    context: &Context,
+    store: &Store,
+    selection: Selection,
+) -> Result<VerifyReport, Failure> {
+    let expected = match selection {
+        Selection::All => store
+            .usage()
+            .map_or(0, |usage| usage.live_bytes + usage.trash_bytes),
+        Selection::One(_) => 0,
+    };
+    let progress = context.progress("verify", expected);
+    let report = store.verify(selection, &mut |state| {
+        progress.set(state.bytes, expected.max(state.bytes));
+        context.interrupt.flow()
+    });
+    report.map_err(|error| context.failure(&error))
+}
+
+/// Damage before a version that cannot be read before anything else.
+fn worst(report: &VerifyReport) -> Exit {
+    let mut exits: Vec<_> = report
+        .errors
+        .iter()
+        .map(|problem| exit_of(problem.kind))
+        .collect();
+    exits.sort_by_key(|exit| match exit {
+        Exit::Corrupt => 0,
+        Exit::TooNew => 1,
+        _ => 2,
+    });
+    exits.first().copied().unwrap_or(Exit::Done)
+}
+
+fn tell(verified: &Verified<'_>) -> String {
+    let mut text = String::new();
+    for found in &verified.errors {
+        let place = found
+            .offset
+            .map_or_else(String::new, |offset| format!(" (at byte {offset})"));
+        let hint = if found.hint.is_empty() { "" } else { "; " };
+        text.push_str(&printable(&format!(
+            "{}: {}{place}{hint}{}",
+            found.snapshot, found.problem, found.hint
+        )));
+        text.push('\n');
+    }
+    let verdict = if verified.ok {
+        "every byte is right".to_owned()
+    } else {
+        format!("{} problems", verified.errors.len())
+    };
+    text.push_str(&format!(
+        "{} snapshots, {} checked: {verdict}\n",
+        verified.snapshots,
+        show_bytes(verified.bytes)
+    ));
+    text
+}

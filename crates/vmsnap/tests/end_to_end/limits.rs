@@ -1,0 +1,179 @@
+//! Where there is no room, and where two want the same at once.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use snapshot_memory::skip::skip;
+
+use crate::sandbox::{PAGE, Run, Sandbox, id, list, pattern};
+
+/// A file system of a few megabytes in memory; unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf, megabytes: u32) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let size = format!("size={megabytes}m");
+        let run = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&at)
+            .stderr(Stdio::null())
+            .status();
+        run.is_ok_and(|status| status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+// spec: CLI-07
+// spec: CLI-17
+// spec: CLI-24
+#[test]
+fn a_full_disk_is_said_to_be_full_and_nothing_is_left() {
+    let around = Sandbox::new();
+    let Some(disk) = SmallDisk::mount(around.path("disk"), 3) else {
+        return skip("unprivileged", "no file system can be mounted here");
+    };
+    let sandbox = Sandbox::within(&disk.0);
+    let small = pattern(100, 1);
+    let first = id(&sandbox.import("vm", &small, &[]));
+    fs::remove_file(sandbox.path("memory")).unwrap();
+    let large = around.write("large", &pattern(2000, 2));
+    let large = large.to_str().unwrap();
+    let before = sandbox.listing();
+    sandbox.refused(&["import", "vm", "--memory", large], 7);
+    assert_eq!(sandbox.listing(), before);
+    assert!(sandbox.restored(&first) == small);
+
+    // A store elsewhere, an output on the full disk.
+    let elsewhere = around.path("other-store");
+    let elsewhere = elsewhere.to_str().unwrap();
+    let line = ["import", "vm", "--memory", large, "--store", elsewhere];
+    let large_id = id(&sandbox.json(&line));
+    let line = [
+        "restore", &large_id, "--memory", "big", "--store", elsewhere,
+    ];
+    sandbox.refused(&line, 7);
+}
+
+// spec: CLI-02
+// spec: CLI-17
+#[test]
+fn two_imports_at_once_both_succeed_also_while_making_the_store() {
+    let sandbox = Sandbox::new();
+    let images = [pattern(500, 1), pattern(500, 2)];
+    let children: Vec<_> = images
+        .iter()
+        .enumerate()
+        .map(|(at, image)| {
+            let file = format!("memory{at}");
+            sandbox.write(&file, image);
+            let name = format!("n{at}");
+            sandbox
+                .command(&["import", "vm", "--memory", &file, "--name", &name, "--json"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for child in children {
+        let run = Run::of(&child.wait_with_output().unwrap());
+        assert_eq!(run.code, 0, "{run:?}");
+    }
+    let listed = sandbox.json(&["list"]);
+    let snapshots = listed["snapshots"].as_array().unwrap();
+    let seqs: Vec<_> = snapshots.iter().map(|one| one["seq"].as_u64()).collect();
+    assert_eq!(seqs, [Some(1), Some(2)]);
+    for (at, image) in images.iter().enumerate() {
+        assert!(sandbox.restored(&format!("vm/n{at}")) == *image);
+    }
+}
+
+// spec: CLI-04
+#[test]
+fn of_two_imports_with_one_name_one_wins() {
+    let sandbox = Sandbox::new();
+    sandbox.import("vm", &pattern(4, 1), &[]);
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            sandbox
+                .command(&["import", "vm", "--memory", "memory", "--name", "only"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut codes: Vec<_> = children
+        .into_iter()
+        .map(|mut child| child.wait().unwrap().code().unwrap())
+        .collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 12, 12, 12]);
+    assert_eq!(
+        sandbox.json(&["list"])["snapshots"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+// spec: CLI-18
+#[test]
+fn a_memory_file_that_shrinks_while_it_is_read_fails_the_import() {
+    let sandbox = Sandbox::new();
+    sandbox.import("vm", &pattern(4, 1), &[]);
+    let path = sandbox.path("memory");
+    let pages = 8192;
+    sandbox.write("memory", &pattern(pages, 2));
+    let before = sandbox.listing();
+    let stop = AtomicBool::new(false);
+    let run = thread::scope(|scope| {
+        let child = sandbox
+            .command(&["import", "vm", "--memory", "memory", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        scope.spawn(|| {
+            // Cut as soon as a staged data file shows that reading has begun.
+            let begun = || {
+                list(&sandbox.store()).keys().any(|name| {
+                    let text = name.to_string_lossy();
+                    text.contains(".stage-") && text.ends_with("memory.img")
+                })
+            };
+            while !stop.load(Ordering::Relaxed) && !begun() {
+                thread::yield_now();
+            }
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(PAGE as u64).unwrap();
+            file.write_all_at(b"x", 0).unwrap();
+        });
+        let run = Run::of(&child.wait_with_output().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        run
+    });
+    if run.code == 0 {
+        // The import was over before the cut: it must then hold all of the old file.
+        assert!(sandbox.restored("vm@latest") == pattern(pages, 2));
+        return;
+    }
+    assert_eq!(run.code, 1, "{run:?}");
+    let message = run.document()["error"]["message"].to_string();
+    assert!(
+        message.contains("shrank") || message.contains("shorter") || message.contains("end"),
+        "{message}"
+    );
+    assert_eq!(sandbox.listing(), before);
+}

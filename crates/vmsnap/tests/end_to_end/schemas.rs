@@ -1,0 +1,154 @@
+//! Every document has exactly the keys that the specification lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, id, page, pattern};
+
+const SPEC: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../specs/09-cli.md"
+));
+
+/// The rows of the specification's tables of documents and groups: name and keys.
+fn rows() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let cells = SPEC.lines().filter_map(|line| {
+        let (name, keys) = line.strip_prefix("| `")?.split_once("` | ")?;
+        Some((name, keys.strip_suffix(" |")?.split(' ').collect()))
+    });
+    cells.collect()
+}
+
+/// The keys of a document, with its groups put in.
+fn row(schema: &str) -> BTreeSet<String> {
+    let rows = rows();
+    let keys = rows
+        .get(schema)
+        .unwrap_or_else(|| panic!("{schema} is not specified"));
+    let mut expanded = BTreeSet::new();
+    for key in keys {
+        match key.split_once(':') {
+            None => drop(expanded.insert((*key).to_owned())),
+            Some((prefix, group)) => {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                let keys = rows[group].iter();
+                expanded.extend(keys.map(|key| format!("{prefix}{dot}{key}")));
+            }
+        }
+    }
+    expanded
+}
+
+/// The keys of `value`, and those of the objects in it that the row looks into.
+fn keys(value: &Value, row: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![(String::new(), value)];
+    while let Some((prefix, value)) = open.pop() {
+        for (key, below) in value.as_object().into_iter().flatten() {
+            let name = format!("{prefix}{key}");
+            let inner = [format!("{name}."), format!("{name}[].")];
+            let looks_into =
+                |prefix: &String| row.iter().any(|key| key.starts_with(prefix.as_str()));
+            match below {
+                Value::Object(_) if looks_into(&inner[0]) => open.push((inner[0].clone(), below)),
+                Value::Array(all) if looks_into(&inner[1]) => {
+                    assert!(!all.is_empty(), "{name} is empty: nothing to compare");
+                    open.extend(all.iter().map(|one| (inner[1].clone(), one)));
+                }
+                _ => {}
+            }
+            found.insert(name);
+        }
+    }
+    found
+}
+
+/// Asserts that `document` is of `schema` and has its keys.
+pub fn check(schema: &str, document: &Value) {
+    assert_eq!(document["schema"], schema);
+    let row = row(schema);
+    assert_eq!(keys(document, &row), row, "{schema}");
+}
+
+// spec: CLI-05
+// spec: CLI-06
+#[test]
+fn every_document_has_the_keys_that_are_specified() {
+    let sandbox = Sandbox::new();
+    let mut memory = pattern(20, 1);
+    sandbox.write("state", b"state");
+    let more = [
+        "--name", "base", "--label", "k=v", "--tag", "t", "--state", "state",
+    ];
+    let imported = sandbox.import("vm", &memory, &more);
+    check("vmsnap.import.v1", &imported);
+    let full = id(&imported);
+    page(&mut memory, 1).fill(1);
+    let diff = id(&sandbox.import("vm", &memory, &["--parent", &full, "--verify"]));
+    let restore = ["restore", &full, "--memory", "m", "--state", "s"];
+    check("vmsnap.restore.v1", &sandbox.json(&restore));
+    check("vmsnap.list.v1", &sandbox.json(&["list"]));
+    check("vmsnap.tree.v1", &sandbox.json(&["tree", "vm"]));
+    check("vmsnap.show.v1", &sandbox.json(&["show", &diff]));
+    let path = sandbox.path(&format!("store/snapshots/{diff}/manifest.vms"));
+    let manifest = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let run = sandbox.run(&["verify", "--json"]);
+    assert_eq!(run.code, 4, "{run:?}");
+    check("vmsnap.verify.v1", &run.document());
+    let listed = sandbox.json(&["list"]);
+    assert_eq!(listed["damaged"][0]["id"], diff.as_str());
+    fs::write(&path, manifest).unwrap();
+    check("vmsnap.df.v1", &sandbox.json(&["df"]));
+    let file = format!("store/snapshots/{full}/manifest.vms");
+    check("vmsnap.inspect.v1", &sandbox.json(&["inspect", &file]));
+    check("vmsnap.delete.v1", &sandbox.json(&["delete", &full]));
+    check("vmsnap.trash.v1", &sandbox.json(&["trash"]));
+    check("vmsnap.undelete.v1", &sandbox.json(&["undelete", &full]));
+    check(
+        "vmsnap.error.v1",
+        &sandbox.refused(&["show", "vm/nobody"], 3),
+    );
+    let run = sandbox.run(&["verify", "--progress", "json", "--quiet"]);
+    let line = run.stderr.lines().next().unwrap();
+    check("vmsnap.progress.v1", &serde_json::from_str(line).unwrap());
+}
+
+// spec: CLI-03
+#[test]
+fn lists_select_by_vm_tag_label_and_type() {
+    let sandbox = Sandbox::new();
+    let memory = pattern(4, 1);
+    sandbox.import("a", &memory, &["--tag", "x", "--label", "k=1"]);
+    sandbox.import(
+        "a",
+        &memory,
+        &["--parent", "a@latest", "--tag", "x", "--tag", "y"],
+    );
+    sandbox.import("b", &memory, &["--label", "k=2"]);
+    let count = |arguments: &[&str]| {
+        let listed = sandbox.json(&[&["list"], arguments].concat());
+        listed["snapshots"].as_array().unwrap().len()
+    };
+    assert_eq!(count(&[]), 3);
+    assert_eq!(count(&["A"]), 2);
+    assert_eq!(count(&["--tag", "x"]), 2);
+    assert_eq!(count(&["--tag", "x", "--tag", "y"]), 1);
+    assert_eq!(count(&["--label", "k"]), 2);
+    assert_eq!(count(&["--label", "k=2"]), 1);
+    assert_eq!(count(&["--type", "full"]), 2);
+    assert_eq!(count(&["--type", "diff"]), 1);
+    assert_eq!(count(&["--state", "trash"]), 0);
+    let tree = sandbox.run(&["tree", "a"]).stdout;
+    assert_eq!(tree.lines().count(), 2);
+    assert!(
+        tree.lines().nth(1).unwrap().starts_with("└─ a #2"),
+        "{tree}"
+    );
+    assert!(
+        sandbox.run(&["list"]).stdout.starts_with("ID"),
+        "the table has a head"
+    );
+}
