@@ -27,7 +27,7 @@ pub use fault::{Call, CrashState, Fault, FaultBackend, PowerLost};
 pub use fs::FsBackend;
 pub use host::{FileSystem, HostIdentity};
 #[cfg(any(test, feature = "testing"))]
-pub use mem::MemBackend;
+pub use mem::{HoleHints, MemBackend, Planted};
 pub use path::{InvalidName, RelPath};
 pub use refusal::Refusal;
 
@@ -185,3 +185,6 @@ pub struct Metadata {
     /// Bytes of blocks that it occupies.
     pub allocated_bytes: u64,
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -1,12 +1,14 @@
 //! A backend that counts what is changed, cuts the power, fails calls and runs out of space.
 
+use std::fmt;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::mem::MemBackend;
-use super::mem::disk::{Disk, Op};
-use super::{Backend, Entry, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile};
+use super::mem::disk::{Disk, Inode};
+use super::mem::op::Op;
+use super::{Backend, Entry, FileSystem, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile};
 
 mod crash;
 mod site;
@@ -36,23 +38,41 @@ pub enum Fault {
     Error(io::ErrorKind),
     /// The call does nothing and fails with this `errno`.
     Errno(i32),
+    /// A write does that many of its bytes and fails with this `errno`; any other call is as for
+    /// [`Errno`](Self::Errno).
+    Partial {
+        /// How many bytes are written.
+        bytes: usize,
+        /// With what the call fails.
+        errno: i32,
+    },
 }
 
-/// A mutating call that was made.
+/// A changing call that was made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Call {
-    /// `write`, `set-len`, `chmod`, `create`, `rename`, `remove` or `sync`.
+    /// `create`, `create-dir`, `write`, `set-len`, `chmod`, `sync`, `rename`, `remove`,
+    /// `remove-dir` or `sync-dir`. Making a lock file is a `create`.
     pub operation: &'static str,
     /// Where in the source it was made; empty unless [`FaultBackend::trace_call_sites`] was asked.
+    /// Calls of one code path have one pair of operation and site.
     pub site: String,
+    /// What it was made on, below the root; for a rename `from -> to`.
+    pub path: String,
 }
 
 /// A tree in memory whose changing calls are numbered from 1, logged, and made to fail on demand.
 ///
-/// Clones share the tree and the plan.
+/// Clones share the tree and the plan. A call that the tree itself refuses (a name that is taken,
+/// say) changes nothing and is not counted.
+///
+/// To try every point of a piece of work: run it once and read [`call_count`](Self::call_count),
+/// then for each number start from the same image, cut there, run it again, and look at each of
+/// the [`crash_states`](Self::crash_states).
 #[derive(Clone, Debug)]
 pub struct FaultBackend {
     tree: MemBackend,
+    gate: Arc<Gate>,
 }
 
 /// What stands between a caller and a tree.
@@ -75,58 +95,85 @@ struct GateState {
     power_lost: bool,
 }
 
+/// A call that left a trace.
 #[derive(Clone, Debug)]
-enum Logged {
+struct Logged {
+    /// The number of the call.
+    number: usize,
+    operation: &'static str,
+    path: String,
+    event: Event,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
     Done(Op),
     /// A sync that failed: what was not durable before never will be.
-    FailedSync(u64),
+    FailedSync(Inode),
+}
+
+impl Logged {
+    /// The change that was made; `None` for syncs, done and failed.
+    fn change(&self) -> Option<&Op> {
+        match &self.event {
+            Event::Done(Op::Sync { .. }) | Event::FailedSync(_) => None,
+            Event::Done(op) => Some(op),
+        }
+    }
+}
+
+impl fmt::Display for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "call {} ({} {})", self.number, self.operation, self.path)
+    }
 }
 
 impl FaultBackend {
     /// A tree that starts as a copy of `image`.
     #[must_use]
     pub fn new(image: &MemBackend) -> Self {
-        let gate = Gate {
+        let gate = Arc::new(Gate {
             start: image.image(),
             state: Mutex::default(),
-        };
+        });
         Self {
-            tree: MemBackend::of(image.image(), Some(gate)),
+            tree: MemBackend::of(image.image(), Some(Arc::clone(&gate))),
+            gate,
         }
     }
 
     /// Cuts the power at call `number`, counted from 1: it and every later call fail with
-    /// [`PowerLost`].
+    /// [`PowerLost`], and so does every read from then on.
     pub fn cut_at(&self, number: usize) {
-        self.state(|state| state.cut_at = Some(number));
+        self.gate.lock().cut_at = Some(number);
     }
 
     /// Lets call `number` fail, and the others pass.
     pub fn fail_at(&self, number: usize, fault: Fault) {
-        self.state(|state| state.faults.push((number, fault)));
+        self.gate.lock().faults.push((number, fault));
     }
 
     /// Lets `bytes` more be written: the write that goes beyond is done up to there and fails
-    /// with `StorageFull`, as does every later one.
+    /// with `StorageFull`, as does every later one. Nothing gives bytes back.
     pub fn limit_bytes(&self, bytes: u64) {
-        self.state(|state| state.bytes_left = Some(bytes));
+        self.gate.lock().bytes_left = Some(bytes);
     }
 
     /// Records from where each call is made. Slow: for one run of many.
     pub fn trace_call_sites(&self) {
-        self.state(|state| state.trace = true);
+        self.gate.lock().trace = true;
     }
 
     /// How many changing calls were made, syncs included.
     #[must_use]
     pub fn call_count(&self) -> usize {
-        self.state(|state| state.calls.len())
+        self.gate.lock().calls.len()
     }
 
-    /// The changing calls that were made.
+    /// The changing calls that were made; call number 1 is the first.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        self.state(|state| state.calls.clone())
+        self.gate.lock().calls.clone()
     }
 
     /// The tree as it is for a process that lives on.
@@ -135,23 +182,15 @@ impl FaultBackend {
         self.tree.snapshot()
     }
 
-    /// The trees that a machine may find after losing power now.
+    /// The trees that a machine may find after losing power now, each different choice once.
     ///
-    /// What was synced is there. Of the rest: all, nothing, names without bytes, bytes without
-    /// names, each operation alone lost or alone kept, the last write torn.
+    /// What a sync of its file or directory covers is there. Of the rest: all; nothing; names
+    /// without bytes; bytes without names; zeros for bytes; what was changed in one file or
+    /// directory lost alone or kept alone; each operation lost alone or kept alone; the last
+    /// writes torn. The call that was cut is one of the rest.
     pub fn crash_states(&self) -> impl Iterator<Item = CrashState> + use<> {
-        let (start, log) = match self.tree.gate() {
-            Some(gate) => (gate.start.image(), gate.lock().log.clone()),
-            None => (self.tree.image(), Vec::new()),
-        };
-        crash::states(start, log, self.tree.image())
-    }
-
-    fn state<T>(&self, look: impl FnOnce(&mut GateState) -> T) -> T {
-        match self.tree.gate() {
-            Some(gate) => look(&mut gate.lock()),
-            None => look(&mut GateState::default()),
-        }
+        let log = self.gate.lock().log.clone();
+        crash::states(self.gate.start.image(), log, self.tree.image())
     }
 }
 
@@ -177,30 +216,38 @@ impl Gate {
         } else {
             String::new()
         };
-        let operation = op.label();
-        state.calls.push(Call { operation, site });
+        let (operation, path) = disk.describe(&op);
+        state.calls.push(Call {
+            operation,
+            site,
+            path: path.clone(),
+        });
         let number = state.calls.len();
+        let logged = |event| Logged {
+            number,
+            operation,
+            path,
+            event,
+        };
         if state.cut_at.is_some_and(|cut| number >= cut) {
             state.power_lost = true;
             // Its effect may have reached the disk, but a sync that did not return promises nothing.
             if !matches!(op, Op::Sync { .. }) {
-                state.log.push(Logged::Done(op));
+                state.log.push(logged(Event::Done(op)));
             }
             return Err(io::Error::other(PowerLost));
         }
-        let fault = state.faults.iter().find(|(at, _)| *at == number);
-        if let Some(&(_, fault)) = fault {
-            if let Op::Sync { inode } = op {
-                state.log.push(Logged::FailedSync(inode));
+        let (event, result) = match state.fault(number) {
+            Some(fault) => (fault.event(op), Err(fault.error())),
+            None => {
+                let (op, result) = state.spend(op);
+                (Some(Event::Done(op)), result)
             }
-            return Err(match fault {
-                Fault::Error(kind) => kind.into(),
-                Fault::Errno(errno) => io::Error::from_raw_os_error(errno),
-            });
+        };
+        if let Some(Event::Done(op)) = &event {
+            disk.apply(op);
         }
-        let (op, result) = state.spend(op);
-        disk.apply(&op);
-        state.log.push(Logged::Done(op));
+        state.log.extend(event.map(logged));
         result
     }
 
@@ -209,7 +256,32 @@ impl Gate {
     }
 }
 
+impl Fault {
+    /// What `op` leaves behind when it fails this way.
+    fn event(self, op: Op) -> Option<Event> {
+        match (self, &op) {
+            (_, Op::Sync { inode }) => Some(Event::FailedSync(*inode)),
+            (Self::Partial { bytes, .. }, Op::Write { bytes: all, .. }) => {
+                Some(Event::Done(op.part(0..bytes.min(all.len()))))
+            }
+            _ => None,
+        }
+    }
+
+    fn error(self) -> io::Error {
+        match self {
+            Self::Error(kind) => kind.into(),
+            Self::Errno(errno) | Self::Partial { errno, .. } => io::Error::from_raw_os_error(errno),
+        }
+    }
+}
+
 impl GateState {
+    fn fault(&self, number: usize) -> Option<Fault> {
+        let found = self.faults.iter().find(|(at, _)| *at == number);
+        found.map(|(_, fault)| *fault)
+    }
+
     /// Takes the bytes of `op` from what is left; what can be done of it, and the outcome.
     fn spend(&mut self, op: Op) -> (Op, io::Result<()>) {
         let (Some(left), Op::Write { bytes, .. }) = (&mut self.bytes_left, &op) else {
@@ -221,10 +293,7 @@ impl GateState {
             return (op, Ok(()));
         }
         let fits = usize::try_from(std::mem::take(left)).unwrap_or(usize::MAX);
-        (
-            crash::torn(&op, fits),
-            Err(io::ErrorKind::StorageFull.into()),
-        )
+        (op.part(0..fits), Err(io::ErrorKind::StorageFull.into()))
     }
 }
 
@@ -275,6 +344,10 @@ impl Backend for FaultBackend {
 
     fn free_bytes(&self) -> io::Result<u64> {
         self.tree.free_bytes()
+    }
+
+    fn file_system(&self) -> io::Result<FileSystem> {
+        self.tree.file_system()
     }
 }
 

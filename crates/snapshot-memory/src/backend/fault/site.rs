@@ -2,31 +2,28 @@
 
 use std::backtrace::Backtrace;
 
-/// The function, and its line where debug information has it, of the first caller outside of the
-/// backends.
+/// File, line and function of the first caller outside of the backends; empty where the build has
+/// no debug information.
 pub(super) fn caller() -> String {
     let trace = Backtrace::force_capture().to_string();
-    let mut lines = trace.lines().map(str::trim).peekable();
-    while let Some(line) = lines.next() {
-        let symbol = line.split_once(": ").map_or(line, |(_, symbol)| symbol);
-        let place = lines.next_if(|next| next.starts_with("at "));
-        if is_ours(symbol) {
-            return format!("{symbol} {}", place.unwrap_or_default());
+    let mut symbol = "";
+    for line in trace.lines().map(str::trim) {
+        // A frame is `N: symbol`, then `at file:line:column`. Frames that are inlined have a
+        // symbol without its module, so only the file tells whose they are.
+        match line.strip_prefix("at ") {
+            Some(place) if is_outside(place) => return format!("{place} {symbol}"),
+            Some(_) => {}
+            None => symbol = line.split_once(": ").map_or(line, |(_, symbol)| symbol),
         }
     }
     String::new()
 }
 
-fn is_ours(symbol: &str) -> bool {
-    let outside = [
-        "std::",
-        "core::",
-        "alloc::",
-        "<alloc",
-        "<core",
-        "<std",
-        "backtrace",
-    ];
-    !symbol.contains("snapshot_memory::backend::")
-        && !outside.iter().any(|start| symbol.starts_with(start))
+fn is_outside(place: &str) -> bool {
+    // The trace names files relative to the working directory: of this package, or of another.
+    let in_backend =
+        place.starts_with("./src/backend/") || place.contains("snapshot-memory/src/backend/");
+    let is_backend = in_backend && !place.contains("/tests.rs:");
+    let is_std = place.starts_with("/rustc/") || place.contains("/rustlib/src/");
+    !is_backend && !is_std
 }

@@ -1,10 +1,13 @@
-//! Inodes, and the operations that change them: the ones a crash may lose or tear.
+//! Inodes, and what changes them.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::backend::{EntryKind, LockMode, RelPath};
+use super::content::Content;
+use super::op::{Op, Slot};
+use super::{HoleHints, Planted};
+use crate::backend::{EntryKind, LockMode, Refusal, RelPath};
 
 /// The number of a file or directory, for as long as the tree exists.
 pub(in crate::backend) type Inode = u64;
@@ -17,17 +20,20 @@ pub(in crate::backend) struct Disk {
     nodes: BTreeMap<Inode, Node>,
     next: Inode,
     locks: BTreeMap<Inode, Holders>,
+    pub(super) is_read_only: bool,
+    pub(super) hints: HoleHints,
 }
 
 #[derive(Clone, Debug)]
 pub(in crate::backend) enum Node {
     File {
-        bytes: Arc<Vec<u8>>,
+        content: Arc<Content>,
         read_only: bool,
     },
     Dir {
         entries: BTreeMap<String, Inode>,
     },
+    Planted(Planted),
 }
 
 /// Who holds a lock.
@@ -37,75 +43,10 @@ struct Holders {
     exclusive: bool,
 }
 
-/// One change of a tree, by inode, so that it can be replayed without the others.
-#[derive(Clone, Debug)]
-pub(in crate::backend) enum Op {
-    /// Bytes of a file.
-    Write {
-        inode: Inode,
-        offset: u64,
-        bytes: Arc<[u8]>,
-    },
-    /// The length of a file.
-    SetLen { inode: Inode, len: u64 },
-    /// Write permission taken away.
-    ReadOnly { inode: Inode },
-    /// A new name for a file or directory.
-    Link {
-        dir: Inode,
-        name: String,
-        inode: Inode,
-    },
-    /// One name for another, at once.
-    Rename {
-        from: (Inode, String),
-        to: (Inode, String),
-        inode: Inode,
-    },
-    /// A name that goes.
-    Unlink { dir: Inode, name: String },
-    /// The bytes of a file, or the names in a directory, made durable.
-    Sync { inode: Inode },
-}
-
-impl Op {
-    /// The file or directory that must be synced to make this durable; `None` for a sync itself.
-    pub(in crate::backend) fn subject(&self) -> Option<Inode> {
-        match self {
-            Self::Write { inode, .. } | Self::SetLen { inode, .. } | Self::ReadOnly { inode } => {
-                Some(*inode)
-            }
-            Self::Link { dir, .. } | Self::Unlink { dir, .. } => Some(*dir),
-            Self::Rename { to, .. } => Some(to.0),
-            Self::Sync { .. } => None,
-        }
-    }
-
-    /// Whether this changes names and not bytes.
-    pub(in crate::backend) fn is_name(&self) -> bool {
-        matches!(
-            self,
-            Self::Link { .. } | Self::Rename { .. } | Self::Unlink { .. }
-        )
-    }
-
-    pub(in crate::backend) fn label(&self) -> &'static str {
-        match self {
-            Self::Write { .. } => "write",
-            Self::SetLen { .. } => "set-len",
-            Self::ReadOnly { .. } => "chmod",
-            Self::Link { .. } => "create",
-            Self::Rename { .. } => "rename",
-            Self::Unlink { .. } => "remove",
-            Self::Sync { .. } => "sync",
-        }
-    }
-}
-
 impl Node {
     pub(super) fn empty_file() -> Self {
         Self::File {
-            bytes: Arc::default(),
+            content: Arc::default(),
             read_only: false,
         }
     }
@@ -119,20 +60,22 @@ impl Node {
 
 impl Disk {
     pub(super) fn new() -> Self {
+        Self::with(BTreeMap::from([(ROOT, Node::empty_dir())]), ROOT + 1)
+    }
+
+    fn with(nodes: BTreeMap<Inode, Node>, next: Inode) -> Self {
         Self {
-            nodes: BTreeMap::from([(ROOT, Node::empty_dir())]),
-            next: ROOT + 1,
+            nodes,
+            next,
             locks: BTreeMap::new(),
+            is_read_only: false,
+            hints: HoleHints::default(),
         }
     }
 
-    /// The same files, nothing of them locked.
+    /// The same files: nothing of them locked, writable, with honest hints.
     pub(in crate::backend) fn image(&self) -> Self {
-        Self {
-            nodes: self.nodes.clone(),
-            next: self.next,
-            locks: BTreeMap::new(),
-        }
+        Self::with(self.nodes.clone(), self.next)
     }
 
     /// Makes `op` happen.
@@ -142,32 +85,18 @@ impl Disk {
                 inode,
                 offset,
                 bytes,
-            } => {
-                if let (Ok(file), Ok(at)) = (self.bytes_mut(*inode), usize::try_from(*offset)) {
-                    let end = at.saturating_add(bytes.len());
-                    if file.len() < end {
-                        file.resize(end, 0);
-                    }
-                    if let Some(target) = file.get_mut(at..end) {
-                        target.copy_from_slice(bytes);
-                    }
-                }
-            }
-            Op::SetLen { inode, len } => {
-                if let (Ok(file), Ok(len)) = (self.bytes_mut(*inode), usize::try_from(*len)) {
-                    file.resize(len, 0);
-                }
-            }
+            } => self.edit(*inode, |content| content.write_at(*offset, bytes)),
+            Op::SetLen { inode, len } => self.edit(*inode, |content| content.set_len(*len)),
             Op::ReadOnly { inode } => {
                 if let Some(Node::File { read_only, .. }) = self.nodes.get_mut(inode) {
                     *read_only = true;
                 }
             }
-            Op::Link { dir, name, inode } => self.link(*dir, name, *inode),
-            Op::Unlink { dir, name } => self.unlink(*dir, name),
+            Op::Link { slot, inode } => self.link(slot, *inode),
+            Op::Unlink { slot } => self.unlink(slot),
             Op::Rename { from, to, inode } => {
-                self.unlink(from.0, &from.1);
-                self.link(to.0, &to.1, *inode);
+                self.unlink(from);
+                self.link(to, *inode);
             }
             Op::Sync { .. } => {}
         }
@@ -184,6 +113,28 @@ impl Disk {
         self.next = self.next.max(inode + 1);
     }
 
+    /// What `op` is called, and the path that it concerns.
+    pub(in crate::backend) fn describe(&self, op: &Op) -> (&'static str, String) {
+        let is_dir = |inode| self.kind(inode) == EntryKind::Directory;
+        match op {
+            Op::Write { inode, .. } => ("write", self.path_of(*inode)),
+            Op::SetLen { inode, .. } => ("set-len", self.path_of(*inode)),
+            Op::ReadOnly { inode } => ("chmod", self.path_of(*inode)),
+            Op::Sync { inode } if is_dir(*inode) => ("sync-dir", self.path_of(*inode)),
+            Op::Sync { inode } => ("sync", self.path_of(*inode)),
+            Op::Link { slot, inode } if is_dir(*inode) => ("create-dir", self.slot_path(slot)),
+            Op::Link { slot, .. } => ("create", self.slot_path(slot)),
+            Op::Unlink { slot } if self.get(slot).is_ok_and(is_dir) => {
+                ("remove-dir", self.slot_path(slot))
+            }
+            Op::Unlink { slot } => ("remove", self.slot_path(slot)),
+            Op::Rename { from, to, .. } => {
+                let (from, to) = (self.slot_path(from), self.slot_path(to));
+                ("rename", format!("{from} -> {to}"))
+            }
+        }
+    }
+
     pub(super) fn add(&mut self, node: Node) -> Inode {
         let inode = self.next;
         self.next += 1;
@@ -192,8 +143,8 @@ impl Disk {
     }
 
     pub(super) fn find(&self, path: &RelPath) -> io::Result<Inode> {
-        let parts = path.as_str().split('/').filter(|part| !part.is_empty());
-        parts.into_iter().try_fold(ROOT, |dir, name| {
+        let mut parts = path.as_str().split('/').filter(|part| !part.is_empty());
+        parts.try_fold(ROOT, |dir, name| {
             let found = self.entries(dir)?.get(name);
             found.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
         })
@@ -202,6 +153,7 @@ impl Disk {
     pub(super) fn entries(&self, dir: Inode) -> io::Result<&BTreeMap<String, Inode>> {
         match self.nodes.get(&dir) {
             Some(Node::Dir { entries }) => Ok(entries),
+            Some(Node::Planted(Planted::SymbolicLink)) => Err(Refusal::SymbolicLink.into()),
             _ => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
@@ -209,71 +161,89 @@ impl Disk {
     pub(super) fn kind(&self, inode: Inode) -> EntryKind {
         match self.nodes.get(&inode) {
             Some(Node::Dir { .. }) => EntryKind::Directory,
+            Some(Node::Planted(_)) => EntryKind::Other,
             _ => EntryKind::File,
         }
     }
 
-    pub(super) fn bytes(&self, inode: Inode) -> Option<&[u8]> {
+    /// The bytes of a regular file; anything else is refused as an open would.
+    pub(super) fn content(&self, inode: Inode) -> io::Result<&Content> {
         match self.nodes.get(&inode) {
-            Some(Node::File { bytes, .. }) => Some(bytes),
-            _ => None,
+            Some(Node::File { content, .. }) => Ok(content),
+            Some(Node::Planted(Planted::SymbolicLink)) => Err(Refusal::SymbolicLink.into()),
+            _ => Err(Refusal::NotRegular.into()),
         }
     }
 
-    pub(super) fn bytes_mut(&mut self, inode: Inode) -> io::Result<&mut Vec<u8>> {
-        match self.nodes.get_mut(&inode) {
-            Some(Node::File { bytes, .. }) => Ok(Arc::make_mut(bytes)),
-            _ => Err(crate::backend::Refusal::NotRegular.into()),
+    /// Whether a file's write permission was taken away.
+    pub(super) fn is_sealed(&self, inode: Inode) -> bool {
+        matches!(
+            self.nodes.get(&inode),
+            Some(Node::File {
+                read_only: true,
+                ..
+            })
+        )
+    }
+
+    pub(super) fn edit(&mut self, inode: Inode, change: impl FnOnce(&mut Content)) {
+        if let Some(Node::File { content, .. }) = self.nodes.get_mut(&inode) {
+            change(Arc::make_mut(content));
         }
     }
 
-    /// The directory and the name of `path`, which must not exist.
-    pub(super) fn vacant(&self, path: &RelPath) -> io::Result<(Inode, String)> {
-        let (dir, name) = self.place(path)?;
-        if self.entries(dir)?.contains_key(&name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
+    /// The place of `path`, where nothing is yet.
+    pub(super) fn vacant(&self, path: &RelPath) -> io::Result<Slot> {
+        let slot = self.place(path)?;
+        match self.get(&slot) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => Ok(slot),
         }
-        Ok((dir, name))
     }
 
+    /// What renaming does; the checks come in the order of Linux.
     pub(super) fn plan_rename(
         &self,
         from: &RelPath,
         to: &RelPath,
         replace: bool,
     ) -> io::Result<Op> {
-        let inode = self.find(from)?;
-        let target = match self.find(to) {
-            Ok(_) if !replace => return Err(io::ErrorKind::AlreadyExists.into()),
-            Ok(old) if self.kind(old) == EntryKind::Directory => {
-                return Err(io::ErrorKind::IsADirectory.into());
+        let source = self.place(from)?;
+        let target = self.place(to)?;
+        let inode = self.get(&source)?;
+        let old = self.get(&target).ok();
+        if old.is_some() && !replace {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if is_below(to, from) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if let Some(old) = old.filter(|old| *old != inode) {
+            let is_dir = |inode| self.kind(inode) == EntryKind::Directory;
+            match (is_dir(inode), is_dir(old)) {
+                _ if is_below(from, to) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
+                (true, false) => return Err(io::ErrorKind::NotADirectory.into()),
+                (false, true) => return Err(io::ErrorKind::IsADirectory.into()),
+                (true, true) => self.check_empty(old)?,
+                (false, false) => {}
             }
-            _ => self.place(to)?,
-        };
-        self.entries(target.0)?;
+        }
         Ok(Op::Rename {
-            from: self.place(from)?,
+            from: source,
             to: target,
             inode,
         })
     }
 
     pub(super) fn plan_unlink(&self, path: &RelPath, kind: EntryKind) -> io::Result<Op> {
-        let inode = self.find(path)?;
-        match (kind, self.nodes.get(&inode)) {
-            (EntryKind::Directory, Some(Node::Dir { entries })) if !entries.is_empty() => {
-                return Err(io::ErrorKind::DirectoryNotEmpty.into());
-            }
-            (EntryKind::Directory, Some(Node::File { .. })) => {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-            (EntryKind::File, Some(Node::Dir { .. })) => {
-                return Err(io::ErrorKind::IsADirectory.into());
-            }
-            _ => {}
+        let slot = self.place(path)?;
+        let inode = self.get(&slot)?;
+        if kind == EntryKind::Directory {
+            self.check_empty(inode)?;
+        } else if self.kind(inode) == EntryKind::Directory {
+            return Err(io::ErrorKind::IsADirectory.into());
         }
-        let (dir, name) = self.place(path)?;
-        Ok(Op::Unlink { dir, name })
+        Ok(Op::Unlink { slot })
     }
 
     /// Takes the lock if nobody is in the way.
@@ -296,22 +266,63 @@ impl Disk {
         }
     }
 
-    fn place(&self, path: &RelPath) -> io::Result<(Inode, String)> {
+    fn check_empty(&self, dir: Inode) -> io::Result<()> {
+        match self.nodes.get(&dir) {
+            Some(Node::Dir { entries }) if entries.is_empty() => Ok(()),
+            Some(Node::Dir { .. }) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn place(&self, path: &RelPath) -> io::Result<Slot> {
         let parent = path.parent().ok_or(io::ErrorKind::ResourceBusy)?;
         let dir = self.find(&parent)?;
         self.entries(dir)?;
         Ok((dir, path.name().to_owned()))
     }
 
-    fn link(&mut self, dir: Inode, name: &str, inode: Inode) {
-        if let Some(Node::Dir { entries }) = self.nodes.get_mut(&dir) {
-            entries.insert(name.to_owned(), inode);
+    fn get(&self, slot: &Slot) -> io::Result<Inode> {
+        let found = self.entries(slot.0)?.get(&slot.1);
+        found.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn link(&mut self, slot: &Slot, inode: Inode) {
+        if let Some(Node::Dir { entries }) = self.nodes.get_mut(&slot.0) {
+            entries.insert(slot.1.clone(), inode);
         }
     }
 
-    fn unlink(&mut self, dir: Inode, name: &str) {
-        if let Some(Node::Dir { entries }) = self.nodes.get_mut(&dir) {
-            entries.remove(name);
+    fn unlink(&mut self, slot: &Slot) {
+        if let Some(Node::Dir { entries }) = self.nodes.get_mut(&slot.0) {
+            entries.remove(&slot.1);
         }
     }
+
+    fn slot_path(&self, slot: &Slot) -> String {
+        match slot.0 {
+            ROOT => slot.1.clone(),
+            dir => format!("{}/{}", self.path_of(dir), slot.1),
+        }
+    }
+
+    /// Where `inode` is linked now.
+    fn path_of(&self, inode: Inode) -> String {
+        if inode == ROOT {
+            return ".".to_owned();
+        }
+        let found = self.nodes.iter().find_map(|(dir, node)| match node {
+            Node::Dir { entries } => {
+                let name = entries.iter().find(|(_, child)| **child == inode)?.0;
+                Some((*dir, name.clone()))
+            }
+            _ => None,
+        });
+        found.map_or_else(|| "(removed)".to_owned(), |slot| self.slot_path(&slot))
+    }
+}
+
+/// Whether `path` lies below `ancestor`. Nothing here is a link, so the text decides.
+fn is_below(path: &RelPath, ancestor: &RelPath) -> bool {
+    let rest = path.as_str().strip_prefix(ancestor.as_str());
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }

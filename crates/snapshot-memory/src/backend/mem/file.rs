@@ -4,11 +4,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::MemBackend;
-use super::disk::{Inode, Op};
+use super::content::Content;
+use super::disk::Inode;
+use super::op::Op;
 use crate::backend::{ReadFile, WriteFile};
 use crate::source::HostRun;
 
-const BLOCK_BYTES: usize = 4096;
+/// The longest file that Linux has.
+const MAX_FILE_BYTES: u64 = i64::MAX.cast_unsigned();
 
 #[derive(Debug)]
 pub(super) struct MemReadFile {
@@ -21,48 +24,32 @@ impl MemReadFile {
         Self { backend, inode }
     }
 
-    fn with<T>(&self, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    fn with<T>(&self, look: impl FnOnce(&Content) -> T) -> io::Result<T> {
         let disk = self.backend.look()?;
-        Ok(look(disk.bytes(self.inode).unwrap_or_default()))
+        disk.content(self.inode).map(look)
     }
 }
 
 impl ReadFile for MemReadFile {
     fn len(&self) -> io::Result<u64> {
-        self.with(|bytes| bytes.len() as u64)
+        self.with(Content::len)
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.with(|bytes| {
-            let from = usize::try_from(offset).ok();
-            let range = from.and_then(|from| Some(from..from.checked_add(out.len())?));
-            match range.and_then(|range| bytes.get(range)) {
-                Some(found) => {
-                    out.copy_from_slice(found);
-                    Ok(())
-                }
-                None => Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        })?
+        match self.with(|content| content.read_at(offset, out))? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
-        self.with(|bytes| {
-            let len = bytes.len() as u64;
-            let first = usize::try_from(offset).unwrap_or(usize::MAX) / BLOCK_BYTES;
-            let mut blocks = bytes.chunks(BLOCK_BYTES).enumerate().skip(first);
-            let found = blocks.find(|(_, block)| is_data(block));
-            let Some((start, _)) = found else {
-                return Some((len, len));
-            };
-            let hole = blocks.find(|(_, block)| !is_data(block));
-            let end = hole.map_or(len, |(index, _)| (index * BLOCK_BYTES) as u64);
-            Some((((start * BLOCK_BYTES) as u64).max(offset), end))
-        })
+        let disk = self.backend.look()?;
+        let content = disk.content(self.inode)?;
+        Ok(disk.hints.answer(content, offset))
     }
 
     fn allocated_bytes(&self) -> io::Result<u64> {
-        self.with(allocated_bytes)
+        self.with(Content::allocated_bytes)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -88,6 +75,7 @@ impl MemWriteFile {
 
 impl WriteFile for MemWriteFile {
     fn write_all_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        check_end(offset.checked_add(bytes.len() as u64))?;
         self.change(Op::Write {
             inode: self.inode,
             offset,
@@ -107,6 +95,7 @@ impl WriteFile for MemWriteFile {
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
+        check_end(Some(len))?;
         self.change(Op::SetLen {
             inode: self.inode,
             len,
@@ -123,16 +112,13 @@ impl WriteFile for MemWriteFile {
 
     fn allocated_bytes(&self) -> io::Result<u64> {
         let disk = self.backend.look()?;
-        Ok(allocated_bytes(disk.bytes(self.inode).unwrap_or_default()))
+        disk.content(self.inode).map(Content::allocated_bytes)
     }
 }
 
-/// Bytes of the blocks that are not zero: what a file system would keep at least.
-pub(super) fn allocated_bytes(bytes: &[u8]) -> u64 {
-    let data = bytes.chunks(BLOCK_BYTES).filter(|block| is_data(block));
-    (data.count() * BLOCK_BYTES) as u64
-}
-
-fn is_data(block: &[u8]) -> bool {
-    block.iter().any(|byte| *byte != 0)
+fn check_end(end: Option<u64>) -> io::Result<()> {
+    match end {
+        Some(end) if end <= MAX_FILE_BYTES => Ok(()),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
+    }
 }

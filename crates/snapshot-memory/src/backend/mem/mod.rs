@@ -6,27 +6,47 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fault::Gate;
-use super::{Backend, Entry, EntryKind, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile};
+use super::{
+    Backend, Entry, EntryKind, FileSystem, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile,
+};
 
+mod content;
 pub(super) mod disk;
 mod file;
+mod hints;
+pub(super) mod op;
 
-use disk::{Disk, Inode, Node, Op};
+use content::Content;
+use disk::{Disk, Inode, Node};
+pub use hints::HoleHints;
+use op::Op;
 
 /// What a read-write file system in memory says is free, where nobody limits it.
 const FREE_BYTES: u64 = 1 << 50;
 
 /// A directory tree in memory. Clones share it, locks included.
+///
+/// It answers with the kinds of error that [`FsBackend`](super::FsBackend) gives.
 #[derive(Clone, Debug)]
 pub struct MemBackend {
     shared: Arc<Shared>,
+}
+
+/// What someone else may have put into a tree: listed as [`EntryKind::Other`], never opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Planted {
+    /// A symbolic link.
+    SymbolicLink,
+    /// A pipe.
+    Pipe,
 }
 
 #[derive(Debug)]
 struct Shared {
     disk: Mutex<Disk>,
     unlocked: Condvar,
-    gate: Option<Gate>,
+    gate: Option<Arc<Gate>>,
 }
 
 impl MemBackend {
@@ -36,21 +56,48 @@ impl MemBackend {
         Self::of(Disk::new(), None)
     }
 
-    /// A tree of its own with the same files, nothing of it locked.
+    /// A tree of its own with the same files: nothing of it locked, writable, with honest hints.
     #[must_use]
     pub fn snapshot(&self) -> Self {
         Self::of(self.image(), None)
     }
 
-    /// The bytes of a file, to be changed in place behind everybody's back.
+    /// Changes the bytes of a file in place, behind everybody's back.
     pub fn tamper(&self, path: &RelPath, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let mut disk = self.disk();
         let inode = disk.find(path)?;
-        change(disk.bytes_mut(inode)?);
+        let mut bytes = disk.content(inode)?.to_bytes();
+        change(&mut bytes);
+        disk.edit(inode, |content| *content = Content::from_bytes(&bytes));
         Ok(())
     }
 
-    pub(super) fn of(disk: Disk, gate: Option<Gate>) -> Self {
+    /// Puts something at `path` that is neither file nor directory.
+    pub fn plant(&self, path: &RelPath, what: Planted) -> io::Result<()> {
+        let mut disk = self.disk();
+        let slot = disk.vacant(path)?;
+        let inode = disk.add(Node::Planted(what));
+        disk.apply(&Op::Link { slot, inode });
+        Ok(())
+    }
+
+    /// Makes every change fail with `ReadOnlyFilesystem`, or lets them pass again.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        self.disk().is_read_only = is_read_only;
+    }
+
+    /// Sets what is said of the holes in files.
+    pub fn set_hole_hints(&self, hints: HoleHints) {
+        self.disk().hints = hints;
+    }
+
+    /// Whether [`make_read_only`](WriteFile::make_read_only) was called for the file at `path`.
+    pub fn is_sealed(&self, path: &RelPath) -> io::Result<bool> {
+        let disk = self.disk();
+        Ok(disk.is_sealed(disk.find(path)?))
+    }
+
+    pub(super) fn of(disk: Disk, gate: Option<Arc<Gate>>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 disk: Mutex::new(disk),
@@ -64,10 +111,6 @@ impl MemBackend {
         self.disk().image()
     }
 
-    pub(super) fn gate(&self) -> Option<&Gate> {
-        self.shared.gate.as_ref()
-    }
-
     fn disk(&self) -> MutexGuard<'_, Disk> {
         // A panic of a test thread leaves the tree as it was between two operations.
         let locked = self.shared.disk.lock();
@@ -75,7 +118,7 @@ impl MemBackend {
     }
 
     /// The tree, for a call that changes nothing.
-    pub(super) fn look(&self) -> io::Result<MutexGuard<'_, Disk>> {
+    fn look(&self) -> io::Result<MutexGuard<'_, Disk>> {
         if let Some(gate) = &self.shared.gate {
             gate.check_power()?;
         }
@@ -86,19 +129,28 @@ impl MemBackend {
     fn change<T>(&self, plan: impl FnOnce(&mut Disk) -> io::Result<(Op, T)>) -> io::Result<T> {
         let mut disk = self.look()?;
         let (op, value) = plan(&mut disk)?;
-        match &self.shared.gate {
-            None => disk.apply(&op),
-            Some(gate) => gate.pass(&mut disk, op)?,
-        }
+        self.perform(&mut disk, op)?;
         Ok(value)
+    }
+
+    fn perform(&self, disk: &mut Disk, op: Op) -> io::Result<()> {
+        if disk.is_read_only && !matches!(op, Op::Sync { .. }) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        match &self.shared.gate {
+            None => {
+                disk.apply(&op);
+                Ok(())
+            }
+            Some(gate) => gate.pass(disk, op),
+        }
     }
 
     fn make(&self, path: &RelPath, node: Node) -> io::Result<Inode> {
         self.change(|disk| {
-            let (dir, name) = disk.vacant(path)?;
+            let slot = disk.vacant(path)?;
             let inode = disk.add(node);
-            let op = Op::Link { dir, name, inode };
-            Ok((op, inode))
+            Ok((Op::Link { slot, inode }, inode))
         })
     }
 
@@ -112,12 +164,16 @@ impl MemBackend {
 
     /// The file to lock at `path`, made where it is missing.
     fn lock_file(&self, path: &RelPath) -> io::Result<Inode> {
-        let found = self.look()?.find(path);
-        match found {
+        let mut disk = self.look()?;
+        match disk.find(path) {
+            Ok(inode) => disk.content(inode).map(|_| inode),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make(path, Node::empty_file())
+                let slot = disk.vacant(path)?;
+                let inode = disk.add(Node::empty_file());
+                self.perform(&mut disk, Op::Link { slot, inode })?;
+                Ok(inode)
             }
-            other => other,
+            Err(error) => Err(error),
         }
     }
 }
@@ -130,14 +186,17 @@ impl Default for MemBackend {
 
 impl Backend for MemBackend {
     fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>> {
-        let mut disk = self.look()?;
+        let disk = self.look()?;
         let inode = disk.find(path)?;
-        disk.bytes_mut(inode)?;
+        disk.content(inode)?;
         drop(disk);
         Ok(Box::new(file::MemReadFile::new(self.clone(), inode)))
     }
 
     fn create(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>> {
+        if *path == RelPath::root() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let inode = self.make(path, Node::empty_file())?;
         Ok(Box::new(file::MemWriteFile::new(self.clone(), inode)))
     }
@@ -183,11 +242,11 @@ impl Backend for MemBackend {
     fn metadata(&self, path: &RelPath) -> io::Result<Metadata> {
         let disk = self.look()?;
         let inode = disk.find(path)?;
-        let bytes = disk.bytes(inode).unwrap_or_default();
+        let content = disk.content(inode).ok();
         Ok(Metadata {
             kind: disk.kind(inode),
-            len_bytes: bytes.len() as u64,
-            allocated_bytes: file::allocated_bytes(bytes),
+            len_bytes: content.map_or(0, Content::len),
+            allocated_bytes: content.map_or(0, Content::allocated_bytes),
         })
     }
 
@@ -219,7 +278,16 @@ impl Backend for MemBackend {
 
     fn free_bytes(&self) -> io::Result<u64> {
         drop(self.look()?);
-        Ok(self.gate().and_then(Gate::bytes_left).unwrap_or(FREE_BYTES))
+        let limit = self.shared.gate.as_ref().and_then(|gate| gate.bytes_left());
+        Ok(limit.unwrap_or(FREE_BYTES))
+    }
+
+    fn file_system(&self) -> io::Result<FileSystem> {
+        Ok(FileSystem {
+            name: "memory".to_owned(),
+            is_network: false,
+            is_read_only: self.look()?.is_read_only,
+        })
     }
 }
 
