@@ -10,6 +10,8 @@ mod restore;
 mod snapshot;
 mod step;
 mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use breakdown::{PauseBreakdown, RestoreBreakdown};
 pub use cancel::Cancel;

@@ -119,3 +119,6 @@ fn damaged(source: DecodeError) -> RestoreError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+use snapshot_format::SectionPayload;
+use snapshot_format::state::{Capability, VcpuX86, VmX86};
+
+use super::*;
+use crate::testing::{Break, FakeDevices, FakeState, Script};
+
+fn sections(fingerprint: &Fingerprint) -> Vec<SectionPayload> {
+    vec![
+        SectionPayload::of(0, &VcpuX86::default()),
+        SectionPayload::of(1, &VcpuX86::default()),
+        SectionPayload::of(0, &VmX86::default()),
+        SectionPayload::of(0, fingerprint),
+        SectionPayload::of(0, &DeviceState::default()),
+        SectionPayload::of(1, &DeviceState::default()),
+    ]
+}
+
+fn needy() -> Fingerprint {
+    Fingerprint {
+        vendor: "AuthenticAMD".into(),
+        page_bytes: 16384,
+        capabilities: vec![Capability {
+            number: 7,
+            value: 1,
+        }],
+        ..Fingerprint::default()
+    }
+}
+
+fn run(
+    script: &Script,
+    sections: Vec<SectionPayload>,
+    overrides: &Overrides,
+) -> Result<RestoreBreakdown, RestoreError> {
+    let target = RestoreTarget {
+        memory: &mut FakeDevices(script.clone()),
+        state: &mut FakeState {
+            script: script.clone(),
+            ..FakeState::default()
+        },
+        devices: &mut FakeDevices(script.clone()),
+    };
+    restore(target, SectionOffers::new(sections), overrides)
+}
+
+const ORDER: [&str; 8] = [
+    "host",
+    "take",
+    "restore memory",
+    "prepare",
+    "restore vcpu 0",
+    "restore vcpu 1",
+    "restore vm",
+    "restore devices 2",
+];
+
+#[test]
+fn a_restore_goes_through_its_steps_in_the_one_order() {
+    let script = Script::default();
+    let time = run(
+        &script,
+        sections(&Fingerprint::default()),
+        &Overrides::default(),
+    )
+    .unwrap();
+    assert_eq!(script.reached(), ORDER);
+    assert!(time.total_ns() > 0);
+}
+
+#[test]
+fn an_error_at_any_step_ends_the_restore_there() {
+    for (number, step) in ORDER.iter().enumerate() {
+        let script = Script::breaking(step, Break::Error);
+        let result = run(
+            &script,
+            sections(&Fingerprint::default()),
+            &Overrides::default(),
+        );
+        assert!(result.is_err(), "{step}");
+        assert_eq!(script.reached(), ORDER[..=number]);
+    }
+}
+
+#[test]
+fn an_incompatible_host_is_refused_with_every_reason_before_the_target_is_touched() {
+    let script = Script::default();
+    let refused = run(&script, sections(&needy()), &Overrides::default()).unwrap_err();
+    let RestoreError::Incompatible { reasons } = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(reasons.len(), 3, "{reasons:?}");
+    assert_eq!(script.reached(), ["host"]);
+}
+
+#[test]
+fn overrides_cover_what_they_name_and_never_the_architecture() {
+    let all = Overrides::default()
+        .allow(ReasonKind::PageSize)
+        .allow(ReasonKind::Vendor)
+        .allow(ReasonKind::Capability)
+        .allow(ReasonKind::Architecture);
+    run(&Script::default(), sections(&needy()), &all).unwrap();
+    let mut foreign = needy();
+    foreign.arch = 2;
+    let refused = run(&Script::default(), sections(&foreign), &all);
+    assert!(matches!(refused, Err(RestoreError::Incompatible { .. })));
+}
+
+#[test]
+fn a_section_that_nobody_takes_stops_the_restore_before_the_target_is_touched() {
+    let script = Script::default();
+    let mut sections = sections(&Fingerprint::default());
+    let unknown = snapshot_format::SectionKind(0x1ff);
+    sections.push(SectionPayload::raw(unknown, 0, 1, vec![1]));
+    let refused = run(&script, sections, &Overrides::default());
+    assert!(matches!(refused, Err(RestoreError::State { .. })));
+    assert_eq!(script.reached(), ["host", "take"]);
+}
+
+#[test]
+fn state_without_a_fingerprint_is_refused() {
+    let script = Script::default();
+    let mut sections = sections(&Fingerprint::default());
+    sections.remove(3);
+    let refused = run(&script, sections, &Overrides::default());
+    assert!(matches!(refused, Err(RestoreError::State { .. })));
+    assert_eq!(script.reached(), Vec::<String>::new());
+}

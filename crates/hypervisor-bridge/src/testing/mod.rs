@@ -1,0 +1,18 @@
+//! For tests of adapters and of VMMs: a script that records and breaks steps, a machine and a sink
+//! that follow it, and the conformance suite.
+//!
+//! Assertions in here fail the test that calls.
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a suite fails by panicking, as any test does"
+)]
+
+mod machine;
+mod script;
+mod sink;
+mod suite;
+
+pub use machine::{FakeDevices, FakeState, FakeVcpus, fake_paused};
+pub use script::{Break, Script};
+pub use sink::{KeptSnapshot, MemorySink};
+pub use suite::{capture_state_suite, state_round_trip_suite};

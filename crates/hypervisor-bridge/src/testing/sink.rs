@@ -1,0 +1,188 @@
+//! A sink in memory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use snapshot_format::{
+    Digest, PAGE_BYTES, PageRange, SectionOffers, SectionPayload, SnapshotId, SnapshotRef,
+};
+use snapshot_memory::{
+    GuestMemorySource, MemoryError, MemoryStats, Pages, PublishError, Published, SealedSink,
+    SinkError, SnapshotSink, Stability, StagedSink,
+};
+
+use super::script::Script;
+use crate::error::StepError;
+
+/// One published snapshot: its sections, and the flat image of memory.
+#[derive(Clone, Debug)]
+pub struct KeptSnapshot {
+    /// How later ones name it.
+    pub reference: SnapshotRef,
+    /// Machine state.
+    pub sections: Vec<SectionPayload>,
+    /// Memory, merged with that of the parents.
+    pub image: Vec<u8>,
+}
+
+/// Keeps snapshots in memory. It records `begin`, `memory`, `section`, `seal` and `publish`.
+///
+/// Clones share what is kept.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySink {
+    kept: Arc<Mutex<Vec<KeptSnapshot>>>,
+    script: Script,
+}
+
+impl MemorySink {
+    /// An empty sink that follows `script`.
+    #[must_use]
+    pub fn new(script: Script) -> Self {
+        Self {
+            kept: Arc::default(),
+            script,
+        }
+    }
+
+    /// What was published, oldest first.
+    #[must_use]
+    pub fn kept(&self) -> Vec<KeptSnapshot> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<KeptSnapshot>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reach(&self, step: &str) -> Result<(), SinkError> {
+        self.script.reach(step).map_err(SinkError::Catalog)
+    }
+}
+
+impl KeptSnapshot {
+    /// Its sections, to be taken.
+    #[must_use]
+    pub fn offers(&self) -> SectionOffers {
+        SectionOffers::new(self.sections.clone())
+    }
+
+    /// Reads pages of the image.
+    pub fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), StepError> {
+        let start = usize::try_from(pages.start.0 * PAGE_BYTES)?;
+        let bytes = self.image.get(start..start + out.len());
+        out.copy_from_slice(bytes.ok_or("pages beyond the image")?);
+        Ok(())
+    }
+}
+
+impl SnapshotSink for MemorySink {
+    fn begin(&mut self) -> Result<Box<dyn StagedSink>, SinkError> {
+        self.reach("begin")?;
+        let number = u8::try_from(self.lock().len()).unwrap_or(u8::MAX);
+        let id = SnapshotId([number.saturating_add(1); 16]);
+        Ok(Box::new(Staged {
+            sink: self.clone(),
+            id,
+            sections: Vec::new(),
+            image: Vec::new(),
+        }))
+    }
+}
+
+struct Staged {
+    sink: MemorySink,
+    id: SnapshotId,
+    sections: Vec<SectionPayload>,
+    image: Vec<u8>,
+}
+
+impl Staged {
+    fn take(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        range: PageRange,
+    ) -> Result<(), MemoryError> {
+        let start = usize::try_from(range.start.0 * PAGE_BYTES).unwrap_or(usize::MAX);
+        let len = usize::try_from(range.count * PAGE_BYTES).unwrap_or(usize::MAX);
+        let page_count = source.layout().page_count();
+        match self.image.get_mut(start..start.saturating_add(len)) {
+            Some(out) => source.read_pages(range, out),
+            None => Err(MemoryError::OutOfRange { range, page_count }),
+        }
+    }
+
+    fn parent(&self, base: SnapshotRef) -> Result<Vec<u8>, SinkError> {
+        let mut kept = self.sink.kept().into_iter();
+        let parent = kept.find(|snapshot| snapshot.reference == base);
+        parent
+            .map(|snapshot| snapshot.image)
+            .ok_or(SinkError::WrongParent {
+                expected: None,
+                found: base,
+            })
+    }
+}
+
+impl StagedSink for Staged {
+    fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {
+        self.sink.reach("section")?;
+        self.sections.push(section);
+        Ok(())
+    }
+
+    fn memory(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        pages: Pages<'_>,
+        _: Stability,
+    ) -> Result<MemoryStats, SinkError> {
+        self.sink.reach("memory")?;
+        let page_count = source.layout().page_count();
+        let mut stats = MemoryStats::default();
+        if let Pages::Since { base, dirty } = pages {
+            self.image = self.parent(base)?;
+            for run in dirty.iter_runs() {
+                self.take(source, run)?;
+            }
+            stats.present = dirty.count();
+            stats.inherited = page_count - stats.present;
+        } else {
+            let len = usize::try_from(page_count * PAGE_BYTES).unwrap_or(usize::MAX);
+            self.image = vec![0; len];
+            self.take(source, PageRange::new(0, page_count))?;
+            stats.present = page_count;
+        }
+        Ok(stats)
+    }
+
+    fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError> {
+        self.sink.reach("seal")?;
+        Ok(Box::new(Sealed(*self)))
+    }
+}
+
+struct Sealed(Staged);
+
+impl SealedSink for Sealed {
+    fn publish(self: Box<Self>) -> Result<Published, PublishError> {
+        let Self(staged) = *self;
+        let id = staged.id;
+        staged
+            .sink
+            .reach("publish")
+            .map_err(|source| PublishError::NotCommitted { id, source })?;
+        let digest = Digest::of(&id.0);
+        let reference = SnapshotRef { id, digest };
+        staged.sink.lock().push(KeptSnapshot {
+            reference,
+            sections: staged.sections,
+            image: staged.image,
+        });
+        Ok(Published {
+            snapshot: reference,
+        })
+    }
+}
