@@ -1,35 +1,44 @@
 //! Guards that resume exactly once, on every way out.
 
+use snapshot_format::state::DeviceState;
+
 use crate::error::StepError;
 use crate::machine::{Devices, VcpuStop};
 use crate::paused::Paused;
 
-/// vCPUs that were asked to stop. Dropped, also by a panic, it lets them go on.
+/// vCPUs, stopped or not yet. Dropped, also by a panic, it lets stopped ones go on.
 pub(super) struct StoppedVcpus<'m> {
-    vcpus: Option<&'m mut dyn VcpuStop>,
+    vcpus: &'m mut dyn VcpuStop,
+    asked: bool,
 }
 
-/// Devices that were asked to keep still. Dropped, also by a panic, it lets them go on.
+/// Devices, quiet or not yet. Dropped, also by a panic, it lets quiet ones go on.
 pub(super) struct QuietDevices<'m> {
-    devices: Option<&'m mut dyn Devices>,
+    devices: &'m mut dyn Devices,
+    asked: bool,
 }
 
 impl<'m> StoppedVcpus<'m> {
-    /// Takes charge before the stop: half a stop is undone, too.
     pub(super) fn guard(vcpus: &'m mut dyn VcpuStop) -> Self {
-        Self { vcpus: Some(vcpus) }
-    }
-
-    pub(super) fn stop(&mut self) -> Result<Paused, StepError> {
-        match &mut self.vcpus {
-            Some(vcpus) => vcpus.stop(),
-            None => Err("the vCPUs were resumed already".into()),
+        Self {
+            vcpus,
+            asked: false,
         }
     }
 
+    pub(super) fn stop(&mut self) -> Result<Paused, StepError> {
+        // Noted first: half a stop is undone, too.
+        self.asked = true;
+        self.vcpus.stop()
+    }
+
     pub(super) fn resume(&mut self) -> Result<(), StepError> {
-        // Taken first: a panic in the call must not resume a second time.
-        self.vcpus.take().map_or(Ok(()), VcpuStop::resume)
+        // Noted first: a panic in the call must not resume a second time.
+        if std::mem::take(&mut self.asked) {
+            self.vcpus.resume()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -42,23 +51,30 @@ impl Drop for StoppedVcpus<'_> {
 }
 
 impl<'m> QuietDevices<'m> {
-    /// Takes charge before the devices are asked: half of it is undone, too.
     pub(super) fn guard(devices: &'m mut dyn Devices) -> Self {
         Self {
-            devices: Some(devices),
+            devices,
+            asked: false,
         }
     }
 
-    /// The devices, for as long as they are quiet.
-    pub(super) fn get(&mut self) -> Result<&mut (dyn Devices + 'm), StepError> {
-        match &mut self.devices {
-            Some(devices) => Ok(&mut **devices),
-            None => Err("the devices were resumed already".into()),
-        }
+    pub(super) fn quiesce(&mut self, paused: &Paused) -> Result<(), StepError> {
+        // Noted first: half of it is undone, too.
+        self.asked = true;
+        self.devices.quiesce(paused)
+    }
+
+    pub(super) fn capture(&mut self, paused: &Paused) -> Result<Vec<DeviceState>, StepError> {
+        self.devices.capture(paused)
     }
 
     pub(super) fn resume(&mut self) -> Result<(), StepError> {
-        self.devices.take().map_or(Ok(()), Devices::resume)
+        // Noted first: a panic in the call must not resume a second time.
+        if std::mem::take(&mut self.asked) {
+            self.devices.resume()
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Captured, Machine, Selection, SnapshotRequest};
 use crate::breakdown::{PauseBreakdown, Stopwatch};
 use crate::cancel::Cancel;
 use crate::error::{SnapshotError, StepError};
-use crate::machine::{Devices, StateCapture};
+use crate::machine::StateCapture;
 use crate::paused::Paused;
 use crate::step::Step;
 
@@ -90,9 +90,8 @@ fn pause(
     let mut watch = Stopwatch::start();
     // The guards drop in reverse: devices go on before the vCPUs that may ask them for something.
     let mut vcpus = StoppedVcpus::guard(machine.vcpus);
-    let mut devices = None;
+    let mut devices = QuietDevices::guard(machine.devices);
     let frozen = vcpus.stop().map_err(at(Step::Stop)).and_then(|paused| {
-        let devices = devices.insert(QuietDevices::guard(machine.devices));
         let mut freezing = Freezing {
             state: machine.state,
             memory: machine.memory,
@@ -102,10 +101,10 @@ fn pause(
             time,
             watch: &mut watch,
         };
-        freezing.freeze(devices, selection)
+        freezing.freeze(&mut devices, selection)
     });
     watch.lap();
-    let devices_run = devices.as_mut().map_or(Ok(()), QuietDevices::resume);
+    let devices_run = devices.resume();
     let vcpus_run = vcpus.resume();
     time.resume_ns = watch.lap();
     let not_resumed = devices_run
@@ -150,7 +149,6 @@ impl Freezing<'_> {
         self.time.stop_ns = self.watch.lap();
 
         go_on(self.cancel, Step::Quiesce)?;
-        let devices = devices.get().map_err(at(Step::Quiesce))?;
         // Before any state is read: draining a queue raises interrupts, which must be in the
         // state of the local APICs, and writes memory.
         devices.quiesce(self.paused).map_err(at(Step::Quiesce))?;
@@ -183,7 +181,7 @@ impl Freezing<'_> {
 
     fn sections(
         &mut self,
-        devices: &mut dyn Devices,
+        devices: &mut QuietDevices<'_>,
         vcpu_count: usize,
     ) -> Result<Vec<SectionPayload>, SnapshotError> {
         let mut sections = Vec::with_capacity(vcpu_count);

@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Script {
-    /// A record in which the step `name` goes wrong.
+    /// A record in which the step `name` goes wrong, the first time that it is reached.
     #[must_use]
     pub fn breaking(name: &str, how: Break) -> Self {
         let script = Self::default();
@@ -49,18 +49,16 @@ impl Script {
     pub fn reach(&self, name: &str) -> Result<(), StepError> {
         let mut state = self.lock();
         state.reached.push(name.to_owned());
-        let broken = state.broken.clone();
+        let broken = state.broken.take_if(|(at, _)| at == name);
         drop(state);
-        match broken {
-            Some((at, how)) if at == name => match how {
-                Break::Error => Err(format!("scripted failure of {name}").into()),
-                Break::Panic => panic!("scripted panic of {name}"),
-                Break::Cancel => {
-                    self.cancel.ask();
-                    Ok(())
-                }
-            },
-            _ => Ok(()),
+        match broken.map(|(_, how)| how) {
+            None => Ok(()),
+            Some(Break::Error) => Err(format!("scripted failure of {name}").into()),
+            Some(Break::Panic) => panic!("scripted panic of {name}"),
+            Some(Break::Cancel) => {
+                self.cancel.ask();
+                Ok(())
+            }
         }
     }
 

@@ -173,7 +173,10 @@ impl SealedSink for Sealed {
         staged
             .sink
             .reach("publish")
-            .map_err(|source| PublishError::NotCommitted { id, source })?;
+            .map_err(|source| PublishError::NotCommitted {
+                id,
+                source: source.into(),
+            })?;
         let digest = Digest::of(&id.0);
         let reference = SnapshotRef { id, digest };
         staged.sink.lock().push(KeptSnapshot {
