@@ -6,11 +6,8 @@ use snapshot_format::{Arch, limits};
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
-use crate::lists::{decode_list, encode_list};
 use crate::request as req;
-use crate::x86::convert;
 use crate::x86::interface::Interface;
-use crate::x86::save::CPUID_HEADER;
 
 /// Extensions that the layout or the meaning of saved state depends on.
 const CAPABILITIES: [u32; 15] = [
@@ -36,18 +33,9 @@ pub(super) fn host(
     calls: &mut (dyn Calls + '_),
     interface: &Interface,
 ) -> Result<Fingerprint, KvmError> {
-    let room = vec![kvm::kvm_cpuid_entry2::default(); limits::MAX_CPUID_ENTRIES];
-    let mut bytes = encode_list(CPUID_HEADER, &room);
-    calls.make(
-        Target::System,
-        req::KVM_GET_SUPPORTED_CPUID,
-        Arg::Bytes(&mut bytes),
-    )?;
-    let entries: Vec<kvm::kvm_cpuid_entry2> = decode_list(CPUID_HEADER, &bytes);
-    let cpuid: Vec<_> = entries.iter().map(convert::from_cpuid).collect();
     let khz = host_tsc_khz(calls)?;
-    let mut fingerprint = of_cpu(&cpuid);
-    fingerprint.cpuid = cpuid;
+    let mut fingerprint = of_cpu(&interface.cpuid);
+    fingerprint.cpuid.clone_from(&interface.cpuid);
     fingerprint.tsc_khz = khz;
     fingerprint.tsc_scaling = u8::from(interface.tsc_control);
     fingerprint.msrs.clone_from(&interface.msrs);
@@ -59,6 +47,7 @@ pub(super) fn host(
 /// What a machine needs, whose vCPUs are all alike: judged by one of them and by the host it is on.
 pub(super) fn of_machine(
     calls: &mut (dyn Calls + '_),
+    interface: &Interface,
     vcpu: &VcpuX86,
 ) -> Result<Fingerprint, KvmError> {
     let mut fingerprint = of_cpu(&vcpu.cpuid);
@@ -73,7 +62,7 @@ pub(super) fn of_machine(
         let nested = kvm::KVM_CAP_NESTED_STATE;
         fingerprint.capabilities.retain(|c| c.number != nested);
     }
-    Ok(fingerprint)
+    Ok(fingerprint.limited_to(&interface.cpuid))
 }
 
 /// The frequency of a vCPU that was not configured: the host's. 0 where the kernel does not say.

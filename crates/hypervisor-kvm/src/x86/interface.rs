@@ -1,11 +1,15 @@
 //! What the running kernel offers.
 
 use kvm_bindings as kvm;
+use snapshot_format::limits;
+use snapshot_format::state::CpuidEntry;
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
-use crate::request::KVM_GET_API_VERSION;
-use crate::x86::msrs;
+use crate::lists::{decode_list, encode_list};
+use crate::request::{KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID};
+use crate::x86::save::CPUID_HEADER;
+use crate::x86::{convert, msrs};
 
 /// The only version of the interface that ever was stable.
 const API_VERSION: u64 = 12;
@@ -23,6 +27,8 @@ pub(super) struct Interface {
     pub(super) nested_bytes: usize,
     /// Whether the TSC frequency of a vCPU can be set.
     pub(super) tsc_control: bool,
+    /// CPUID as the host can show it to a guest.
+    pub(super) cpuid: Vec<CpuidEntry>,
     /// Registers to ask for.
     pub(super) msrs: Vec<u32>,
 }
@@ -45,7 +51,17 @@ impl Interface {
             xsave2: xsave2 != 0,
             nested_bytes,
             tsc_control: calls.extension(kvm::KVM_CAP_TSC_CONTROL)? != 0,
+            cpuid: supported_cpuid(calls)?,
             msrs: msrs::indices(calls)?,
         })
     }
+}
+
+fn supported_cpuid(calls: &mut (dyn Calls + '_)) -> Result<Vec<CpuidEntry>, KvmError> {
+    let room = vec![kvm::kvm_cpuid_entry2::default(); limits::MAX_CPUID_ENTRIES];
+    let mut bytes = encode_list(CPUID_HEADER, &room);
+    let arg = Arg::Bytes(&mut bytes);
+    calls.make(Target::System, KVM_GET_SUPPORTED_CPUID, arg)?;
+    let entries: Vec<kvm::kvm_cpuid_entry2> = decode_list(CPUID_HEADER, &bytes);
+    Ok(entries.iter().map(convert::from_cpuid).collect())
 }

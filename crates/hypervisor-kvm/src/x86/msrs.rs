@@ -42,16 +42,18 @@ const ALWAYS_ASKED: [(u32, u32); 16] = [
 const WRITE_ONLY: [u32; 2] = [PRED_CMD, FLUSH_CMD];
 
 /// Registers whose zero may be refused, because a guest without the feature never had them.
-const ZERO_TOLERATED: [(u32, u32); 9] = [
-    (0xc1, 0xc8),               // general performance counters
-    (0x186, 0x18d),             // their event selects
-    (0x309, 0x30c),             // fixed performance counters
-    (0x345, 0x345),             // performance capabilities
-    (0x38d, 0x390),             // performance control and status
-    (0x400, 0x47f),             // machine check banks
-    (0x4b56_4d02, 0x4b56_4d08), // KVM's own; an acknowledgement of nothing is refused
-    (0xc001_0000, 0xc001_0007), // performance counters of AMD
-    (0xc001_0200, 0xc001_020b), // the same, extended
+const ZERO_TOLERATED: [(u32, u32); 11] = [
+    (FEATURE_CONTROL, FEATURE_CONTROL), // without VMX
+    (0xc1, 0xc8),                       // general performance counters
+    (0x186, 0x18d),                     // their event selects
+    (0x309, 0x30c),                     // fixed performance counters
+    (0x345, 0x345),                     // performance capabilities
+    (0x38d, 0x390),                     // performance control and status
+    (0x400, 0x47f),                     // machine check banks
+    (0xda0, 0xda0),                     // without supervisor states in XSAVE
+    (0x4b56_4d02, 0x4b56_4d08),         // KVM's own; an acknowledgement of nothing is refused
+    (0xc001_0000, 0xc001_0007),         // performance counters of AMD
+    (0xc001_0200, 0xc001_020b),         // the same, extended
 ];
 
 /// Entries in one request: the kernel takes at most 256.

@@ -138,23 +138,43 @@ impl Reason {
 struct FeatureWord {
     function: u32,
     index: u32,
-    register: &'static str,
-    word: fn(&CpuidEntry) -> u32,
+    register: Register,
     not_features: u32,
 }
 
-const fn features(
-    function: u32,
-    index: u32,
-    register: &'static str,
-    word: fn(&CpuidEntry) -> u32,
-    not_features: u32,
-) -> FeatureWord {
+#[derive(Clone, Copy)]
+enum Register {
+    Eax,
+    Ebx,
+    Ecx,
+    Edx,
+}
+
+impl Register {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Eax => "eax",
+            Self::Ebx => "ebx",
+            Self::Ecx => "ecx",
+            Self::Edx => "edx",
+        }
+    }
+
+    fn of(self, entry: &mut CpuidEntry) -> &mut u32 {
+        match self {
+            Self::Eax => &mut entry.eax,
+            Self::Ebx => &mut entry.ebx,
+            Self::Ecx => &mut entry.ecx,
+            Self::Edx => &mut entry.edx,
+        }
+    }
+}
+
+const fn features(function: u32, index: u32, register: Register, not_features: u32) -> FeatureWord {
     FeatureWord {
         function,
         index,
         register,
-        word,
         not_features,
     }
 }
@@ -171,31 +191,35 @@ const LEAF_80000001_ECX: u32 = 1 << 1;
 const LEAF_80000001_EDX: u32 = 1 << 9;
 
 const FEATURE_WORDS: [FeatureWord; 17] = [
-    features(1, 0, "ecx", |e| e.ecx, LEAF_1_ECX),
-    features(1, 0, "edx", |e| e.edx, LEAF_1_EDX),
-    features(7, 0, "ebx", |e| e.ebx, 0),
-    features(7, 0, "ecx", |e| e.ecx, LEAF_7_ECX),
-    features(7, 0, "edx", |e| e.edx, 0),
-    features(7, 1, "eax", |e| e.eax, 0),
-    features(7, 1, "edx", |e| e.edx, 0),
-    features(7, 2, "edx", |e| e.edx, 0),
-    features(0xd, 0, "eax", |e| e.eax, 0),
-    features(0xd, 0, "edx", |e| e.edx, 0),
-    features(0xd, 1, "eax", |e| e.eax, 0),
-    features(0x4000_0001, 0, "eax", |e| e.eax, 0),
-    features(0x8000_0001, 0, "ecx", |e| e.ecx, LEAF_80000001_ECX),
-    features(0x8000_0001, 0, "edx", |e| e.edx, LEAF_80000001_EDX),
-    features(0x8000_0007, 0, "edx", |e| e.edx, 0),
-    features(0x8000_0008, 0, "ebx", |e| e.ebx, 0),
-    features(0x8000_0021, 0, "eax", |e| e.eax, 0),
+    features(1, 0, Register::Ecx, LEAF_1_ECX),
+    features(1, 0, Register::Edx, LEAF_1_EDX),
+    features(7, 0, Register::Ebx, 0),
+    features(7, 0, Register::Ecx, LEAF_7_ECX),
+    features(7, 0, Register::Edx, 0),
+    features(7, 1, Register::Eax, 0),
+    features(7, 1, Register::Edx, 0),
+    features(7, 2, Register::Edx, 0),
+    features(0xd, 0, Register::Eax, 0),
+    features(0xd, 0, Register::Edx, 0),
+    features(0xd, 1, Register::Eax, 0),
+    features(0x4000_0001, 0, Register::Eax, 0),
+    features(0x8000_0001, 0, Register::Ecx, LEAF_80000001_ECX),
+    features(0x8000_0001, 0, Register::Edx, LEAF_80000001_EDX),
+    features(0x8000_0007, 0, Register::Edx, 0),
+    features(0x8000_0008, 0, Register::Ebx, 0),
+    features(0x8000_0021, 0, Register::Eax, 0),
 ];
 
 impl FeatureWord {
+    fn is_in(&self, entry: &CpuidEntry) -> bool {
+        entry.function == self.function && entry.index == self.index
+    }
+
     fn of(&self, cpuid: &[CpuidEntry]) -> u32 {
-        cpuid
-            .iter()
-            .find(|entry| entry.function == self.function && entry.index == self.index)
-            .map_or(0, |entry| (self.word)(entry) & !self.not_features)
+        let entry = cpuid.iter().find(|entry| self.is_in(entry));
+        entry.map_or(0, |&(mut entry)| {
+            *self.register.of(&mut entry) & !self.not_features
+        })
     }
 }
 
@@ -220,7 +244,7 @@ impl Fingerprint {
                 reasons.push(Reason::Cpuid {
                     function: word.function,
                     index: word.index,
-                    register: word.register,
+                    register: word.register.name(),
                     missing,
                 });
             }
@@ -236,6 +260,21 @@ impl Fingerprint {
             }
         }
         reasons
+    }
+
+    /// Takes out features that `offered`, the CPUID of the host that saves, does not vouch for.
+    ///
+    /// Some hypervisors show a guest bits of the CPU below them that they do not list themselves.
+    /// Such a bit says nothing about another host; it stays in the state of the vCPU.
+    #[must_use]
+    pub fn limited_to(mut self, offered: &[CpuidEntry]) -> Self {
+        for word in &FEATURE_WORDS {
+            let mask = word.of(offered) | word.not_features;
+            for entry in self.cpuid.iter_mut().filter(|entry| word.is_in(entry)) {
+                *word.register.of(entry) &= mask;
+            }
+        }
+        self
     }
 
     fn check_cpu(&self, host: &Self, reasons: &mut Vec<Reason>) {

@@ -103,3 +103,17 @@ fn another_model_and_a_capability_answered_with_zero_are_reasons() {
     let kinds: Vec<_> = host().check(&other).iter().map(Reason::kind).collect();
     assert_eq!(kinds, [ReasonKind::Model, ReasonKind::Capability]);
 }
+
+// spec: STA-13
+#[test]
+fn bits_that_the_saving_host_does_not_list_itself_are_not_asked_of_another() {
+    let mut saved = host();
+    saved.cpuid[0].ecx |= 1 << 28;
+    assert_eq!(saved.check(&host()).len(), 1);
+    let limited = saved.limited_to(&host().cpuid);
+    assert_eq!(limited.check(&host()), []);
+    // What it does list is still asked for.
+    let mut lesser = host();
+    lesser.cpuid[0].ecx = 0;
+    assert_eq!(limited.check(&lesser).len(), 1);
+}
