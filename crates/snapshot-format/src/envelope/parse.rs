@@ -104,12 +104,14 @@ impl<'a> Envelope<'a> {
 
     fn check_sections(&self) -> Result<(), DecodeError> {
         for entry in self.table.entries() {
-            if entry.decoded_len.max(entry.stored_len) > limits::MAX_SECTION_BYTES {
+            let len = entry.decoded_len.max(entry.stored_len);
+            // Leaves are read one by one wherever a map is not small.
+            if len > limits::MAX_SECTION_BYTES && entry.kind != SectionKind::MAP_LEAVES {
                 return Err(DecodeError::Limit {
                     part: entry.part(),
                     offset: entry.offset,
                     what: "bytes",
-                    found: entry.decoded_len.max(entry.stored_len),
+                    found: len,
                     limit: limits::MAX_SECTION_BYTES,
                 });
             }

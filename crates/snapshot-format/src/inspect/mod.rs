@@ -25,7 +25,8 @@ pub struct Inspection {
     pub header: Option<HeaderView>,
     /// The section table, as far as it could be read.
     pub sections: Vec<SectionView>,
-    /// What the sections say, if nothing is wrong and all of the file was given.
+    /// What the sections say, if nothing is wrong and all of a file of at most
+    /// [`limits::MAX_ENVELOPE_BYTES`] was given.
     pub content: Option<Content>,
     /// The first thing that is wrong.
     pub error: Option<Problem>,
@@ -106,7 +107,8 @@ pub fn inspect(bytes: &[u8], file_len: u64) -> Inspection {
         let stored = slice(bytes, view.offset, view.stored_len);
         view.sound = stored.map(|stored| view.digest.check(stored).is_ok());
     }
-    if bytes.len() as u64 == file_len && inspection.error.is_none() {
+    let is_whole = bytes.len() as u64 == file_len && file_len <= limits::MAX_ENVELOPE_BYTES;
+    if is_whole && inspection.error.is_none() {
         match Content::read(bytes) {
             Ok(content) => inspection.content = Some(content),
             Err(error) => inspection.error = Some(Problem::from(&error)),
