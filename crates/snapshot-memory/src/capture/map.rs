@@ -16,7 +16,6 @@ const LEAVES_VERSION: u16 = 1;
 #[derive(Debug)]
 pub(super) struct MapWriter<'a> {
     file: &'a mut StagedFile,
-    /// The place of the data file in the list of dependencies.
     number: u16,
     offset: u64,
     leaves: blake3::Hasher,
@@ -39,6 +38,11 @@ impl<'a> MapWriter<'a> {
             offset: HEADER_BYTES as u64,
             leaves: blake3::Hasher::new(),
         }
+    }
+
+    /// The place of the data file in the list of dependencies.
+    pub(super) fn number(&self) -> u16 {
+        self.number
     }
 
     /// Appends leaf `number`.

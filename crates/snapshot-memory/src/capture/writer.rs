@@ -7,7 +7,7 @@ use snapshot_format::{
 };
 
 use super::data::DataWriter;
-use super::map::{MapWriter, table};
+use super::map::{MapWriter, WrittenMap, table};
 use super::scan::Scanner;
 use crate::error::SinkError;
 use crate::image::{DataFile, MemoryImage};
@@ -85,62 +85,33 @@ impl<'a> MemoryWriter<'a> {
         let layout = source.layout();
         data.set_len(layout.len_bytes())?;
         let mut dependencies = dependencies_of(base);
-        let number = number_of(dependencies.len() + 1)?;
         let mut job = Job {
             scanner: Scanner::new(source, self.unit_pages(pages)),
             data: DataWriter::new(data, source, self.stability),
-            map: MapWriter::new(map, number),
+            map: MapWriter::new(map, number_of(dependencies.len() + 1)?),
             base,
             index: Vec::new(),
             owners: Vec::new(),
-            number,
             unit_pages: self.unit_pages(pages),
         };
         job.run(layout, pages)?;
-        let Job {
-            scanner,
-            data: data_writer,
-            map,
-            index,
-            owners,
-            ..
-        } = job;
-        let (write_calls, write_ns) = data_writer.finish()?;
-        let root = MapRoot {
-            id: self.snapshot,
-            parent: self.parent,
-            layout: layout.clone(),
-            data_layout: DataLayout::Sparse,
-            unit_pages: self.unit_pages(pages),
-            data_len_bytes: layout.len_bytes(),
-            file: number,
-            index: table(index),
-            owners: table(owners),
-        };
-        let written = map.finish(&root)?;
+        let (mut stats, root, map) = job.finish(self.snapshot, self.parent, layout)?;
+        stats.allocated_bytes = data.allocated_bytes()?;
         dependencies.push(DataFileRef {
             snapshot: self.snapshot,
             index: 0,
-            map_root: written.root,
+            map_root: map.root,
         });
         let flattened = match base {
             Some(base) => base.table().overlaid(&root.owners),
             None => root.owners,
         };
-        let stats = MemoryStats {
-            present: scanner.present,
-            zero: scanner.zero,
-            inherited: layout.page_count() - scanner.present - scanner.zero,
-            allocated_bytes: data.allocated_bytes()?,
-            write_calls,
-            write_ns,
-        };
         Ok(WrittenMemory {
-            layout: layout.clone(),
-            map_root: written.root,
-            map_frame: written.frame,
-            map_len_bytes: written.len_bytes,
-            data_len_bytes: layout.len_bytes(),
+            layout: root.layout,
+            map_root: map.root,
+            map_frame: map.frame,
+            map_len_bytes: map.len_bytes,
+            data_len_bytes: root.data_len_bytes,
             dependencies,
             flattened,
             stats,
@@ -202,7 +173,6 @@ struct Job<'a> {
     base: Option<&'a MemoryImage>,
     index: Vec<snapshot_format::LeafRef>,
     owners: Vec<snapshot_format::LeafRef>,
-    number: u16,
     unit_pages: u16,
 }
 
@@ -238,6 +208,38 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Writes what is left of both files.
+    fn finish(
+        self,
+        id: SnapshotId,
+        parent: Option<SnapshotRef>,
+        layout: &MemoryLayout,
+    ) -> Result<(MemoryStats, MapRoot, WrittenMap), SinkError> {
+        let (write_calls, write_ns) = self.data.finish()?;
+        let root = MapRoot {
+            id,
+            parent,
+            layout: layout.clone(),
+            data_layout: DataLayout::Sparse,
+            unit_pages: self.unit_pages,
+            data_len_bytes: layout.len_bytes(),
+            file: self.map.number(),
+            index: table(self.index),
+            owners: table(self.owners),
+        };
+        let map = self.map.finish(&root)?;
+        let (present, zero) = (self.scanner.present, self.scanner.zero);
+        let stats = MemoryStats {
+            present,
+            zero,
+            inherited: layout.page_count() - present - zero,
+            allocated_bytes: 0,
+            write_calls,
+            write_ns,
+        };
+        Ok((stats, root, map))
+    }
+
     fn leaf(&self, number: u32) -> Result<IndexLeafBuilder, SinkError> {
         IndexLeafBuilder::new(number, self.unit_pages).map_err(SinkError::Leaf)
     }
@@ -249,7 +251,7 @@ impl Job<'_> {
             Some(base) => base.owner_leaf(number)?,
             None => None,
         };
-        let owners = flatten(parent.as_deref(), &leaf, self.number);
+        let owners = flatten(parent.as_deref(), &leaf, self.map.number());
         self.index.push(self.map.leaf(number, &leaf.encode())?);
         self.owners.push(self.map.leaf(number, &owners.encode())?);
         Ok(())

@@ -199,9 +199,9 @@ impl DirtyBitmap {
     #[must_use]
     pub fn iter_runs(&self) -> Runs<'_> {
         Runs {
-            bitmap: self,
-            index: 0,
-            word: self.load(0).unwrap_or(0),
+            rest: self.words.iter(),
+            word: 0,
+            end: 0,
         }
     }
 
@@ -223,34 +223,49 @@ impl DirtyBitmap {
 /// The dirty pages of a bitmap as runs, in order.
 #[derive(Debug)]
 pub struct Runs<'a> {
-    bitmap: &'a DirtyBitmap,
-    index: u64,
-    /// What is left of the word at `index`.
+    rest: std::slice::Iter<'a, AtomicU64>,
+    /// What is left of the word before `rest`.
     word: u64,
+    /// One past the last page of that word.
+    end: u64,
+}
+
+impl Runs<'_> {
+    fn load_next(&mut self) -> Option<()> {
+        self.word = self.rest.next()?.load(Ordering::Acquire);
+        self.end += WORD_PAGES;
+        Some(())
+    }
 }
 
 impl Iterator for Runs<'_> {
     type Item = PageRange;
 
+    #[inline]
     fn next(&mut self) -> Option<PageRange> {
         while self.word == 0 {
-            self.index += 1;
-            self.word = self.bitmap.load(self.index)?;
+            self.load_next()?;
         }
         let first = self.word.trailing_zeros();
-        let mut count = (self.word >> first).trailing_ones();
-        let start = self.index * WORD_PAGES + u64::from(first);
-        let mut end = start + u64::from(count);
-        let mut used = first + count;
-        // The run goes on for as long as it reaches the end of a word.
-        while used == u64::BITS {
-            self.index += 1;
-            self.word = self.bitmap.load(self.index).unwrap_or(0);
-            count = self.word.trailing_ones();
-            end += u64::from(count);
-            used = count;
+        // Adding at the lowest bit carries through the run; an overflow means that it goes on.
+        let (carried, overflows) = self.word.overflowing_add(1 << first);
+        let start = self.end - WORD_PAGES + u64::from(first);
+        if !overflows {
+            let end = self.end - WORD_PAGES + u64::from(carried.trailing_zeros());
+            self.word &= carried;
+            return Some(PageRange::new(start, end - start));
         }
-        self.word &= u64::MAX << used;
+        self.word = 0;
+        let mut end = self.end;
+        while self.load_next().is_some() {
+            let count = self.word.trailing_ones();
+            end += u64::from(count);
+            if count < u64::BITS {
+                self.word &= u64::MAX << count;
+                break;
+            }
+            self.word = 0;
+        }
         Some(PageRange::new(start, end - start))
     }
 }
