@@ -202,6 +202,16 @@ pub enum SinkError {
         /// What to do.
         advice: &'static str,
     },
+    /// What would be written is nothing that a reader accepts: a configuration beyond its limit,
+    /// machine state beyond one, a section given twice.
+    #[error("{file} would be refused by every reader")]
+    Unreadable {
+        /// The name of the file.
+        file: String,
+        /// Which rule it breaks.
+        #[source]
+        source: snapshot_format::DecodeError,
+    },
     /// The parts of a leaf of the page map do not agree: a fault of this crate.
     #[error("make the page map")]
     Leaf(#[source] snapshot_format::page_map::LeafError),

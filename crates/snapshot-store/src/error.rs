@@ -343,9 +343,10 @@ fn kind_of_sink(error: &SinkError) -> ErrorKind {
     match error {
         SinkError::File(error) => kind_of_io(&error.source),
         SinkError::WrongParent { .. } | SinkError::LayoutDiffers => ErrorKind::Incompatible,
-        SinkError::DirtyPageCount { .. } | SinkError::Twice { .. } | SinkError::Missing { .. } => {
-            ErrorKind::Usage
-        }
+        SinkError::DirtyPageCount { .. }
+        | SinkError::Twice { .. }
+        | SinkError::Missing { .. }
+        | SinkError::Unreadable { .. } => ErrorKind::Usage,
         SinkError::Parent(error) => kind_of_image(error),
         _ => ErrorKind::Failed,
     }

@@ -94,11 +94,7 @@ impl Store {
     }
 
     /// Bytes of blocks that the files of a snapshot occupy.
-    pub fn allocated_bytes(
-        &self,
-        location: Location,
-        id: SnapshotId,
-    ) -> Result<u64, StoreError> {
+    pub fn allocated_bytes(&self, location: Location, id: SnapshotId) -> Result<u64, StoreError> {
         Ok(self.size_of(location, id)?.1)
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
-    Arch, BranchName, Digest, FileEntry, FileKind, Manifest, Placement, SectionPayload, SnapshotId,
-    SnapshotRef, StateFile, VmName,
+    Arch, BranchName, Content, Digest, FileEntry, FileKind, Manifest, Placement, SectionPayload,
+    SnapshotId, SnapshotRef, StateFile, VmName,
 };
 
 use super::discard::StageDir;
@@ -189,8 +189,7 @@ impl StagedSnapshot {
             dependencies: written.dependencies,
             flattened: written.flattened,
         };
-        let name = placement.file_name();
-        self.side_file(&name, &placement.encode())?;
+        self.checked_file(&placement.file_name(), &placement.encode())?;
         self.make_durable()?;
         self.dir.sync()?;
         let reference = SnapshotRef {
@@ -230,7 +229,7 @@ impl StagedSnapshot {
         bytes: &[u8],
     ) -> Result<Digest, SinkError> {
         let digest = Digest::of(bytes);
-        self.side_file(&kind.file_name(index), bytes)?;
+        self.checked_file(&kind.file_name(index), bytes)?;
         self.files.push(FileEntry {
             kind,
             index,
@@ -238,6 +237,16 @@ impl StagedSnapshot {
             digest,
         });
         Ok(digest)
+    }
+
+    /// Writes a small file whole, if it is one that can be read back: nothing is published that
+    /// nobody can open.
+    fn checked_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), SinkError> {
+        Content::read(bytes).map_err(|source| SinkError::Unreadable {
+            file: name.to_owned(),
+            source,
+        })?;
+        self.side_file(name, bytes)
     }
 
     fn create(&self, name: &str) -> Result<StagedFile, SinkError> {

@@ -87,6 +87,37 @@ fn complete() -> BTreeMap<String, Vec<u8>> {
     files(&backend)
 }
 
+#[test]
+fn what_no_reader_accepts_is_not_sealed() {
+    let begin = || {
+        let backend = Arc::new(base());
+        let mut staged = StagedSnapshot::begin(backend, folder(), id(), None, Arch::X86_64)?;
+        staged.memory(&memory(), Pages::Full, Stability::Paused, None)?;
+        Ok::<_, SinkError>(staged)
+    };
+    let unreadable = |result: Result<SealedSnapshot, SinkError>| match result {
+        Err(SinkError::Unreadable { file, source }) => (file, source.kind()),
+        other => panic!("{other:?}"),
+    };
+    let mut facts = facts();
+    facts.vm_config = vec![0; snapshot_format::limits::MAX_VM_CONFIG_BYTES + 1];
+    let sealed = begin().unwrap().seal(facts.clone());
+    let limit = snapshot_format::ErrorKind::Limit;
+    assert_eq!(unreadable(sealed), ("manifest.vms".to_owned(), limit));
+    facts.vm_config.pop();
+    begin().unwrap().seal(facts.clone()).unwrap();
+
+    let mut twice = begin().unwrap();
+    for byte in [1, 2] {
+        twice.section(SectionPayload::raw(SectionKind::CALLER, 0, 1, vec![byte]));
+    }
+    let corrupt = snapshot_format::ErrorKind::Corrupt;
+    assert_eq!(
+        unreadable(twice.seal(facts)),
+        ("state.vms".to_owned(), corrupt)
+    );
+}
+
 // spec: PUB-01
 // spec: PUB-02
 #[test]
