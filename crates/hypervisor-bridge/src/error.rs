@@ -37,7 +37,7 @@ pub enum SnapshotError {
         step: Step,
         /// Why.
         #[source]
-        source: DirtyError,
+        source: Box<DirtyError>,
     },
     /// A diff was asked for, and there is nothing that it could be relative to.
     #[error("there is no snapshot to diff against; take a full one first")]
@@ -49,14 +49,14 @@ pub enum SnapshotError {
         step: Step,
         /// Why.
         #[source]
-        source: SinkError,
+        source: Box<SinkError>,
     },
     /// Publishing failed; the source says whether anything is visible.
     #[error("{}", Step::Publish)]
     Publish {
         /// Why.
         #[source]
-        source: PublishError,
+        source: Box<PublishError>,
     },
     /// The snapshot is published and durable, but its pages stay dirty: the next diff takes them
     /// again, or must be a full one.
@@ -66,7 +66,7 @@ pub enum SnapshotError {
         published: Published,
         /// Why.
         #[source]
-        source: DirtyError,
+        source: Box<DirtyError>,
     },
     /// The machine could not be let go on: it stands still, or runs without its devices.
     #[error("the machine was not resumed ({step}){}", After(.after))]
@@ -109,7 +109,7 @@ pub enum RestoreError {
         step: Step,
         /// Why.
         #[source]
-        source: DecodeError,
+        source: Box<DecodeError>,
     },
     /// A step of the machine failed.
     #[error("{step}")]

@@ -92,7 +92,7 @@ fn check_host(
 ) -> Result<(), RestoreError> {
     let saved: Fingerprint = offers.take(0).map_err(|source| RestoreError::State {
         step: Step::Check,
-        source,
+        source: Box::new(source),
     })?;
     let host = state.host().map_err(at(Step::Check))?;
     let mut reasons = saved.check(&host);
@@ -116,7 +116,7 @@ fn at(step: Step) -> impl Fn(StepError) -> RestoreError {
 fn damaged(source: DecodeError) -> RestoreError {
     RestoreError::State {
         step: Step::Take,
-        source,
+        source: Box::new(source),
     }
 }
 

@@ -106,8 +106,10 @@ mod tests {
 
     #[test]
     fn foreign_or_impossible_configurations_are_refused() {
-        let mut small = GuestConfig::default();
-        small.memory_bytes = 4096;
+        let small = GuestConfig {
+            memory_bytes: 4096,
+            ..GuestConfig::default()
+        };
         let bytes = GuestConfig::default().to_bytes();
         for bad in [&small.to_bytes()[..], &bytes[..31], &bytes[1..], &[]] {
             assert!(

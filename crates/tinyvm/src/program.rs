@@ -117,7 +117,7 @@ pub(crate) fn load(config: &GuestConfig, memory: &MappedMemory) -> Result<(), Me
     memory.write(PML4, &(PDPT | TABLE_FLAGS).to_le_bytes())?;
     memory.write(PDPT, &(PAGE_DIRECTORY | TABLE_FLAGS).to_le_bytes())?;
     let directory: Vec<u8> = (0..512)
-        .flat_map(|number: u64| (number * LARGE_PAGE_BYTES | LARGE_PAGE_FLAGS).to_le_bytes())
+        .flat_map(|number: u64| ((number * LARGE_PAGE_BYTES) | LARGE_PAGE_FLAGS).to_le_bytes())
         .collect();
     memory.write(PAGE_DIRECTORY, &directory)?;
     memory.write(CODE, &PROGRAM)?;

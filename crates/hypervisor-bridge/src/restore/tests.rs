@@ -1,3 +1,5 @@
+#![expect(clippy::panic, reason = "an unexpected variant fails the test")]
+
 use snapshot_format::SectionPayload;
 use snapshot_format::state::{Capability, VcpuX86, VmX86};
 

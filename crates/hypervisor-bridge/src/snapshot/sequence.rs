@@ -1,7 +1,10 @@
 //! The order of a snapshot.
 
 use snapshot_format::SectionPayload;
-use snapshot_memory::{DirtyEpoch, MemoryStats, Pages, Published, Stability, StagedSink};
+use snapshot_memory::{
+    DirtyEpoch, DirtyError, GuestMemorySource, MemoryStats, Pages, Published, SinkError, Stability,
+    StagedSink,
+};
 
 use super::guards::{QuietDevices, StoppedVcpus};
 use super::{Captured, Machine, Selection, SnapshotRequest};
@@ -52,9 +55,9 @@ pub fn snapshot(
     let sealed = staged.seal().map_err(refused(Step::Seal))?;
     time.seal_ns = watch.lap();
     go_on(cancel, Step::Publish)?;
-    let published = sealed
-        .publish()
-        .map_err(|source| SnapshotError::Publish { source })?;
+    let published = sealed.publish().map_err(|source| SnapshotError::Publish {
+        source: Box::new(source),
+    })?;
     time.publish_ns = watch.lap();
     commit(frozen.epoch, published)?;
     Ok(Captured {
@@ -69,12 +72,7 @@ fn check_base(selection: Selection<'_>) -> Result<(), SnapshotError> {
     let Selection::Diff { tracker, consumer } = selection else {
         return Ok(());
     };
-    let base = tracker
-        .base(consumer)
-        .map_err(|source| SnapshotError::Dirty {
-            step: Step::Harvest,
-            source,
-        })?;
+    let base = tracker.base(consumer).map_err(dirty)?;
     base.map(drop).ok_or(SnapshotError::NoBase)
 }
 
@@ -86,15 +84,21 @@ fn pause(
     cancel: &Cancel,
     time: &mut PauseBreakdown,
 ) -> Result<Frozen, SnapshotError> {
+    let Machine {
+        vcpus,
+        devices,
+        state,
+        memory,
+    } = machine;
     go_on(cancel, Step::Stop)?;
     let mut watch = Stopwatch::start();
     // The guards drop in reverse: devices go on before the vCPUs that may ask them for something.
-    let mut vcpus = StoppedVcpus::guard(machine.vcpus);
-    let mut devices = QuietDevices::guard(machine.devices);
+    let mut vcpus = StoppedVcpus::guard(vcpus);
+    let mut devices = QuietDevices::guard(devices);
     let frozen = vcpus.stop().map_err(at(Step::Stop)).and_then(|paused| {
         let mut freezing = Freezing {
-            state: machine.state,
-            memory: machine.memory,
+            state,
+            memory,
             staged,
             cancel,
             paused: &paused,
@@ -107,23 +111,22 @@ fn pause(
     let devices_run = devices.resume();
     let vcpus_run = vcpus.resume();
     time.resume_ns = watch.lap();
-    let not_resumed = devices_run
-        .map_err(|source| (Step::ResumeDevices, source))
-        .and(vcpus_run.map_err(|source| (Step::ResumeVcpus, source)));
-    match not_resumed {
-        Ok(()) => frozen,
-        Err((step, source)) => Err(SnapshotError::NotResumed {
-            step,
-            after: frozen.err().map(Box::new),
-            source,
-        }),
-    }
+    let (step, source) = match (devices_run, vcpus_run) {
+        (Ok(()), Ok(())) => return frozen,
+        (Err(source), _) => (Step::ResumeDevices, source),
+        (Ok(()), Err(source)) => (Step::ResumeVcpus, source),
+    };
+    Err(SnapshotError::NotResumed {
+        step,
+        after: frozen.err().map(Box::new),
+        source,
+    })
 }
 
 /// A machine whose vCPUs stand still.
 struct Freezing<'a> {
     state: &'a mut dyn StateCapture,
-    memory: &'a dyn snapshot_memory::GuestMemorySource,
+    memory: &'a dyn GuestMemorySource,
     staged: &'a mut dyn StagedSink,
     cancel: &'a Cancel,
     paused: &'a Paused,
@@ -209,12 +212,7 @@ fn harvest(selection: Selection<'_>) -> Result<Option<DirtyEpoch>, SnapshotError
     let Some((tracker, consumer)) = selection.tracking() else {
         return Ok(None);
     };
-    let epoch = tracker
-        .epoch(consumer)
-        .map_err(|source| SnapshotError::Dirty {
-            step: Step::Harvest,
-            source,
-        })?;
+    let epoch = tracker.epoch(consumer).map_err(dirty)?;
     for failure in epoch.failures() {
         // Not an error: the tracker has marked all pages instead.
         tracing::warn!(error = %failure, "a dirty source failed, all pages count as dirty");
@@ -228,7 +226,10 @@ fn commit(epoch: Option<DirtyEpoch>, published: Published) -> Result<(), Snapsho
     };
     epoch
         .commit(published.snapshot)
-        .map_err(|source| SnapshotError::NotCommitted { published, source })
+        .map_err(|source| SnapshotError::NotCommitted {
+            published,
+            source: Box::new(source),
+        })
 }
 
 fn go_on(cancel: &Cancel, next: Step) -> Result<(), SnapshotError> {
@@ -242,6 +243,16 @@ fn at(step: Step) -> impl Fn(StepError) -> SnapshotError {
     move |source| SnapshotError::Step { step, source }
 }
 
-fn refused(step: Step) -> impl Fn(snapshot_memory::SinkError) -> SnapshotError {
-    move |source| SnapshotError::Sink { step, source }
+fn refused(step: Step) -> impl Fn(SinkError) -> SnapshotError {
+    move |source| SnapshotError::Sink {
+        step,
+        source: Box::new(source),
+    }
+}
+
+fn dirty(source: DirtyError) -> SnapshotError {
+    SnapshotError::Dirty {
+        step: Step::Harvest,
+        source: Box::new(source),
+    }
 }

@@ -9,14 +9,13 @@ use snapshot_format::state::{
 
 /// Both conversions of two structures whose fields have the same names.
 macro_rules! same_fields {
-    ($kernel:ident, $ours:ident, $from:ident, $to:ident { $($field:ident),* $(,)? }) => {
+    ($kernel:ident, $ours:ident, $from:ident, $to:ident { $($field:ident),* $(,)? } $(.. $padding:expr)?) => {
         pub(super) fn $from(value: &kvm::$kernel) -> $ours {
             $ours { $($field: value.$field),* }
         }
 
-        #[expect(clippy::needless_update, reason = "some of the structures have padding")]
         pub(super) fn $to(value: &$ours) -> kvm::$kernel {
-            kvm::$kernel { $($field: value.$field,)* ..Default::default() }
+            kvm::$kernel { $($field: value.$field,)* $(..$padding)? }
         }
     };
 }
@@ -100,8 +99,8 @@ same_fields!(
         db,
         dr6,
         dr7,
-        flags
-    }
+        flags,
+    }..Default::default()
 );
 
 same_fields!(
@@ -116,7 +115,7 @@ same_fields!(
         ebx,
         ecx,
         edx,
-    }
+    }..Default::default()
 );
 
 pub(super) fn from_msr(msr: &kvm::kvm_msr_entry) -> Msr {

@@ -14,3 +14,6 @@ pub use clock::ClockPolicy;
 pub use machine::{KvmMachine, KvmOptions};
 pub use msrs::MsrPolicy;
 pub use vm::KernelDevices;
+
+#[cfg(test)]
+mod tests;

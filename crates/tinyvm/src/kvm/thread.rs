@@ -56,7 +56,7 @@ impl Shared {
 /// A vCPU with its thread.
 pub(super) struct VcpuThread {
     pub(super) shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    handle: Option<JoinHandle<()>>,
     started: bool,
 }
 
@@ -81,17 +81,17 @@ impl VcpuThread {
             shared: shared.clone(),
             pending: false,
         };
-        let mut threads = Self {
+        let mut started = Self {
             shared,
-            thread: None,
+            handle: None,
             started: false,
         };
         let thread = std::thread::Builder::new()
             .name("vcpu0".to_owned())
             .spawn(move || runner.run())
             .map_err(system("start the vCPU's thread"))?;
-        threads.thread = Some(thread);
-        Ok(threads)
+        started.handle = Some(thread);
+        Ok(started)
     }
 
     /// Lets the vCPU run, if it never did.
@@ -126,7 +126,7 @@ impl VcpuThread {
 
     fn gather(&self) -> Result<(), GuestError> {
         let mut kick = |_: usize| {
-            if let Some(thread) = &self.thread {
+            if let Some(thread) = &self.handle {
                 kick::kick(thread);
             }
         };
@@ -158,7 +158,7 @@ impl Drop for VcpuThread {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::SeqCst);
         self.shared.meeting.release();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.handle.take() {
             while !thread.is_finished() {
                 kick::kick(&thread);
                 std::thread::sleep(IDLE);

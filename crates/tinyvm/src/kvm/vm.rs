@@ -37,7 +37,7 @@ const EFER: u64 = 1 << 8 | 1 << 10;
 /// Descriptors come before the memory: they are closed first.
 pub(super) struct Vm {
     kvm: Kvm,
-    vm: VmFd,
+    machine: VmFd,
     vcpu: OwnedFd,
     memory: Arc<MappedMemory>,
     slot: MemorySlot,
@@ -78,7 +78,7 @@ impl Vm {
                 })?;
         let machine = Self {
             kvm,
-            vm,
+            machine: vm,
             vcpu: descriptor,
             memory,
             slot,
@@ -135,12 +135,12 @@ impl Vm {
         let vcpus = vec![self.vcpu.as_fd()];
         // SAFETY: they are what they are passed as; callers use them while the vCPU's thread
         // waits outside the guest.
-        unsafe { Handles::new(borrow(&self.kvm), borrow(&self.vm), vcpus) }
+        unsafe { Handles::new(borrow(&self.kvm), borrow(&self.machine), vcpus) }
     }
 
     /// The log of the pages that the vCPU writes.
     pub(super) fn dirty_log(&self) -> Result<KvmDirtyLog, GuestError> {
-        let vm = borrow(&self.vm).try_clone_to_owned();
+        let vm = borrow(&self.machine).try_clone_to_owned();
         let vm = vm.map_err(|source| GuestError::System {
             call: "duplicate the machine's descriptor",
             source,
