@@ -51,9 +51,44 @@ pub(super) fn offset_on_target(
     u64::try_from(exact.rem_euclid(1 << 64)).ok()
 }
 
+/// A vCPU's counter at one instant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Counter {
+    /// What the guest reads.
+    pub(super) tsc: u64,
+    /// The part of it that is the offset.
+    pub(super) offset: u64,
+}
+
+/// What to add to each saved offset so that the guest's counters go on where they stopped, on a
+/// host whose clock does not say what its TSC was.
+///
+/// `saved` and `now` are of the same vCPU, on the source and on the target. What was added is the
+/// same for all vCPUs, so that they stay as far apart as they were.
+pub(super) fn shift_of_offsets(saved: Counter, now: Counter) -> u64 {
+    let host_saved = saved.tsc.wrapping_sub(saved.offset);
+    let host_now = now.tsc.wrapping_sub(now.offset);
+    host_saved.wrapping_sub(host_now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shifted_offsets_let_the_counter_go_on_where_it_stopped() {
+        let saved = Counter {
+            tsc: 500,
+            offset: 0_u64.wrapping_sub(1_000),
+        };
+        let now = Counter {
+            tsc: 7,
+            offset: 0_u64.wrapping_sub(90),
+        };
+        let offset = saved.offset.wrapping_add(shift_of_offsets(saved, now));
+        let host_now = now.tsc.wrapping_sub(now.offset);
+        assert_eq!(host_now.wrapping_add(offset), saved.tsc);
+    }
 
     fn clock(clock_ns: u64, host_tsc: u64) -> Clock {
         Clock {

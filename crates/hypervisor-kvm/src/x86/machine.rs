@@ -6,16 +6,16 @@ use hypervisor_bridge::{Paused, StateCapture, StateRestore, StepError};
 use snapshot_format::state::{Clock, Fingerprint, VcpuX86, VmX86};
 use snapshot_format::{SectionOffers, SectionPayload};
 
-use crate::calls::{Calls, Target};
+use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
 use crate::ioctl::Handles;
 use crate::request as req;
-use crate::x86::clock::{self, ClockPolicy};
+use crate::x86::clock::{self, ClockPolicy, Counter};
 use crate::x86::interface::Interface;
 use crate::x86::msrs::MsrPolicy;
 use crate::x86::restore::TscPlan;
 use crate::x86::vm::KernelDevices;
-use crate::x86::{convert, fingerprint, restore, save, vm};
+use crate::x86::{convert, fingerprint, msrs, restore, save, vm};
 
 /// What the adapter must know of the machine, and how it restores.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +62,10 @@ struct Taken {
     vm: VmX86,
     /// The clock as read back after it was set.
     clock: Option<Clock>,
+    /// What to add to the offset of each TSC where the clock does not tell.
+    shift: Option<u64>,
+    /// The frequency of the target's TSC in kHz.
+    target_khz: u64,
 }
 
 impl<'fd> KvmMachine<'fd> {
@@ -143,16 +147,36 @@ impl<'fd> KvmMachine<'fd> {
     }
 
     fn tsc_plan(&self, vcpu: &VcpuX86, taken: &Taken) -> TscPlan {
-        let offset = taken.vm.clock.as_ref().zip(taken.clock.as_ref());
-        let offset = offset.and_then(|(source, target)| {
-            clock::offset_on_target(vcpu.tsc_offset?, vcpu.tsc_khz, source, target)
-        });
         // With scaling in play the two hosts' counters do not tick alike.
-        match offset {
-            Some(offset) if !self.interface.tsc_control => TscPlan::Offset(offset),
-            _ => TscPlan::Register,
-        }
+        let scaled = self.interface.tsc_control && taken.target_khz != vcpu.tsc_khz.into();
+        let by_clock = taken.vm.clock.as_ref().zip(taken.clock.as_ref());
+        let offset = vcpu.tsc_offset.filter(|_| !scaled).and_then(|offset| {
+            by_clock
+                .and_then(|(from, to)| clock::offset_on_target(offset, vcpu.tsc_khz, from, to))
+                .or_else(|| Some(offset.wrapping_add(taken.shift?)))
+        });
+        offset.map_or(TscPlan::Register, TscPlan::Offset)
     }
+}
+
+/// How far the target's TSC is from where the first vCPU's was; `None` where an offset is missing.
+fn shift_of_offsets(
+    calls: &mut (dyn Calls + '_),
+    first: Option<&VcpuX86>,
+) -> Result<Option<u64>, KvmError> {
+    let saved = first.and_then(|vcpu| {
+        let tsc = vcpu.msrs.iter().find(|msr| msr.index == msrs::TSC)?.value;
+        let offset = vcpu.tsc_offset?;
+        Some(Counter { tsc, offset })
+    });
+    let offset = save::save_tsc_offset(calls, Target::Vcpu(0))?;
+    let tsc = msrs::read(calls, 0, &[msrs::TSC])?;
+    let now = tsc.first().zip(offset).map(|(msr, offset)| Counter {
+        tsc: msr.value,
+        offset,
+    });
+    let pair = saved.zip(now);
+    Ok(pair.map(|(saved, now)| clock::shift_of_offsets(saved, now)))
 }
 
 impl StateCapture for KvmMachine<'_> {
@@ -190,6 +214,8 @@ impl StateRestore for KvmMachine<'_> {
             vcpus: vcpus.into_iter().map(|(_, vcpu)| vcpu).collect(),
             vm: offers.take(0)?,
             clock: None,
+            shift: None,
+            target_khz: 0,
         };
         self.check_fits(&taken)?;
         self.taken = Some(taken);
@@ -207,6 +233,11 @@ impl StateRestore for KvmMachine<'_> {
             let now = self.calls.get(Target::Vm, req::KVM_GET_CLOCK)?;
             taken.clock = Some(convert::from_clock(&now));
         }
+        let khz = Arg::Value(0);
+        taken.target_khz = self
+            .calls
+            .make(Target::Vcpu(0), req::KVM_GET_TSC_KHZ, khz)?;
+        taken.shift = shift_of_offsets(&mut *self.calls, taken.vcpus.first())?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::request as req;
 use crate::x86::convert;
 use crate::x86::interface::Interface;
 use crate::x86::msrs::{self, MsrPolicy};
-use crate::x86::save::{CPUID_HEADER, LAPIC_BYTES};
+use crate::x86::save::{self, CPUID_HEADER, LAPIC_BYTES};
 
 /// Offset of the timer's entry in the local vector table.
 const LVT_TIMER: usize = 0x320;
@@ -171,14 +171,21 @@ fn restore_nested(
     Ok(())
 }
 
-fn set_tsc_offset(
-    calls: &mut (dyn Calls + '_),
-    vcpu: Target,
-    mut offset: u64,
-) -> Result<(), KvmError> {
+fn set_tsc_offset(calls: &mut (dyn Calls + '_), vcpu: Target, offset: u64) -> Result<(), KvmError> {
     let request = req::KVM_SET_DEVICE_ATTR;
     let (group, attribute) = (kvm::KVM_VCPU_TSC_CTRL, kvm::KVM_VCPU_TSC_OFFSET);
+    let mut value = offset;
     calls
-        .attribute(vcpu, request, group, attribute.into(), &mut offset)
-        .map_err(|source| refused(vcpu, request, source))
+        .attribute(vcpu, request, group, attribute.into(), &mut value)
+        .map_err(|source| refused(vcpu, request, source))?;
+    // Some hosts that are guests themselves take an offset and do not keep it. There is no other
+    // way to set the counter there, and a guest that relies on it must not go there.
+    if save::save_tsc_offset(calls, vcpu)? != Some(offset) {
+        tracing::warn!(
+            ?vcpu,
+            offset,
+            "this host keeps no TSC offset: the guest's TSC jumps"
+        );
+    }
+    Ok(())
 }

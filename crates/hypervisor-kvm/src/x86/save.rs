@@ -112,7 +112,10 @@ fn save_bytes(
 }
 
 /// The TSC offset; `None` where the kernel has no such attribute (before Linux 5.16).
-fn save_tsc_offset(calls: &mut (dyn Calls + '_), vcpu: Target) -> Result<Option<u64>, KvmError> {
+pub(super) fn save_tsc_offset(
+    calls: &mut (dyn Calls + '_),
+    vcpu: Target,
+) -> Result<Option<u64>, KvmError> {
     let mut offset = 0;
     let request = req::KVM_GET_DEVICE_ATTR;
     let (group, attribute) = (kvm::KVM_VCPU_TSC_CTRL, kvm::KVM_VCPU_TSC_OFFSET);

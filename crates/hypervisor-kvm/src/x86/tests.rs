@@ -143,6 +143,7 @@ fn a_restore_sets_the_clock_then_each_vcpu_then_the_chips() {
             "KVM_SET_DEBUGREGS",
             "KVM_SET_LAPIC",
             "KVM_SET_DEVICE_ATTR 0/0",
+            "KVM_GET_DEVICE_ATTR 0/0",
             // Not the TSC, which the offset sets; the deadline last.
             "KVM_SET_MSRS 0x277 0x38f 0x6e0",
             "KVM_SET_VCPU_EVENTS",
@@ -154,6 +155,9 @@ fn a_restore_sets_the_clock_then_each_vcpu_then_the_chips() {
     let mut expected = vec![
         "vm: KVM_SET_CLOCK".to_owned(),
         "vm: KVM_GET_CLOCK".to_owned(),
+        "0: KVM_GET_TSC_KHZ".to_owned(),
+        "0: KVM_GET_DEVICE_ATTR 0/0".to_owned(),
+        "0: KVM_GET_MSRS".to_owned(),
     ];
     expected.extend(of_vcpu(0));
     expected.extend(of_vcpu(1));
