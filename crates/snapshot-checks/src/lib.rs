@@ -2,3 +2,4 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub mod block;
+pub mod crash;

@@ -170,19 +170,19 @@ pub enum StoreError {
     #[error(transparent)]
     Image {
         /// Which file, and what is wrong with it.
-        source: ImageError,
+        source: Box<ImageError>,
     },
     /// A snapshot could not be written.
     #[error(transparent)]
     Sink {
         /// Why.
-        source: SinkError,
+        source: Box<SinkError>,
     },
     /// A snapshot could not be published, for a reason that this build has no word for.
     #[error(transparent)]
     Publish {
         /// Why.
-        source: PublishError,
+        source: Box<PublishError>,
     },
     /// It was stopped on request.
     #[error("interrupted")]
@@ -251,9 +251,10 @@ impl StoreError {
             | Self::Busy { path, .. }
             | Self::Io { path, .. } => Some(path.as_str()),
             Self::Image { source } => source.file(),
-            Self::Sink {
-                source: SinkError::File(error),
-            } => Some(error.path.as_str()),
+            Self::Sink { source } => match source.as_ref() {
+                SinkError::File(error) => Some(error.path.as_str()),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -319,6 +320,12 @@ impl StoreError {
         Self::Decode {
             path: path.clone(),
             source,
+        }
+    }
+
+    pub(crate) fn image(source: ImageError) -> Self {
+        Self::Image {
+            source: Box::new(source),
         }
     }
 

@@ -58,7 +58,7 @@ impl Store {
         let _inside = span.enter();
         let stored = self.image(id)?;
         let whole = stored.image.write_raw(target, target_name, tell);
-        if whole.map_err(|source| StoreError::Image { source })? {
+        if whole.map_err(StoreError::image)? {
             Ok(())
         } else {
             Err(StoreError::Interrupted)
@@ -78,7 +78,7 @@ impl Store {
             placed.placement.flattened.clone(),
             files.collect::<Result<_, _>>()?,
         )
-        .map_err(|source| StoreError::Image { source })
+        .map_err(StoreError::image)
     }
 
     /// Opens a data file and its map, of a snapshot that is in use or deleted.
@@ -90,6 +90,6 @@ impl Store {
             map: map_path.as_str().to_owned(),
             data: data_path.as_str().to_owned(),
         };
-        DataFile::open(map, bytes, names, data).map_err(|source| StoreError::Image { source })
+        DataFile::open(map, bytes, names, data).map_err(StoreError::image)
     }
 }

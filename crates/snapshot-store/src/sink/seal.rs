@@ -152,7 +152,7 @@ fn now_unix_ms() -> u64 {
 impl From<StoreError> for SinkError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Sink { source } => source,
+            StoreError::Sink { source } => *source,
             error => Self::Catalog(Box::new(error)),
         }
     }
@@ -164,10 +164,12 @@ impl From<SinkError> for StoreError {
             SinkError::Catalog(source) => match source.downcast() {
                 Ok(error) => *error,
                 Err(source) => Self::Sink {
-                    source: SinkError::Catalog(source),
+                    source: Box::new(SinkError::Catalog(source)),
                 },
             },
-            source => Self::Sink { source },
+            source => Self::Sink {
+                source: Box::new(source),
+            },
         }
     }
 }
@@ -180,7 +182,9 @@ impl From<PublishError> for StoreError {
                 what: format!("snapshot {}", snapshot.id),
                 source: source.source,
             },
-            other => Self::Publish { source: other },
+            other => Self::Publish {
+                source: Box::new(other),
+            },
         }
     }
 }

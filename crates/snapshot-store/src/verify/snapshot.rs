@@ -135,7 +135,7 @@ fn check_memory(
         }
     });
     for source in problems {
-        findings.keep(id, StoreError::Image { source })?;
+        findings.keep(id, StoreError::image(source))?;
     }
     stopped
 }
@@ -184,11 +184,11 @@ fn check_flattened(
         return Ok(());
     }
     let (layout, table) = (&placed.manifest.layout, &placed.placement.flattened);
-    let image = MemoryImage::new(layout.clone(), table.clone(), files)
-        .map_err(|source| StoreError::Image { source })?;
+    let image =
+        MemoryImage::new(layout.clone(), table.clone(), files).map_err(StoreError::image)?;
     for leaf in table.refs() {
         let owners = image.owner_leaf(leaf.number);
-        findings.sift(id, owners.map_err(|source| StoreError::Image { source }))?;
+        findings.sift(id, owners.map_err(StoreError::image))?;
     }
     Ok(())
 }

@@ -1,0 +1,97 @@
+//! Taking a snapshot of a running guest, as a VMM does: with epochs of dirty pages.
+
+use snapshot_format::{
+    Description, SectionKind, SectionPayload, SnapshotName, SnapshotRef, VmName,
+};
+use snapshot_memory::{ConsumerId, DirtyTracker, Stability, VmmWrites, WriteMarker};
+use snapshot_store::{NewSnapshot, Store, StoreError};
+
+use super::guest::Guest;
+use super::model::{Expected, chain};
+
+/// A guest, its tracker, and what its next snapshot is to be called.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) guest: Guest,
+    tracker: DirtyTracker,
+    consumer: ConsumerId,
+    marker: WriteMarker,
+    new: NewSnapshot,
+    parent_name: Option<String>,
+}
+
+/// What a snapshot is called, and what it comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Title {
+    /// The virtual machine.
+    pub(super) vm: &'static str,
+    /// The name of the snapshot.
+    pub(super) name: &'static str,
+    /// `VM/NAME` of the parent.
+    pub(super) parent: Option<&'static str>,
+}
+
+impl Attempt {
+    /// A guest that was just restored from `parent`, or has just started.
+    pub(super) fn new(
+        title: Title,
+        parent: Option<(SnapshotRef, &Expected)>,
+    ) -> Result<Self, String> {
+        let text = |error: &dyn std::error::Error| chain(error);
+        let image = parent.map(|(_, parent)| parent.image.as_slice());
+        let guest = Guest::new(image).map_err(|e| text(&e))?;
+        let layout = snapshot_memory::GuestMemorySource::layout(&guest).clone();
+        let (writes, marker) = VmmWrites::new(layout.clone());
+        let tracker = DirtyTracker::new(layout, vec![Box::new(writes)]).map_err(|e| text(&e))?;
+        let consumer = tracker.subscribe(parent.map(|(reference, _)| reference));
+        let vm = VmName::new(title.vm).map_err(|e| text(&e))?;
+        let name = SnapshotName::new(title.name).map_err(|e| text(&e))?;
+        let mut new = NewSnapshot::of(vm).name(name).config(b"cpus=1".to_vec());
+        new.metadata.description = Description::new(title.name).map_err(|e| text(&e))?;
+        Ok(Self {
+            guest,
+            tracker,
+            consumer,
+            marker,
+            new,
+            parent_name: title.parent.map(str::to_owned),
+        })
+    }
+
+    /// Lets the guest run.
+    pub(super) fn run(&self, seed: u8) {
+        for pages in self.guest.scribble(seed) {
+            self.marker.mark(pages);
+        }
+    }
+
+    /// Takes a snapshot, and commits the epoch if it was published.
+    pub(super) fn take(&self, store: &Store) -> Result<(), StoreError> {
+        let epoch = self.tracker.epoch(self.consumer).map_err(unexpected)?;
+        let new = self.new.clone().parent(epoch.base());
+        let mut stage = store.sink(new).stage()?;
+        stage.section(SectionPayload::raw(SectionKind::DEVICE, 0, 1, vec![1; 100]));
+        let stability = match epoch.base() {
+            None => Stability::Paused,
+            Some(_) => Stability::Running,
+        };
+        stage.memory(&self.guest, epoch.selection(), stability)?;
+        let published = stage.seal()?.publish()?;
+        epoch.commit(published.snapshot).map_err(unexpected)
+    }
+
+    /// What the snapshot must be, once it is there.
+    pub(super) fn expected(&self) -> Expected {
+        Expected {
+            image: self.guest.image(),
+            is_live: true,
+            description: self.new.metadata.description.as_str().to_owned(),
+            parent: self.parent_name.clone(),
+        }
+    }
+}
+
+/// An error of the tracker, which has no sources that fail here.
+fn unexpected(error: snapshot_memory::DirtyError) -> StoreError {
+    snapshot_memory::SinkError::Catalog(Box::new(error)).into()
+}

@@ -1,0 +1,240 @@
+//! Cutting and failing every call of every scenario.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use snapshot_format::Digest;
+use snapshot_memory::backend::{CrashState, Fault, FaultBackend, MemBackend};
+use snapshot_store::{ErrorKind, Store};
+
+use super::judge::{fingerprint, judge};
+use super::model::{Model, chain};
+use super::report::Report;
+use super::scenario::{self, Run, Scenario, options};
+
+/// How much is enumerated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// Every call, and a second cut during every clean-up.
+    Full,
+    /// Every seventh call: a part of it for tests.
+    Reduced,
+}
+
+/// Which calls fail, and how.
+const FAULTS: [(&str, Fault); 2] = [
+    ("no space", Fault::Error(io::ErrorKind::StorageFull)),
+    ("i/o error", Fault::Errno(EIO)),
+];
+
+/// Linux's number of an I/O error.
+const EIO: i32 = 5;
+
+/// Bytes that may be written before the disk is full.
+const BUDGETS: [u64; 6] = [0, 100, 4096, 20_000, 40_000, 60_000];
+
+/// Enumerates the crash points of every scenario. `Err` is a fault of the check itself.
+pub fn enumerate(effort: Effort) -> Result<Report, String> {
+    let mut report = Report::default();
+    for scenario in scenario::all()? {
+        let mut campaign = Campaign {
+            scenario: &scenario,
+            report: &mut report,
+            judged: BTreeMap::new(),
+            counted: BTreeSet::new(),
+        };
+        campaign.run(effort)?;
+    }
+    Ok(report)
+}
+
+/// The enumeration of one scenario.
+struct Campaign<'a> {
+    scenario: &'a Scenario,
+    report: &'a mut Report,
+    /// Trees that were judged, by what was allowed to be in them.
+    judged: BTreeMap<(Digest, Allowed), Result<(), String>>,
+    /// Crash points that were counted.
+    counted: BTreeSet<(usize, &'static str, Digest)>,
+}
+
+/// Which set of snapshots a tree may hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Allowed {
+    Before,
+    After,
+    Either,
+}
+
+impl Campaign<'_> {
+    fn run(&mut self, effort: Effort) -> Result<(), String> {
+        let whole = FaultBackend::new(&self.scenario.tree);
+        whole.trace_call_sites();
+        let run = self.start(&whole)?;
+        run.result.map_err(|error| chain(&error))?;
+        let calls = whole.calls();
+        let sites = calls.iter().map(|call| (call.operation, call.site.clone()));
+        self.report.sites.extend(sites);
+        // What was reported as done survives whatever comes.
+        self.crash(&whole, calls.len() + 1, "done", Allowed::After, effort)?;
+        let step = if effort == Effort::Full { 1 } else { 7 };
+        for number in (1..=calls.len()).step_by(step) {
+            let backend = FaultBackend::new(&self.scenario.tree);
+            backend.cut_at(number);
+            drop(self.start(&backend)?);
+            self.crash(&backend, number, "cut", Allowed::Either, effort)?;
+            for (name, fault) in FAULTS {
+                let backend = FaultBackend::new(&self.scenario.tree);
+                backend.fail_at(number, fault);
+                let run = self.start(&backend)?;
+                self.fault(&backend, number, name, &run, effort)?;
+            }
+        }
+        for (number, budget) in BUDGETS.into_iter().enumerate() {
+            let backend = FaultBackend::new(&self.scenario.tree);
+            backend.limit_bytes(budget);
+            let run = self.start(&backend)?;
+            let allowed = allowed(&run);
+            self.live(&backend, number, "disk full", allowed)?;
+            self.crash(&backend, number, "disk full", allowed, effort)?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, backend: &FaultBackend) -> Result<Run, String> {
+        let Scenario {
+            operation, before, ..
+        } = self.scenario;
+        scenario::run(*operation, Arc::new(backend.clone()), before)
+    }
+
+    /// Judges a run in which one call failed; then tries again in the same process.
+    fn fault(
+        &mut self,
+        backend: &FaultBackend,
+        number: usize,
+        how: &'static str,
+        run: &Run,
+        effort: Effort,
+    ) -> Result<(), String> {
+        let allowed = allowed(run);
+        self.live(backend, number, how, allowed)?;
+        self.crash(backend, number, how, allowed, effort)?;
+        if let (Err(error), Some(attempt)) = (&run.result, &run.attempt)
+            && error.kind() != ErrorKind::DurabilityUncertain
+        {
+            // The bits of the failed attempt must have come back.
+            attempt.run(77);
+            let place = format!("{} {number} {how}, again", self.scenario.name);
+            let retried = Store::open(Arc::new(backend.clone()), &options())
+                .and_then(|store| attempt.take(&store).map(|()| store));
+            match retried {
+                Err(error) => self.report.violation(format!("{place}: {}", chain(&error))),
+                Ok(store) => {
+                    let mut model = self.scenario.after.clone();
+                    let added = self.scenario.after.snapshots.keys();
+                    let before = &self.scenario.before.snapshots;
+                    if let Some(name) = added.into_iter().find(|name| !before.contains_key(*name)) {
+                        model.snapshots.insert(name.clone(), attempt.expected());
+                    }
+                    let result = model.compare(&store);
+                    self.report.point(&|| place.clone(), result);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the tree of a process that lives on.
+    fn live(
+        &mut self,
+        backend: &FaultBackend,
+        number: usize,
+        how: &'static str,
+        allowed: Allowed,
+    ) -> Result<(), String> {
+        self.state(&backend.live(), number, how, "alive", allowed)?;
+        Ok(())
+    }
+
+    /// Judges every tree that may be found after losing power now, and a second loss of power
+    /// while each is opened.
+    fn crash(
+        &mut self,
+        backend: &FaultBackend,
+        number: usize,
+        how: &'static str,
+        allowed: Allowed,
+        effort: Effort,
+    ) -> Result<(), String> {
+        for CrashState { what, image } in backend.crash_states() {
+            let is_new = self.state(&image, number, how, &what, allowed)?;
+            if is_new && effort == Effort::Full {
+                self.second_crash(&image, number, &what, allowed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn second_crash(
+        &mut self,
+        image: &MemBackend,
+        number: usize,
+        what: &str,
+        allowed: Allowed,
+    ) -> Result<(), String> {
+        let open = |backend: &FaultBackend| {
+            drop(Store::open_or_create(Arc::new(backend.clone()), &options()));
+        };
+        let whole = FaultBackend::new(image);
+        open(&whole);
+        for second in 1..=whole.call_count() {
+            let backend = FaultBackend::new(image);
+            backend.cut_at(second);
+            open(&backend);
+            for state in backend.crash_states() {
+                let what = format!("{what}, then call {second} of opening: {}", state.what);
+                self.state(&state.image, number, "second cut", &what, allowed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges one tree. Whether it had not been judged before for this scenario.
+    fn state(
+        &mut self,
+        image: &MemBackend,
+        number: usize,
+        how: &'static str,
+        what: &str,
+        allowed: Allowed,
+    ) -> Result<bool, String> {
+        let digest = fingerprint(image)?;
+        let key = (digest, allowed);
+        let is_new = !self.judged.contains_key(&key);
+        let Scenario { before, after, .. } = self.scenario;
+        let models: &[&Model] = match allowed {
+            Allowed::Before => &[before],
+            Allowed::After => &[after],
+            Allowed::Either => &[before, after],
+        };
+        let verdict = self.judged.entry(key);
+        let verdict = verdict.or_insert_with(|| judge(image, models)).clone();
+        if self.counted.insert((number, how, digest)) {
+            let name = self.scenario.name;
+            let place = || format!("{name}, call {number} ({how}): {what}");
+            self.report.point(&place, verdict);
+        }
+        Ok(is_new)
+    }
+}
+
+/// What the store may hold after a run with a fault in it.
+fn allowed(run: &Run) -> Allowed {
+    match &run.result {
+        Ok(()) => Allowed::After,
+        Err(error) if error.kind() == ErrorKind::DurabilityUncertain => Allowed::Either,
+        Err(_) => Allowed::Before,
+    }
+}

@@ -1,0 +1,80 @@
+//! Opening what a crash left, and deciding whether it is right.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use snapshot_format::Digest;
+use snapshot_memory::backend::{Backend, EntryKind, MemBackend, RelPath};
+use snapshot_store::{Selection, Store};
+
+use super::attempt::{Attempt, Title};
+use super::model::{Model, chain};
+use super::scenario::options;
+
+/// What a tree holds: equal trees have equal digests.
+pub(super) fn fingerprint(tree: &MemBackend) -> Result<Digest, String> {
+    let mut all = Vec::new();
+    let mut open = vec![RelPath::root()];
+    while let Some(dir) = open.pop() {
+        for entry in tree.list(&dir).map_err(|error| chain(&error))? {
+            let path = dir.join(&entry.name).map_err(|error| chain(&error))?;
+            all.extend(path.as_str().as_bytes());
+            if entry.kind == EntryKind::Directory {
+                all.push(b'/');
+                open.push(path);
+                continue;
+            }
+            let file = tree.open(&path).map_err(|error| chain(&error))?;
+            let len = file.len().map_err(|error| chain(&error))?;
+            all.extend(len.to_le_bytes());
+            let start = all.len();
+            all.resize(start + usize::try_from(len).unwrap_or(0), 0);
+            let bytes = all.get_mut(start..).unwrap_or_default();
+            file.read_exact_at(0, bytes)
+                .map_err(|error| chain(&error))?;
+        }
+    }
+    Ok(Digest::of(&all))
+}
+
+/// Checks a tree: it opens, holds one of `allowed`, verifies, and takes a further snapshot.
+pub(super) fn judge(tree: &MemBackend, allowed: &[&Model]) -> Result<(), String> {
+    let tree = tree.snapshot();
+    let backend: Arc<dyn Backend> = Arc::new(tree);
+    let store = Store::open_or_create(backend, &options())
+        .map_err(|error| format!("does not open: {}", chain(&error)))?;
+    let mut differences = Vec::new();
+    for model in allowed {
+        match model.compare(&store) {
+            Ok(()) => return judge_use(&store),
+            Err(difference) => differences.push(difference),
+        }
+    }
+    Err(format!("neither set: {}", differences.join("; or ")))
+}
+
+/// That the store verifies, and goes on working.
+fn judge_use(store: &Store) -> Result<(), String> {
+    verify(store)?;
+    let title = Title {
+        vm: "web",
+        name: "further",
+        parent: None,
+    };
+    let attempt = Attempt::new(title, None)?;
+    attempt.run(99);
+    attempt
+        .take(store)
+        .map_err(|error| format!("takes no further snapshot: {}", chain(&error)))?;
+    verify(store)
+}
+
+fn verify(store: &Store) -> Result<(), String> {
+    let report = store
+        .verify(Selection::All, &mut |_| ControlFlow::Continue(()))
+        .map_err(|error| format!("does not verify: {}", chain(&error)))?;
+    match report.errors.first() {
+        None => Ok(()),
+        Some(problem) => Err(format!("does not verify: {}", problem.message)),
+    }
+}

@@ -1,0 +1,104 @@
+//! What a store must hold.
+
+use std::collections::BTreeMap;
+
+use snapshot_format::{PageRange, SnapshotId};
+use snapshot_store::{Listing, Store};
+
+/// The snapshots of a store, by `VM/NAME`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Model {
+    pub(super) snapshots: BTreeMap<String, Expected>,
+}
+
+/// One snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Expected {
+    /// The whole memory.
+    pub(super) image: Vec<u8>,
+    /// Whether it is in use; deleted otherwise.
+    pub(super) is_live: bool,
+    /// Its description.
+    pub(super) description: String,
+    /// The name of its parent.
+    pub(super) parent: Option<String>,
+}
+
+impl Model {
+    /// What differs between the store and this model, if anything does.
+    pub(super) fn compare(&self, store: &Store) -> Result<(), String> {
+        let live = store.list(None).map_err(|error| error.to_string())?;
+        let trash = store.trash().map_err(|error| error.to_string())?;
+        if let Some(damaged) = live.damaged.iter().chain(&trash.damaged).next() {
+            return Err(format!("{} is damaged: {}", damaged.id, damaged.problem));
+        }
+        let names = names(&live, &trash);
+        let mut found = 0;
+        for (listing, is_live) in [(&live, true), (&trash, false)] {
+            for record in &listing.snapshots {
+                let name = names.get(&record.id).cloned().unwrap_or_default();
+                let expected = self.snapshots.get(&name);
+                let expected = expected.ok_or_else(|| format!("{name} should not be there"))?;
+                if expected.is_live != is_live {
+                    return Err(format!("{name} is deleted, or should be"));
+                }
+                let parent = record.parent.map(|parent| {
+                    let known = names.get(&parent.id).cloned();
+                    known.unwrap_or_else(|| parent.id.to_string())
+                });
+                if parent != expected.parent {
+                    return Err(format!("{name} has parent {parent:?}"));
+                }
+                if record.metadata.description.as_str() != expected.description {
+                    return Err(format!("{name} has another description"));
+                }
+                if is_live {
+                    compare_image(store, record.id, &expected.image)
+                        .map_err(|error| format!("{name}: {error}"))?;
+                }
+                found += 1;
+            }
+        }
+        if found == self.snapshots.len() {
+            Ok(())
+        } else {
+            Err(format!("{found} snapshots, not {}", self.snapshots.len()))
+        }
+    }
+}
+
+/// `VM/NAME` of every snapshot.
+pub(super) fn names(live: &Listing, trash: &Listing) -> BTreeMap<SnapshotId, String> {
+    let records = live.snapshots.iter().chain(&trash.snapshots);
+    let name = |record: &snapshot_store::SnapshotRecord| match &record.metadata.name {
+        Some(name) => format!("{}/{name}", record.vm),
+        None => format!("{}/?{}", record.vm, record.seq),
+    };
+    records.map(|record| (record.id, name(record))).collect()
+}
+
+fn compare_image(store: &Store, id: SnapshotId, expected: &[u8]) -> Result<(), String> {
+    let stored = store.image(id).map_err(|error| chain(&error))?;
+    let image = stored.image();
+    let mut found = vec![0; expected.len()];
+    let pages = PageRange::new(0, image.layout().page_count());
+    image
+        .read_pages(pages, &mut found)
+        .map_err(|error| chain(&error))?;
+    let differing = found.chunks(4096).zip(expected.chunks(4096));
+    match differing.enumerate().find(|(_, (a, b))| a != b) {
+        None => Ok(()),
+        Some((page, _)) => Err(format!("page {page} is not what was captured")),
+    }
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,216 @@
+//! The operations whose calls are cut, each on the store that the ones before it left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapshot_format::Description;
+use snapshot_memory::backend::{Backend, MemBackend};
+use snapshot_store::{OpenOptions, Reference, Store, StoreError};
+
+use super::attempt::{Attempt, Title};
+use super::model::{Model, chain};
+
+/// One operation on a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Operation {
+    /// A new store.
+    Create,
+    /// A snapshot, by a guest that was restored from its parent.
+    Take(Title),
+    /// To the trash.
+    Delete(&'static str),
+    /// Back from the trash.
+    Undelete(&'static str),
+    /// A new `snapshot.json`.
+    Describe(&'static str),
+}
+
+/// An operation, the store before it, and what that holds.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) operation: Operation,
+    pub(super) tree: MemBackend,
+    pub(super) before: Model,
+    pub(super) after: Model,
+}
+
+/// What one run of an operation did.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) result: Result<(), StoreError>,
+    /// The guest, to try again with.
+    pub(super) attempt: Option<Attempt>,
+}
+
+const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str>) -> Title {
+    Title { vm, name, parent }
+}
+
+/// Names of scenarios and their operations, in order.
+const PLAN: [(&str, Operation); 10] = [
+    ("create", Operation::Create),
+    ("full", Operation::Take(title("web", "base", None))),
+    (
+        "diff",
+        Operation::Take(title("web", "one", Some("web/base"))),
+    ),
+    (
+        "diff-on-diff",
+        Operation::Take(title("web", "two", Some("web/one"))),
+    ),
+    (
+        "branch",
+        Operation::Take(title("web", "side", Some("web/one"))),
+    ),
+    ("describe", Operation::Describe("web/one")),
+    ("delete", Operation::Delete("web/one")),
+    (
+        "diff-over-trash",
+        Operation::Take(title("web", "three", Some("web/two"))),
+    ),
+    ("undelete", Operation::Undelete("web/one")),
+    ("second-vm", Operation::Take(title("db", "base", None))),
+];
+
+/// Makes every scenario, by running the plan without a fault.
+pub(super) fn all() -> Result<Vec<Scenario>, String> {
+    let mut tree = MemBackend::new();
+    let mut before = Model::default();
+    let mut scenarios = Vec::new();
+    for (name, operation) in PLAN {
+        let after = after(operation, &before)?;
+        let next = tree.snapshot();
+        run(operation, Arc::new(next.clone()), &before)?
+            .result
+            .map_err(|error| format!("{name} fails without a fault: {}", chain(&error)))?;
+        scenarios.push(Scenario {
+            name,
+            operation,
+            tree: std::mem::replace(&mut tree, next),
+            before: std::mem::replace(&mut before, after.clone()),
+            after,
+        });
+    }
+    Ok(scenarios)
+}
+
+/// Runs an operation. What the store says is in the result; `Err` is a fault of the check.
+pub(super) fn run(
+    operation: Operation,
+    backend: Arc<dyn Backend>,
+    before: &Model,
+) -> Result<Run, String> {
+    let done = |result| {
+        Ok(Run {
+            result,
+            attempt: None,
+        })
+    };
+    if operation == Operation::Create {
+        return done(Store::create(backend, &options()).map(drop));
+    }
+    let store = match Store::open(backend, &options()) {
+        Ok(store) => store,
+        Err(error) => return done(Err(error)),
+    };
+    match operation {
+        Operation::Create => done(Ok(())),
+        Operation::Take(title) => {
+            let attempt = match begin(title, &store, before) {
+                Ok(attempt) => attempt?,
+                Err(error) => return done(Err(error)),
+            };
+            Ok(Run {
+                result: attempt.take(&store),
+                attempt: Some(attempt),
+            })
+        }
+        Operation::Delete(name) => done(resolve(name).and_then(|reference| {
+            let id = store.resolve(&reference)?;
+            store.delete(&store.plan_delete(id)?)
+        })),
+        Operation::Undelete(name) => done(
+            resolve(name).and_then(|reference| store.undelete(store.resolve_in_trash(&reference)?)),
+        ),
+        Operation::Describe(name) => done(resolve(name).and_then(|reference| {
+            let id = store.resolve(&reference)?;
+            let text = Description::new(NEW_DESCRIPTION).unwrap_or_default();
+            store.change_metadata(id, |metadata| metadata.description = text)?;
+            Ok(())
+        })),
+    }
+}
+
+/// A guest that was restored from its parent in `store`, and has run since.
+///
+/// The outer error is the store's, the inner one a fault of the check.
+fn begin(
+    title: Title,
+    store: &Store,
+    before: &Model,
+) -> Result<Result<Attempt, String>, StoreError> {
+    let parent = match title.parent {
+        None => None,
+        Some(name) => {
+            let id = store.resolve(&resolve(name)?)?;
+            let reference = store.snapshot(id)?.reference();
+            match before.snapshots.get(name) {
+                Some(expected) => Some((reference, expected)),
+                None => return Ok(Err(format!("{name} is not in the model"))),
+            }
+        }
+    };
+    Ok(Attempt::new(title, parent).inspect(|attempt| attempt.run(seed(title))))
+}
+
+/// What the store holds once `operation` is done.
+fn after(operation: Operation, before: &Model) -> Result<Model, String> {
+    let mut after = before.clone();
+    let unknown = |name: &str| format!("{name} is not in the model");
+    match operation {
+        Operation::Create => {}
+        Operation::Take(title) => {
+            let parent = title.parent.and_then(|name| before.snapshots.get(name));
+            let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))
+                .map_err(|error| chain(&error))?;
+            guest.scribble(seed(title));
+            let expected = super::model::Expected {
+                image: guest.image(),
+                is_live: true,
+                description: title.name.to_owned(),
+                parent: title.parent.map(str::to_owned),
+            };
+            let name = format!("{}/{}", title.vm, title.name);
+            after.snapshots.insert(name, expected);
+        }
+        Operation::Delete(name) | Operation::Undelete(name) => {
+            let snapshot = after.snapshots.get_mut(name);
+            snapshot.ok_or_else(|| unknown(name))?.is_live =
+                matches!(operation, Operation::Undelete(_));
+        }
+        Operation::Describe(name) => {
+            let snapshot = after.snapshots.get_mut(name);
+            let snapshot = snapshot.ok_or_else(|| unknown(name))?;
+            NEW_DESCRIPTION.clone_into(&mut snapshot.description);
+        }
+    }
+    Ok(after)
+}
+
+/// How stores are opened here: nobody else holds a lock.
+pub(super) fn options() -> OpenOptions {
+    OpenOptions::default().lock_wait(Duration::ZERO)
+}
+
+fn resolve(name: &str) -> Result<Reference, StoreError> {
+    name.parse()
+}
+
+fn seed(title: Title) -> u8 {
+    let letters = title.vm.bytes().chain(title.name.bytes());
+    letters.fold(3, |seed, letter| seed.wrapping_mul(5).wrapping_add(letter))
+}
+
+/// What [`Operation::Describe`] writes.
+const NEW_DESCRIPTION: &str = "described anew";
