@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use snapshot_format::Digest;
 use snapshot_memory::backend::{CrashState, Fault, FaultBackend, MemBackend};
@@ -36,17 +37,35 @@ const BUDGETS: [u64; 6] = [0, 100, 4096, 20_000, 40_000, 60_000];
 
 /// Enumerates the crash points of every scenario. `Err` is a fault of the check itself.
 pub fn enumerate(effort: Effort) -> Result<Report, String> {
-    let mut report = Report::default();
-    for scenario in scenario::all()? {
-        let mut campaign = Campaign {
-            scenario: &scenario,
-            report: &mut report,
-            judged: BTreeMap::new(),
-            counted: BTreeSet::new(),
-        };
-        campaign.run(effort)?;
+    let scenarios = scenario::all()?;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut report = Report::default();
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut campaign = Campaign {
+                scenario,
+                report: &mut report,
+                judged: BTreeMap::new(),
+                counted: BTreeSet::new(),
+            };
+            campaign.run(effort)?;
+        }
+        Ok(report)
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let reports: Vec<Result<Report, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let ended = threads.into_iter().map(|thread| {
+            let report = thread.join();
+            report.unwrap_or_else(|_| Err("a worker panicked".to_owned()))
+        });
+        ended.collect()
+    });
+    let mut all = Report::default();
+    for report in reports {
+        all.add(report?);
     }
-    Ok(report)
+    Ok(all)
 }
 
 /// The enumeration of one scenario.

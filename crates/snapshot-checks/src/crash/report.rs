@@ -28,6 +28,14 @@ impl Report {
         }
     }
 
+    pub(super) fn add(&mut self, other: Self) {
+        self.points += other.points;
+        self.violations += other.violations;
+        self.sites.extend(other.sites);
+        self.examples.extend(other.examples);
+        self.examples.truncate(MAX_EXAMPLES);
+    }
+
     pub(super) fn violation(&mut self, problem: String) {
         self.violations += 1;
         if self.examples.len() < MAX_EXAMPLES {

@@ -1,22 +1,29 @@
-//! From where a call is made. `#[track_caller]` does not reach through `dyn Backend`.
+//! Where in the source a call was made.
 
 use std::backtrace::Backtrace;
 
-/// File, line and function of the first caller outside of the backends; empty where the build has
-/// no debug information.
+/// How many places tell a call from others: what writes a file is called from many.
+const DEPTH: usize = 3;
+
+/// The way to the call: file, line and function of the innermost callers outside of the backends.
+/// Empty where the build has no debug information.
 pub(super) fn caller() -> String {
     let trace = Backtrace::force_capture().to_string();
     let mut symbol = "";
+    let mut places: Vec<String> = Vec::new();
     for line in trace.lines().map(str::trim) {
         // A frame is `N: symbol`, then `at file:line:column`. Frames that are inlined have a
         // symbol without its module, so only the file tells whose they are.
         match line.strip_prefix("at ") {
-            Some(place) if is_outside(place) => return format!("{place} {symbol}"),
+            Some(place) if is_outside(place) => places.push(format!("{place} {symbol}")),
             Some(_) => {}
             None => symbol = line.split_once(": ").map_or(line, |(_, symbol)| symbol),
         }
+        if places.len() == DEPTH {
+            break;
+        }
     }
-    String::new()
+    places.join(" < ")
 }
 
 fn is_outside(place: &str) -> bool {
