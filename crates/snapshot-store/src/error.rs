@@ -368,6 +368,12 @@ fn kind_of_image(error: &ImageError) -> ErrorKind {
     }
 }
 
+impl From<ImageError> for StoreError {
+    fn from(error: ImageError) -> Self {
+        Self::image(error)
+    }
+}
+
 /// What an error of the operating system means to a caller.
 pub(crate) fn kind_of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {

@@ -86,19 +86,19 @@ impl Context {
 
     /// An error of taking a snapshot of the file `memory`, in the words of the command line.
     pub(crate) fn import_failure(&self, error: &StoreError, memory: &Path) -> Failure {
-        match error {
-            StoreError::Sink {
-                source: SinkError::Memory(error),
-            } => memory_failure(error, memory),
-            error => self.failure(error),
+        if let StoreError::Sink { source } = error
+            && let SinkError::Memory(error) = source.as_ref()
+        {
+            return memory_failure(error, memory);
         }
+        self.failure(error)
     }
 
     /// An error of comparing `memory` with a snapshot, in the words of the command line.
     pub(crate) fn compare_failure(&self, error: CompareError, memory: &Path) -> Failure {
         match error {
             CompareError::Memory(error) => memory_failure(&error, memory),
-            CompareError::Image(source) => self.failure(&StoreError::Image { source }),
+            CompareError::Image(source) => self.failure(&source.into()),
             error => Failure::because(Exit::Failed, &error).at(memory),
         }
     }
