@@ -43,7 +43,8 @@ fn done<T>(result: io::Result<T>) -> Outcome {
 
 fn content(backend: &dyn Backend, path: &RelPath) -> io::Result<Vec<u8>> {
     let file = backend.open(path)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap()];
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
     file.read_exact_at(0, &mut bytes)?;
     Ok(bytes)
 }
@@ -94,8 +95,9 @@ fn plant_real(root: &Path, path: &RelPath, what: Planted) -> bool {
 fn paths() -> impl Strategy<Value = RelPath> + Clone {
     let name = prop_oneof![Just("a"), Just("b")];
     prop::collection::vec(name, 0..4).prop_map(|names| {
-        let join = |path: RelPath, name: &str| path.join(name).unwrap();
-        names.into_iter().fold(RelPath::root(), join)
+        let mut names = names.into_iter();
+        let joined = names.try_fold(RelPath::root(), |path, name| path.join(name));
+        joined.unwrap_or(RelPath::root())
     })
 }
 

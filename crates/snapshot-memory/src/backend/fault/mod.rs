@@ -237,12 +237,11 @@ impl Gate {
             }
             return Err(io::Error::other(PowerLost));
         }
-        let (event, result) = match state.fault(number) {
-            Some(fault) => (fault.event(op), Err(fault.error())),
-            None => {
-                let (op, result) = state.spend(op);
-                (Some(Event::Done(op)), result)
-            }
+        let (event, result) = if let Some(fault) = state.fault(number) {
+            (fault.event(&op), Err(fault.error()))
+        } else {
+            let (op, result) = state.spend(op);
+            (Some(Event::Done(op)), result)
         };
         if let Some(Event::Done(op)) = &event {
             disk.apply(op);
@@ -258,8 +257,8 @@ impl Gate {
 
 impl Fault {
     /// What `op` leaves behind when it fails this way.
-    fn event(self, op: Op) -> Option<Event> {
-        match (self, &op) {
+    fn event(self, op: &Op) -> Option<Event> {
+        match (self, op) {
             (_, Op::Sync { inode }) => Some(Event::FailedSync(*inode)),
             (Self::Partial { bytes, .. }, Op::Write { bytes: all, .. }) => {
                 Some(Event::Done(op.part(0..bytes.min(all.len()))))

@@ -233,6 +233,46 @@ fn each_file_may_lose_its_bytes_alone() {
 }
 
 #[test]
+fn names_and_bytes_may_be_lost_together_and_apart() {
+    let base = MemBackend::new();
+    let dirs = ["d", "e"];
+    let files = ["a", "b"];
+    for dir in dirs {
+        base.create_dir(&path(dir)).unwrap();
+    }
+    let backend = FaultBackend::new(&base);
+    let mut open = files.map(|name| backend.create(&path(name)).unwrap());
+    backend.sync_dir(&RelPath::root()).unwrap();
+    for file in &mut open {
+        file.write_all_at(0, b"x").unwrap();
+    }
+    let names = ["d/x", "d/y", "e/z"];
+    for name in names {
+        drop(backend.create(&path(name)).unwrap());
+    }
+    let look = |state: CrashState| {
+        let of = |name: &str| state.image.metadata(&path(name));
+        let lens = files.map(|name| of(name).unwrap().len_bytes);
+        (lens, names.map(|name| of(name).is_ok()))
+    };
+    let found: BTreeSet<_> = backend.crash_states().map(look).collect();
+    for len in [0, 1] {
+        let lens = [len; 2];
+        let mut expected = vec![[false; 3], [true; 3]];
+        for index in 0..3 {
+            expected.push(std::array::from_fn(|at| at == index));
+        }
+        for names in expected {
+            assert!(found.contains(&(lens, names)), "{lens:?} {names:?}");
+        }
+    }
+    for index in 0..3 {
+        let but_one = ([1; 2], std::array::from_fn(|at| at != index));
+        assert!(found.contains(&but_one), "{but_one:?}");
+    }
+}
+
+#[test]
 fn a_write_may_arrive_in_any_part() {
     let backend = FaultBackend::new(&MemBackend::new());
     let mut file = backend.create(&path("f")).unwrap();

@@ -36,9 +36,10 @@ impl ReadFile for MemReadFile {
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        match self.with(|content| content.read_at(offset, out))? {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        if self.with(|content| content.read_at(offset, out))? {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 

@@ -177,3 +177,22 @@ fn many_first_lockers_of_one_name_get_it_one_by_one() {
     });
     assert_eq!(tree.list(&RelPath::root()).unwrap().len(), 50);
 }
+
+#[test]
+fn a_lock_is_on_the_file_that_has_the_name() {
+    let tree = MemBackend::new();
+    let name = path("lock");
+    let held = tree
+        .lock(&name, LockMode::Exclusive, Duration::ZERO)
+        .unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| tree.lock(&name, LockMode::Exclusive, Duration::from_secs(10)));
+        std::thread::sleep(Duration::from_millis(5));
+        tree.remove_file(&name).unwrap();
+        drop(held);
+        let taken = waiter.join().unwrap().unwrap();
+        let busy = tree.lock(&name, LockMode::Shared, Duration::ZERO);
+        assert_eq!(busy.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(taken);
+    });
+}
