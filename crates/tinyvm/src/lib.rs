@@ -19,3 +19,6 @@ pub use error::GuestError;
 pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 pub use load::PageReader;
 pub use start::{Image, Restored, kvm_available, restore, start};
+
+#[cfg(test)]
+mod tests;

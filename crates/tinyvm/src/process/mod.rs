@@ -7,6 +7,3 @@ mod paused;
 mod state;
 
 pub(crate) use guest::ProcessGuest;
-
-#[cfg(test)]
-mod tests;

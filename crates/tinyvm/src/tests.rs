@@ -1,0 +1,207 @@
+//! The same promises of every backend.
+
+use hypervisor_bridge::testing::{KeptSnapshot, MemorySink, Script};
+use hypervisor_bridge::{Cancel, Overrides, RestoreError, SnapshotError};
+use snapshot_memory::skip::skip;
+
+use crate::{
+    Backend, Guest, GuestConfig, GuestError, Image, Outcome, Restored, SnapshotPages,
+    kvm_available, restore, start,
+};
+
+/// Small enough to take a fraction of a second at a microsecond an instruction.
+pub(crate) fn config() -> GuestConfig {
+    GuestConfig {
+        memory_bytes: 4 << 20,
+        steps: 12_000,
+        seed: 42,
+    }
+}
+
+/// Whether a backend can run here.
+pub(crate) fn can_run(backend: Backend) -> bool {
+    match kvm_available() {
+        Err(error) if backend == Backend::Kvm => {
+            skip("kvm", &error.to_string());
+            false
+        }
+        _ => true,
+    }
+}
+
+/// What an uninterrupted run ends with.
+pub(crate) fn uninterrupted(backend: Backend) -> Outcome {
+    start(backend, &config()).unwrap().finish().unwrap()
+}
+
+pub(crate) fn take(
+    guest: &mut dyn Guest,
+    pages: SnapshotPages,
+    sink: &mut MemorySink,
+) -> KeptSnapshot {
+    guest.snapshot(pages, sink, &Cancel::default()).unwrap();
+    sink.kept().pop().unwrap()
+}
+
+pub(crate) fn bring_back(
+    backend: Backend,
+    kept: &KeptSnapshot,
+) -> Result<Box<dyn Guest>, GuestError> {
+    let image = Image {
+        config: config(),
+        pages: &mut |pages, out| kept.read_pages(pages, out),
+        sections: kept.offers(),
+        snapshot: kept.reference,
+        overrides: Overrides::default(),
+    };
+    restore(backend, image).map(|Restored { guest, .. }| guest)
+}
+
+#[test]
+fn kvm_ends_as_the_model_of_its_program_does() {
+    if can_run(Backend::Kvm) {
+        assert_eq!(uninterrupted(Backend::Kvm), uninterrupted(Backend::Process));
+    }
+}
+
+fn any_instant(backend: Backend) {
+    if !can_run(backend) {
+        return;
+    }
+    let expected = uninterrupted(backend);
+    let mut guest = start(backend, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    let mut kept = vec![take(&mut *guest, SnapshotPages::Full, &mut sink)];
+    while guest.run(64).unwrap() < 11_000 {
+        kept.push(take(&mut *guest, SnapshotPages::Diff, &mut sink));
+    }
+    assert!(kept.len() > 8, "{} snapshots", kept.len());
+    // The original runs on as well.
+    assert_eq!(guest.finish().unwrap(), expected);
+    let every = kept.len().div_ceil(12);
+    for (number, snapshot) in kept.iter().enumerate().step_by(every) {
+        let restored = bring_back(backend, snapshot).unwrap();
+        assert_eq!(restored.finish().unwrap(), expected, "snapshot {number}");
+    }
+}
+
+#[test]
+fn a_kvm_guest_restored_from_any_instant_ends_as_if_it_had_never_stopped() {
+    any_instant(Backend::Kvm);
+}
+
+#[test]
+fn a_process_guest_restored_from_any_instant_ends_as_if_it_had_never_stopped() {
+    any_instant(Backend::Process);
+}
+
+fn goes_on_as_base(backend: Backend) {
+    if !can_run(backend) {
+        return;
+    }
+    let expected = uninterrupted(backend);
+    let mut guest = start(backend, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    guest.run(200).unwrap();
+    let first = take(&mut *guest, SnapshotPages::Full, &mut sink);
+    drop(guest);
+    let mut second = bring_back(backend, &first).unwrap();
+    assert_eq!(second.base(), Some(first.reference));
+    second.run(200).unwrap();
+    let diff = take(&mut *second, SnapshotPages::Diff, &mut sink);
+    drop(second);
+    let third = bring_back(backend, &diff).unwrap();
+    assert_eq!(third.finish().unwrap(), expected);
+    // The first one is still there, as a second branch.
+    let branch = bring_back(backend, &first).unwrap();
+    assert_eq!(branch.finish().unwrap(), expected);
+}
+
+#[test]
+fn a_restored_kvm_guest_is_the_base_of_its_next_diff() {
+    goes_on_as_base(Backend::Kvm);
+}
+
+#[test]
+fn a_restored_process_guest_is_the_base_of_its_next_diff() {
+    goes_on_as_base(Backend::Process);
+}
+
+fn diff_is_small(backend: Backend) {
+    if !can_run(backend) {
+        return;
+    }
+    let mut guest = start(backend, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    let cancel = Cancel::default();
+    let early = guest.snapshot(SnapshotPages::Diff, &mut sink, &cancel);
+    let no_base = matches!(early, Err(GuestError::Snapshot(SnapshotError::NoBase)));
+    assert!(no_base, "{early:?}");
+    guest
+        .snapshot(SnapshotPages::Full, &mut sink, &cancel)
+        .unwrap();
+    // Stopped before its start: nothing was written.
+    let still = guest
+        .snapshot(SnapshotPages::Diff, &mut sink, &cancel)
+        .unwrap();
+    assert_eq!((still.memory.present, still.steps), (0, 0));
+    let steps = guest.run(1).unwrap();
+    let moved = guest
+        .snapshot(SnapshotPages::Diff, &mut sink, &cancel)
+        .unwrap();
+    assert!(
+        moved.steps >= steps && moved.memory.present > 0,
+        "{moved:?}"
+    );
+    assert!(
+        moved.memory.inherited > 0,
+        "every page was taken: {moved:?}"
+    );
+}
+
+#[test]
+fn a_diff_of_a_kvm_guest_holds_what_was_written_and_no_more() {
+    diff_is_small(Backend::Kvm);
+}
+
+#[test]
+fn a_diff_of_a_process_guest_holds_what_was_written_and_no_more() {
+    diff_is_small(Backend::Process);
+}
+
+#[test]
+fn a_snapshot_of_one_backend_is_refused_by_the_other() {
+    if !can_run(Backend::Kvm) {
+        return;
+    }
+    for (from, to) in [
+        (Backend::Kvm, Backend::Process),
+        (Backend::Process, Backend::Kvm),
+    ] {
+        let mut guest = start(from, &config()).unwrap();
+        let mut sink = MemorySink::new(Script::default());
+        let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
+        let refused = bring_back(to, &kept).map(|_| ()).unwrap_err();
+        let expected = matches!(
+            refused,
+            GuestError::Restore(RestoreError::Incompatible { .. })
+        );
+        assert!(expected, "{refused:?}");
+    }
+}
+
+#[test]
+fn a_damaged_image_stops_the_restore() {
+    let mut guest = start(Backend::Process, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
+    let image = Image {
+        config: config(),
+        pages: &mut |_, _| Err("damaged".into()),
+        sections: kept.offers(),
+        snapshot: kept.reference,
+        overrides: Overrides::default(),
+    };
+    let refused = restore(Backend::Process, image).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("restore memory"), "{refused}");
+}
