@@ -1,4 +1,67 @@
 //! Guest memory in and out: dirty pages, memory files, atomic publish.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use snapshot_format::{Arch, MemoryLayout, PAGE_BYTES, PageRange, VmName};
+//! use snapshot_memory::backend::FsBackend;
+//! use snapshot_memory::{
+//!     DirectorySink, DirtyTracker, GuestMemorySource, MappedMemory, MappingOptions,
+//!     PublishedSnapshot, SnapshotSink, Stability, VmmWrites,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let memory = MappedMemory::new(MemoryLayout::single(1 << 20)?, MappingOptions::default())?;
+//! let (writes, marker) = VmmWrites::new(memory.layout().clone());
+//! let tracker = DirtyTracker::new(memory.layout().clone(), vec![Box::new(writes)])?;
+//! let consumer = tracker.subscribe(None);
+//!
+//! let backend = Arc::new(FsBackend::open(folder.path())?);
+//! let mut sink = DirectorySink::new(backend.clone(), VmName::new("demo")?, Arch::host());
+//! for page in [3, 5] {
+//!     memory.write(page * PAGE_BYTES, b"hello")?;
+//!     marker.mark(PageRange::new(page, 1));
+//!     // Stop the machine here. The first epoch is of all pages, the second of one.
+//!     let epoch = tracker.epoch(consumer)?;
+//!     let mut staged = sink.begin()?;
+//!     staged.memory(&memory, epoch.selection(), Stability::Paused)?;
+//!     let published = staged.seal()?.publish()?;
+//!     // Only now may the bits go: the snapshot is durable.
+//!     epoch.commit(published.snapshot)?;
+//!
+//!     let image = PublishedSnapshot::open(&*backend, published.snapshot.id)?.image(&*backend)?;
+//!     let mut bytes = vec![0; 4096];
+//!     image.read_pages(PageRange::new(page, 1), &mut bytes)?;
+//!     assert!(bytes.starts_with(b"hello"));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`backend`] | the one way to files: real, in memory, failing on purpose |
+//! | `capture` | the writer of a data file and its map |
+//! | `directory` | snapshots in a plain directory |
+//! | `dirty` | bitmaps, sources, the tracker and its epochs |
+//! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
+//! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
+//! | `sink`, `staged` | stage, seal, publish |
+//! | `uffd` | dirty pages of the own process |
+//! | `testing`, `skip` | conformance suites; under the feature `testing` |
+//!
+//! # System calls
+//!
+//! For those who filter them: [`backend::FsBackend`] lists its own. [`MappedMemory`] uses `mmap`,
+//! `munmap`, `madvise`, `memfd_create` and `ftruncate`. [`WpAsyncSource`] uses `userfaultfd` (or
+//! opens `/dev/userfaultfd`), opens `/proc/self/pagemap`, and uses `ioctl` on both. No thread is
+//! started, and nothing is read from the environment.
+//!
+//! # Features
+//!
+//! `testing` adds the backends and suites for tests; `sabotage` compiles in deliberate defects
+//! that prove that the checks can fail. Neither changes a byte on disk.
 
 #![cfg_attr(
     test,

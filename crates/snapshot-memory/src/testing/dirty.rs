@@ -139,6 +139,7 @@ mod tests {
     use crate::mapping::{MappedMemory, MappingKind, MappingOptions};
     use crate::uffd::WpAsyncSource;
 
+    // spec: DRT-06
     #[test]
     fn the_vmm_s_own_writes_conform() {
         let layout = MemoryLayout::single(100 * PAGE_BYTES).unwrap();
@@ -146,6 +147,7 @@ mod tests {
         dirty_source_suite(&mut source, |page| marker.mark(PageRange::new(page.0, 1)));
     }
 
+    // spec: DRT-06
     #[test]
     fn asynchronous_write_protection_conforms() {
         for kind in [MappingKind::Anonymous, MappingKind::Memfd] {

@@ -21,6 +21,7 @@ fn refusal<T>(result: io::Result<T>) -> Option<Refusal> {
     result.err().as_ref().and_then(Refusal::of)
 }
 
+// spec: PUB-11
 #[test]
 fn a_file_is_created_once_private_and_sealed_read_only() {
     let (dir, backend) = backend();
@@ -144,6 +145,7 @@ fn a_rename_replaces_only_when_told_to() {
     assert_eq!(names(RelPath::root()), []);
 }
 
+// spec: PUB-13
 #[test]
 fn locks_exclude_and_are_released_by_dropping() {
     let (dir, backend) = backend();
@@ -174,6 +176,7 @@ fn locks_exclude_and_are_released_by_dropping() {
     );
 }
 
+// spec: PUB-13
 #[test]
 fn a_lock_is_on_the_file_that_is_linked_now() {
     let (_dir, backend) = backend();
@@ -213,6 +216,7 @@ fn holes_are_hinted_where_the_file_system_has_them() {
     assert_eq!(file.next_data(end).unwrap(), Some((2 << 20, 2 << 20)));
 }
 
+// spec: PUB-10
 #[test]
 fn missing_ancestors_of_a_root_are_made_private() {
     let dir = tempfile::tempdir().unwrap();

@@ -276,6 +276,7 @@ fn a_diff_of_another_parent_is_refused() {
     assert!(matches!(error, SinkError::LayoutDiffers), "{error}");
 }
 
+// spec: MEM-07
 #[test]
 fn a_fault_of_any_call_is_an_error() {
     let memory = mapped(&layout(&[(0, 600)]));

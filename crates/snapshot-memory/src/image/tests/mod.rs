@@ -252,6 +252,7 @@ fn a_restore_can_be_broken_off() {
     );
 }
 
+// spec: MEM-06
 #[test]
 fn a_raw_file_gives_regions_from_their_offsets_and_tells_when_it_shrinks() {
     let chain = one_of_each();

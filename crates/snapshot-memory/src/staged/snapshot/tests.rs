@@ -210,6 +210,24 @@ fn a_failure_leaves_nothing_or_says_that_it_is_uncertain() {
     assert_eq!(uncertain, 1);
 }
 
+// spec: PUB-12
+#[test]
+fn a_failed_sync_is_not_tried_again() {
+    let syncs = |backend: &FaultBackend| {
+        let calls = backend.calls().into_iter().enumerate();
+        let syncs = calls.filter(|(_, call)| call.operation == "sync");
+        syncs.map(|(index, _)| index + 1).collect::<Vec<_>>()
+    };
+    let backend = FaultBackend::new(&base());
+    publish(Arc::new(backend.clone())).unwrap();
+    for number in syncs(&backend) {
+        let backend = FaultBackend::new(&base());
+        backend.fail_at(number, Fault::Errno(libc::EIO));
+        publish(Arc::new(backend.clone())).unwrap_err();
+        assert_eq!(syncs(&backend).last(), Some(&number));
+    }
+}
+
 // spec: PUB-08
 #[test]
 fn a_full_disk_leaves_nothing() {

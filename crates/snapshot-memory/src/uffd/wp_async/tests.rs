@@ -93,6 +93,7 @@ fn more_runs_than_one_scan_reports_are_all_found() {
     assert_eq!(found, pages);
 }
 
+// spec: DRT-07
 #[test]
 fn a_second_userfaultfd_on_the_memory_is_refused() {
     let Some((memory, _first)) = started(MappingKind::Anonymous) else {
