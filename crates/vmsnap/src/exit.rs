@@ -92,3 +92,23 @@ impl Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/09-cli.md"
+    ));
+
+    // spec: CLI-07
+    #[test]
+    fn codes_and_names_are_those_of_the_specification() {
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |", exit.code(), exit.name());
+            let found = SPEC.lines().filter(|line| line.starts_with(&row)).count();
+            assert_eq!(found, 1, "{row}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! How far long work has come: a bar for people, or JSON lines for programs, on standard error.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -108,17 +108,13 @@ impl Progress {
 
     fn update(&self, change: impl FnOnce(&mut Told)) {
         // A panic elsewhere leaves plain numbers behind, which are as good as before.
-        let mut told = self
-            .told
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut told);
         let elapsed = self.started.elapsed();
         if matches!(told.how, How::Waiting) && elapsed >= PATIENCE {
             told.how = How::Bar(bar(self.phase, told.total));
         }
         match &told.how {
-            How::Silent | How::Waiting => {}
             How::Bar(bar) => {
                 bar.set_length(told.total);
                 bar.set_position(told.done);
@@ -127,17 +123,14 @@ impl Progress {
                 write_line(self.phase, told.done, told.total, elapsed);
                 told.last = Instant::now();
             }
-            How::Json => {}
+            How::Silent | How::Waiting | How::Json => {}
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        let told = self
-            .told
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match &told.how {
             How::Silent | How::Waiting => {}
             How::Bar(bar) => bar.finish_and_clear(),

@@ -55,8 +55,16 @@ impl Delete {
 
 fn tell(deleted: &Deleted) -> String {
     let plan = &deleted.plan;
-    let mut text = format!(
-        "{} snapshot {} to the trash: {} in its files",
+    let kept_for: Vec<_> = plan.needed_by.iter().map(|&id| short(id)).collect();
+    let kept = match kept_for.as_slice() {
+        [] => String::new(),
+        ids => format!(", kept for {}", ids.join(", ")),
+    };
+    let refused = plan.refusal.as_ref().map_or_else(String::new, |refusal| {
+        format!("; it would be refused: the snapshot is {refusal}")
+    });
+    format!(
+        "{} snapshot {} to the trash: {} in its files{kept}{refused}",
         if deleted.dry_run {
             "would move"
         } else {
@@ -64,13 +72,5 @@ fn tell(deleted: &Deleted) -> String {
         },
         plan.id,
         show_bytes(plan.allocated_bytes)
-    );
-    if !plan.needed_by.is_empty() {
-        let names: Vec<_> = plan.needed_by.iter().map(|&id| short(id)).collect();
-        text.push_str(&format!(", kept for {}", names.join(", ")));
-    }
-    if let Some(refusal) = &plan.refusal {
-        text.push_str(&format!("; it would be refused: the snapshot is {refusal}"));
-    }
-    text
+    )
 }

@@ -58,8 +58,10 @@ enum Home {
 
 impl Demo {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let mut config = GuestConfig::default();
-        config.memory_bytes = self.mem;
+        let config = GuestConfig {
+            memory_bytes: self.mem,
+            ..GuestConfig::default()
+        };
         config
             .check()
             .map_err(|error| Failure::usage(error.to_string()))?;
@@ -145,7 +147,7 @@ fn bring_back(
         context.note(&format!("restoring snapshot {} in a new process", one.id));
         let branch = (at == middle).then_some("second");
         let back = child::restore(context, backend, one.id, branch)?;
-        branched = branched.or(back.branched.clone());
+        branched = branched.or_else(|| back.branched.clone());
         rows.push(Row::new(one, &back, expected));
     }
     let branched = branched.ok_or_else(|| {

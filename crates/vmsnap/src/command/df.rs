@@ -41,16 +41,16 @@ fn tell(usage: &Usage) -> String {
             one.needed_by.to_string(),
         ]);
     }
-    let mut text = String::new();
-    if !usage.snapshots.is_empty() {
-        text = draw(&rows);
-    }
-    text.push_str(&format!(
-        "live {}, trash {} (of which {} still needed), free {}\n",
+    let listed = if usage.snapshots.is_empty() {
+        String::new()
+    } else {
+        draw(&rows)
+    };
+    format!(
+        "{listed}live {}, trash {} (of which {} still needed), free {}\n",
         show_bytes(usage.live_bytes),
         show_bytes(usage.trash_bytes),
         show_bytes(usage.trash_needed_bytes),
         show_bytes(usage.free_bytes)
-    ));
-    text
+    )
 }

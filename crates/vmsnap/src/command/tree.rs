@@ -62,27 +62,25 @@ impl Tree {
 /// One line a snapshot, with branches drawn to the left of it.
 fn draw(entries: &[Entry]) -> String {
     let depths: Vec<usize> = entries.iter().map(|entry| entry.depth).collect();
-    let mut text = String::new();
-    for (at, entry) in entries.iter().enumerate() {
+    let lines = entries.iter().enumerate().map(|(at, entry)| {
         let one = &entry.snapshot;
-        let elsewhere = match (entry.parent_link, one.parent) {
+        let missing = match (entry.parent_link, one.parent) {
             (ParentLink::Elsewhere, Some(parent)) => {
-                format!("  (parent {} not here)", short(parent))
+                format!("(parent {} is not here)", short(parent))
             }
             _ => String::new(),
         };
-        let marks = one.marks();
-        text.push_str(&format!(
-            "{}{}  {}  {}{}{}{elsewhere}\n",
-            branches(&depths, at),
+        let words = [
             one.title(),
             short(one.id),
             one.local_time(),
-            if marks.is_empty() { "" } else { "  " },
-            marks,
-        ));
-    }
-    text
+            one.marks(),
+            missing,
+        ];
+        let told: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        format!("{}{}\n", branches(&depths, at), told.join("  "))
+    });
+    lines.collect()
 }
 
 /// What stands to the left of line `at`: its own branch, and those that pass it by.

@@ -106,27 +106,23 @@ fn worst(report: &VerifyReport) -> Exit {
 }
 
 fn tell(verified: &Verified<'_>) -> String {
-    let mut text = String::new();
-    for found in &verified.errors {
+    let problems = verified.errors.iter().map(|found| {
         let place = found
             .offset
             .map_or_else(String::new, |offset| format!(" (at byte {offset})"));
-        let hint = if found.hint.is_empty() { "" } else { "; " };
-        text.push_str(&printable(&format!(
-            "{}: {}{place}{hint}{}",
-            found.snapshot, found.problem, found.hint
-        )));
-        text.push('\n');
-    }
+        let separator = if found.hint.is_empty() { "" } else { "; " };
+        let (snapshot, problem, hint) = (&found.snapshot, found.problem, found.hint);
+        printable(&format!("{snapshot}: {problem}{place}{separator}{hint}")) + "\n"
+    });
     let verdict = if verified.ok {
         "every byte is right".to_owned()
     } else {
         format!("{} problems", verified.errors.len())
     };
-    text.push_str(&format!(
-        "{} snapshots, {} checked: {verdict}\n",
+    format!(
+        "{}{} snapshots, {} checked: {verdict}\n",
+        problems.collect::<String>(),
         verified.snapshots,
         show_bytes(verified.bytes)
-    ));
-    text
+    )
 }

@@ -1,8 +1,16 @@
 //! The real binary, in directories of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "a test that cannot go on fails, and names in a store have one spelling"
+)]
+
 mod bad_input;
 mod chain;
 mod copies;
+mod demo;
 mod limits;
 mod planted;
 mod privileges;

@@ -10,62 +10,62 @@ use serde_json::Value;
 use snapshot_format::Digest;
 use tempfile::TempDir;
 
-pub const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// A temporary directory that holds a store and the files around it.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     directory: TempDir,
 }
 
 /// What a run of the binary left behind.
 #[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// What a file or directory is: `directory`, `link`, or mode, length and digest.
-pub type Listing = BTreeMap<PathBuf, String>;
+pub(crate) type Listing = BTreeMap<PathBuf, String>;
 
 impl Sandbox {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
         }
     }
 
     /// A sandbox in an existing directory.
-    pub fn within(parent: &Path) -> Self {
+    pub(crate) fn within(parent: &Path) -> Self {
         Self {
             directory: tempfile::tempdir_in(parent).unwrap(),
         }
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path("store")
     }
 
-    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
-    pub fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
     /// The binary, in the sandbox, with its store; nothing of the environment chooses another.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmsnap"));
         command
             .current_dir(self.root())
@@ -76,39 +76,39 @@ impl Sandbox {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         Run::of(&self.command(arguments).output().unwrap())
     }
 
     /// Runs with `--json` and takes the document of a run that must succeed.
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let run = self.run(&[arguments, &["--json"]].concat());
         assert_eq!(run.code, 0, "{arguments:?}: {run:?}");
         run.document()
     }
 
     /// Imports `memory` as a file `memory` of VM `vm` and gives the document.
-    pub fn import(&self, vm: &str, memory: &[u8], more: &[&str]) -> Value {
+    pub(crate) fn import(&self, vm: &str, memory: &[u8], more: &[&str]) -> Value {
         self.write("memory", memory);
         self.json(&[&["import", vm, "--memory", "memory"], more].concat())
     }
 
     /// Restores a snapshot and gives the bytes of its memory.
-    pub fn restored(&self, reference: &str) -> Vec<u8> {
+    pub(crate) fn restored(&self, reference: &str) -> Vec<u8> {
         let _ = fs::remove_file(self.path("restored"));
         self.json(&["restore", reference, "--memory", "restored"]);
         self.read("restored")
     }
 
     /// Everything in the store that matters: lock files are no part of what it holds.
-    pub fn listing(&self) -> Listing {
+    pub(crate) fn listing(&self) -> Listing {
         let mut listing = list(&self.store());
         listing.retain(|path, _| !path.starts_with("locks"));
         listing
     }
 
     /// Asserts that a run fails with `code`, says why, and changes nothing.
-    pub fn refused(&self, arguments: &[&str], code: i32) -> Value {
+    pub(crate) fn refused(&self, arguments: &[&str], code: i32) -> Value {
         let before = list(self.root());
         let run = self.run(&[arguments, &["--json"]].concat());
         assert_eq!(run.code, code, "{arguments:?}: {run:?}");
@@ -130,7 +130,7 @@ impl Sandbox {
 }
 
 impl Run {
-    pub fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout.clone()).unwrap(),
@@ -139,14 +139,14 @@ impl Run {
     }
 
     /// The one document on standard output.
-    pub fn document(&self) -> Value {
+    pub(crate) fn document(&self) -> Value {
         assert_eq!(self.stdout.lines().count(), 1, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap()
     }
 }
 
 /// Every entry below `root`, which need not exist.
-pub fn list(root: &Path) -> Listing {
+pub(crate) fn list(root: &Path) -> Listing {
     let mut listing = Listing::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
@@ -170,7 +170,7 @@ pub fn list(root: &Path) -> Listing {
 }
 
 /// `pages` pages of a fixed pattern; those at multiples of 5 are zero.
-pub fn pattern(pages: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn pattern(pages: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = vec![0; pages * PAGE];
     for (page, chunk) in bytes.chunks_exact_mut(PAGE).enumerate() {
@@ -187,7 +187,7 @@ pub fn pattern(pages: usize, seed: u64) -> Vec<u8> {
 }
 
 /// A bitmap of `pages` bits in which `dirty` are set.
-pub fn bitmap(pages: usize, dirty: &[usize]) -> Vec<u8> {
+pub(crate) fn bitmap(pages: usize, dirty: &[usize]) -> Vec<u8> {
     let mut bits = vec![0; pages.div_ceil(8)];
     for page in dirty {
         bits[page / 8] |= 1 << (page % 8);
@@ -196,11 +196,11 @@ pub fn bitmap(pages: usize, dirty: &[usize]) -> Vec<u8> {
 }
 
 /// The bytes of page `page`.
-pub fn page(memory: &mut [u8], page: usize) -> &mut [u8] {
+pub(crate) fn page(memory: &mut [u8], page: usize) -> &mut [u8] {
     &mut memory[page * PAGE..][..PAGE]
 }
 
 /// The id in a document.
-pub fn id(document: &Value) -> String {
+pub(crate) fn id(document: &Value) -> String {
     document["id"].as_str().unwrap().to_owned()
 }

@@ -66,7 +66,7 @@ fn keys(value: &Value, row: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// Asserts that `document` is of `schema` and has its keys.
-pub fn check(schema: &str, document: &Value) {
+pub(crate) fn check(schema: &str, document: &Value) {
     assert_eq!(document["schema"], schema);
     let row = row(schema);
     assert_eq!(keys(document, &row), row, "{schema}");
