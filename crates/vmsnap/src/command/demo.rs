@@ -1,14 +1,12 @@
 //! `vmsnap demo`: a real guest, frozen mid-run and brought back, every byte compared.
 
 mod child;
+mod home;
 mod machine;
 mod report;
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use snapshot_store::{Access, Selection, Store};
-use tempfile::TempDir;
 use tinyvm::{Backend, GuestConfig};
 
 use crate::answer::Answer;
@@ -17,6 +15,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::quantity::parse_bytes;
+use home::Home;
 use machine::Taken;
 use report::{Report, Row, tell};
 
@@ -50,12 +49,6 @@ enum Choice {
     Process,
 }
 
-/// Where the snapshots go.
-enum Home {
-    Given,
-    Temporary(TempDir),
-}
-
 impl Demo {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let config = GuestConfig {
@@ -66,9 +59,9 @@ impl Demo {
             .check()
             .map_err(|error| Failure::usage(error.to_string()))?;
         let backend = self.backend(context);
-        let (home, path) = home(context)?;
+        let home = Home::choose(context)?;
         let context = &Context {
-            store: Some(path.clone()),
+            store: Some(home.path().to_owned()),
             ..context.clone()
         };
         context.note("running the guest once without a break");
@@ -82,7 +75,7 @@ impl Demo {
             backend,
             self.rounds,
             self.mem,
-            matches!(home, Home::Given).then_some(path),
+            home.kept(),
             rows,
             checked.ok,
         );
@@ -91,12 +84,7 @@ impl Demo {
         } else {
             Exit::Corrupt
         };
-        if let Home::Temporary(directory) = home {
-            let path = directory.path().to_owned();
-            directory
-                .close()
-                .map_err(|error| Failure::io("remove the temporary store", &path, &error))?;
-        }
+        home.leave()?;
         Ok(context
             .answer("vmsnap.demo.v1", &report, tell)?
             .ending(exit))
@@ -116,19 +104,6 @@ impl Demo {
             }
         }
     }
-}
-
-/// The store that was named, or one that goes when the demo is over.
-fn home(context: &Context) -> Result<(Home, PathBuf), Failure> {
-    if let Some(path) = &context.store {
-        return Ok((Home::Given, path.clone()));
-    }
-    let directory = tempfile::Builder::new()
-        .prefix("vmsnap-demo-")
-        .tempdir()
-        .map_err(|error| Failure::io("make a store", &std::env::temp_dir(), &error))?;
-    let path = directory.path().join("store");
-    Ok((Home::Temporary(directory), path))
 }
 
 /// Restores each snapshot in a process of its own and lets it finish; the middle one also becomes

@@ -1,11 +1,13 @@
 //! `vmsnap inspect FILE`.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use snapshot_format::{ErrorKind, Inspection, inspect, inspect_ends, limits, table_range};
+use snapshot_format::{
+    ErrorKind, HeaderView, Inspection, inspect, inspect_ends, limits, table_range,
+};
+use snapshot_memory::backend::ReadFile;
 
 use crate::answer::Answer;
 use crate::context::Context;
@@ -56,7 +58,7 @@ impl Inspect {
 fn look(input: &InputFile) -> std::io::Result<Inspection> {
     let read = |offset: u64, len: u64| {
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        input.file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        input.read_exact_at(offset, &mut bytes).map(|()| bytes)
     };
     let len = input.len_bytes;
     if len <= limits::MAX_ENVELOPE_BYTES {
@@ -77,73 +79,69 @@ fn look(input: &InputFile) -> std::io::Result<Inspection> {
 const HEAD_BYTES: u64 = 4096;
 
 fn tell(path: &Path, inspection: &Inspection) -> String {
-    let mut lines = vec![format!(
-        "{}: {}",
-        path.display(),
-        show_bytes(inspection.file_len)
-    )];
+    let size = show_bytes(inspection.file_len);
+    let mut lines = vec![format!("{}: {size}", path.display())];
     if let Some(header) = &inspection.header {
-        lines.push(format!("kind       {}", header.kind));
-        lines.push(format!(
-            "format     {}, readable from {}",
-            header.format, header.readable_from
-        ));
-        lines.push(format!("arch       {}", header.arch));
-        lines.push(format!("id         {}", header.id));
-        if let Some(parent) = header.parent {
-            lines.push(format!("parent     {parent}"));
-        }
-        lines.push(format!("writer     {}", header.writer));
-        lines.push(format!(
-            "header     {}",
-            if header.sound {
-                "sound"
-            } else {
-                "damaged: nothing above can be believed"
-            }
-        ));
+        lines.extend(header_lines(header));
     }
-    let mut text: String = lines
-        .iter()
-        .flat_map(|line| [printable(line), "\n".to_owned()])
-        .collect();
-    if !inspection.sections.is_empty() {
-        let mut rows = table(&[
-            "SECTION",
-            ">INSTANCE",
-            ">VERSION",
-            "CODEC",
-            ">OFFSET",
-            ">BYTES",
-            "DIGEST",
-        ]);
-        for section in &inspection.sections {
-            rows.add_row([
-                printable(&section.kind),
-                section.instance.to_string(),
-                section.version.to_string(),
-                printable(&section.codec),
-                section.offset.to_string(),
-                section.stored_len.to_string(),
-                match section.sound {
-                    Some(true) => "sound",
-                    Some(false) => "damaged",
-                    None => "not read",
-                }
-                .to_owned(),
-            ]);
-        }
-        text.push_str(&draw(&rows));
-    }
-    if let Some(problem) = &inspection.error {
+    let problem = inspection.error.as_ref().map(|problem| {
         let place = problem
             .offset
             .map_or_else(String::new, |offset| format!(" (at byte {offset})"));
-        text.push_str(&printable(&format!(
-            "problem    {}{place}; {}",
-            problem.message, problem.hint
-        )));
-        text.push('\n');
+        let (message, hint) = (&problem.message, problem.hint);
+        printable(&format!("problem    {message}{place}; {hint}")) + "\n"
+    });
+    let head: String = lines.iter().map(|line| printable(line) + "\n").collect();
+    head + &sections(inspection) + &problem.unwrap_or_default()
+}
+
+fn header_lines(header: &HeaderView) -> Vec<String> {
+    let state = if header.sound {
+        "sound"
+    } else {
+        "damaged: nothing above can be believed"
+    };
+    let (format, readable_from) = (header.format, header.readable_from);
+    let mut lines = vec![
+        format!("kind       {}", header.kind),
+        format!("format     {format}, readable from {readable_from}"),
+        format!("arch       {}", header.arch),
+        format!("id         {}", header.id),
+    ];
+    lines.extend(header.parent.map(|parent| format!("parent     {parent}")));
+    lines.push(format!("writer     {}", header.writer));
+    lines.push(format!("header     {state}"));
+    lines
+}
+
+fn sections(inspection: &Inspection) -> String {
+    if inspection.sections.is_empty() {
+        return String::new();
     }
-    text
+    let mut rows = table(&[
+        "SECTION",
+        ">INSTANCE",
+        ">VERSION",
+        "CODEC",
+        ">OFFSET",
+        ">BYTES",
+        "DIGEST",
+    ]);
+    for section in &inspection.sections {
+        let digest = match section.sound {
+            Some(true) => "sound",
+            Some(false) => "damaged",
+            None => "not read",
+        };
+        rows.add_row([
+            printable(&section.kind),
+            section.instance.to_string(),
+            section.version.to_string(),
+            printable(&section.codec),
+            section.offset.to_string(),
+            section.stored_len.to_string(),
+            digest.to_owned(),
+        ]);
+    }
+    draw(&rows)
 }

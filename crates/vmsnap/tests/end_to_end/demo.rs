@@ -61,7 +61,15 @@ fn a_kvm_guest_is_frozen_and_brought_back() {
 fn without_a_store_nothing_stays() {
     let sandbox = Sandbox::new();
     let run = Command::new(env!("CARGO_BIN_EXE_vmsnap"))
-        .args(["demo", "--backend", "process", "--mem", "4M", "--rounds", "1"])
+        .args([
+            "demo",
+            "--backend",
+            "process",
+            "--mem",
+            "4M",
+            "--rounds",
+            "1",
+        ])
         .env_remove("VMSNAP_STORE")
         .env("TMPDIR", sandbox.root())
         .output()

@@ -1,6 +1,6 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{Cancel, Overrides};
+use hypervisor_bridge::{Cancel, Overrides, RestoreError};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SectionPayload, SnapshotId, VmName};
 use snapshot_store::{Location, NewSnapshot, Store};
@@ -149,7 +149,9 @@ pub(super) fn restore(
 pub(super) fn failure(error: &GuestError) -> Failure {
     let exit = match error {
         GuestError::NoKvm { .. } => Exit::Unsupported,
-        GuestError::ForeignConfig { .. } | GuestError::ForeignState { .. } => Exit::Incompatible,
+        GuestError::ForeignConfig { .. }
+        | GuestError::ForeignState { .. }
+        | GuestError::Restore(RestoreError::Incompatible { .. }) => Exit::Incompatible,
         _ => Exit::Failed,
     };
     Failure::because(exit, error)
