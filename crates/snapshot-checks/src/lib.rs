@@ -1,5 +1,30 @@
-//! Checks that go on for longer than tests: crash points, hostile inputs, fuzz bodies.
+//! How the promises of vmsnap are proved: crash points, hostile inputs and the bodies of the fuzz
+//! targets.
+//!
+//! Which module holds what:
+//!
+//! - `block`: the real command on real file systems, cut at every sync and rename
+//! - `golden`: the golden files, which the others start from
+//! - `whole_file`: every check of one file, and everything that it says
+//! - `seal`: makes the checksums and digests of changed bytes right again
+//! - `hostile`: flips, truncations, lies and swaps, and how each is judged
+//! - `fuzz`: what each fuzz target does with its bytes; stable tests replay it
+
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        reason = "a check must not panic where it looks for panics"
+    )
+)]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub mod block;
 pub mod crash;
+pub mod fuzz;
+pub mod golden;
+pub mod hostile;
+pub mod seal;
+mod whole_file;
+
+pub use whole_file::WholeFile;

@@ -1,0 +1,30 @@
+//! What each fuzz target does with its bytes. A broken promise is a panic.
+//!
+//! The targets of `fuzz/` call these functions; stable tests replay golden files, mutations of
+//! them, and everything that once failed.
+
+mod bitmap;
+mod epochs;
+mod files;
+mod input;
+mod leaves;
+
+pub use bitmap::fuzz_dirty_ops;
+pub use epochs::fuzz_epochs;
+pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
+pub use leaves::fuzz_page_map;
+
+/// The body of a target.
+pub type Body = fn(&[u8]);
+
+/// Every target by name, sorted.
+pub const TARGETS: [(&str, Body); 8] = [
+    ("dirty_ops", fuzz_dirty_ops),
+    ("envelope", fuzz_envelope),
+    ("epochs", fuzz_epochs),
+    ("inspect", fuzz_inspect),
+    ("manifest", fuzz_manifest),
+    ("page_map", fuzz_page_map),
+    ("placement", fuzz_placement),
+    ("state", fuzz_state),
+];

@@ -1,0 +1,33 @@
+//! Inputs made to be believed: nothing wrong may be accepted, and nothing may panic.
+
+mod flips;
+mod lengths;
+mod lies;
+mod tally;
+
+use std::io;
+
+use crate::golden;
+
+pub use tally::{Expected, Tally};
+
+/// Runs every hostile input.
+pub fn run() -> io::Result<Tally> {
+    let files = golden::valid()?;
+    let mut tally = Tally::default();
+    for file in &files {
+        tally.expect_valid(file);
+        flips::run(file, &mut tally);
+        lengths::run(file, &mut tally);
+        lies::run(file, &mut tally);
+    }
+    for file in &golden::corrupt()? {
+        tally.judge(
+            &file.name,
+            "corrupt golden file",
+            &file.bytes,
+            Expected::Refused,
+        );
+    }
+    Ok(tally)
+}

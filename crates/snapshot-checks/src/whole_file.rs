@@ -1,0 +1,74 @@
+//! Every check of one file, and everything that it says.
+
+use snapshot_format::{
+    DecodeError, Envelope, FileKind, Header, IndexLeaf, LeafRef, Manifest, MapRoot, OwnerLeaf,
+    Part, Placement, SectionKind, SectionPayload, StateFile,
+};
+
+/// A file that passed every check that needs no other file.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum WholeFile {
+    /// What a snapshot is.
+    Manifest(Header, Box<Manifest>),
+    /// Where its bytes lie.
+    Placement(Header, Placement),
+    /// Machine state.
+    State(Header, StateFile),
+    /// A page map with all of its leaves.
+    MemoryMap(Header, MapRoot, Vec<IndexLeaf>, Vec<OwnerLeaf>),
+    /// Any other kind.
+    Other(Header, Vec<SectionPayload>),
+}
+
+impl WholeFile {
+    /// Checks and decodes all of a file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let envelope = Envelope::parse(bytes)?;
+        let payloads = envelope.payloads()?;
+        let header = envelope.header().clone();
+        Ok(match header.kind {
+            FileKind::Manifest => Self::Manifest(header, Box::new(Manifest::parse(bytes)?)),
+            FileKind::Placement => Self::Placement(header, Placement::parse(bytes)?),
+            FileKind::State => Self::State(header, StateFile::parse(bytes)?),
+            FileKind::MemoryMap => Self::parse_map(header, &envelope, bytes)?,
+            _ => Self::Other(header, payloads),
+        })
+    }
+
+    fn parse_map(
+        header: Header,
+        envelope: &Envelope<'_>,
+        bytes: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let entry = MapRoot::entry(&header, envelope.table())?;
+        let root = envelope.section(entry.kind, entry.instance)?;
+        let root = MapRoot::parse(&header, envelope.table(), root)?;
+        let index = root.index.refs().iter();
+        let index = index.map(|leaf| root.index_leaf(leaf, leaf_bytes(leaf, bytes)?));
+        let index = index.collect::<Result<_, DecodeError>>()?;
+        let owners = root.owners.refs().iter();
+        let owners = owners.map(|leaf| root.owner_leaf(leaf, leaf_bytes(leaf, bytes)?));
+        let owners = owners.collect::<Result<_, DecodeError>>()?;
+        Ok(Self::MemoryMap(header, root, index, owners))
+    }
+}
+
+/// The bytes that a table names. The root was checked against the section of leaves, which lies
+/// in the file; a leaf that does not is refused all the same.
+fn leaf_bytes<'a>(leaf: &LeafRef, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    let range = usize::try_from(leaf.offset)
+        .ok()
+        .zip(usize::try_from(leaf.end()).ok());
+    range
+        .and_then(|(start, end)| bytes.get(start..end))
+        .ok_or(DecodeError::Length {
+            part: Part::Section {
+                kind: SectionKind::MAP_LEAVES,
+                instance: 0,
+            },
+            offset: leaf.offset,
+            needed: leaf.len.into(),
+            found: (bytes.len() as u64).saturating_sub(leaf.offset),
+        })
+}
