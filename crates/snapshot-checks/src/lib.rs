@@ -10,14 +10,6 @@
 //! - `hostile`: flips, truncations, lies and swaps, and how each is judged
 //! - `fuzz`: what each fuzz target does with its bytes; stable tests replay it
 
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::indexing_slicing,
-        reason = "a check must not panic where it looks for panics"
-    )
-)]
-
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub mod block;
 pub mod crash;

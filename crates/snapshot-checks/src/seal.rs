@@ -28,7 +28,7 @@ const ROOT_REGIONS: usize = 96;
 const REGION_BYTES: usize = 16;
 const LEAF_REF_BYTES: usize = 56;
 const LEAF_OFFSET: usize = 8;
-const LEAF_LEN: usize = 16;
+const LEAF_LEN: usize = 4;
 const LEAF_DIGEST: usize = 24;
 
 /// Makes magic, header checksum and table checksum right.
@@ -67,8 +67,8 @@ pub fn entries(bytes: &[u8]) -> Vec<usize> {
         return Vec::new();
     };
     let end = table.end.min(bytes.len());
-    table
-        .step_by(SECTION_ENTRY_BYTES)
+    let places = (table.start..end).step_by(SECTION_ENTRY_BYTES);
+    places
         .filter(|at| at + SECTION_ENTRY_BYTES <= end)
         .collect()
 }

@@ -62,7 +62,7 @@ fn leaf_bytes<'a>(leaf: &LeafRef, bytes: &'a [u8]) -> Result<&'a [u8], DecodeErr
         .zip(usize::try_from(leaf.end()).ok());
     range
         .and_then(|(start, end)| bytes.get(start..end))
-        .ok_or(DecodeError::Length {
+        .ok_or_else(|| DecodeError::Length {
             part: Part::Section {
                 kind: SectionKind::MAP_LEAVES,
                 instance: 0,

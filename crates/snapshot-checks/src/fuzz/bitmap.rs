@@ -8,6 +8,10 @@ use snapshot_memory::DirtyBitmap;
 use crate::fuzz::input::Input;
 
 /// After every operation the bitmap holds what the set holds.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_dirty_ops(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let page_count = 1 + input.below(MAX_PAGES);

@@ -11,6 +11,10 @@ use crate::seal;
 use crate::whole_file::WholeFile;
 
 /// Whatever is accepted is framed by exactly the bytes that a writer would frame it by.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_envelope(bytes: &[u8]) {
     both_ways(bytes, |bytes| {
         // Every deeper check runs too, for panics.
@@ -33,6 +37,10 @@ pub fn fuzz_envelope(bytes: &[u8]) {
 }
 
 /// An inspection never panics, never looks beyond the bytes, and agrees with the parser.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_inspect(bytes: &[u8]) {
     both_ways(bytes, |bytes| {
         let len = bytes.len() as u64;
@@ -66,6 +74,10 @@ pub fn fuzz_inspect(bytes: &[u8]) {
 }
 
 /// A manifest that is accepted survives being written again.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_manifest(bytes: &[u8]) {
     both_ways(bytes, |bytes| {
         if let Ok(manifest) = Manifest::parse(bytes) {
@@ -75,6 +87,10 @@ pub fn fuzz_manifest(bytes: &[u8]) {
 }
 
 /// A placement that is accepted survives being written again.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_placement(bytes: &[u8]) {
     both_ways(bytes, |bytes| {
         if let Ok(placement) = Placement::parse(bytes) {
@@ -84,6 +100,10 @@ pub fn fuzz_placement(bytes: &[u8]) {
 }
 
 /// Machine state that is accepted survives being written again, section by section.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_state(bytes: &[u8]) {
     both_ways(bytes, |bytes| {
         let Ok(file) = StateFile::parse(bytes) else {

@@ -4,6 +4,10 @@ use snapshot_format::page_map::flatten;
 use snapshot_format::{IndexLeaf, LEAF_PAGES, LeafTable, MapRoot, OwnerLeaf, PageState};
 
 /// Whatever is accepted is written as it was read, and its counts agree with its pages.
+///
+/// # Panics
+///
+/// If that does not hold.
 pub fn fuzz_page_map(bytes: &[u8]) {
     let number = bytes
         .first_chunk()
@@ -54,7 +58,7 @@ fn check_flattened(parent: Option<&OwnerLeaf>, index: &IndexLeaf, file: u16) {
         let expected = match index.state(page) {
             PageState::Present => file,
             PageState::Zero => 0,
-            _ => parent.map_or(0, |parent| parent.owner(page)),
+            PageState::Inherited => parent.map_or(0, |parent| parent.owner(page)),
         };
         assert_eq!(flat.owner(page), expected, "owner of page {page}");
     }
