@@ -1,5 +1,6 @@
 //! Every check of one file, and everything that it says.
 
+use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86, VmX86};
 use snapshot_format::{
     DecodeError, Envelope, FileKind, Header, IndexLeaf, LeafRef, Manifest, MapRoot, OwnerLeaf,
     Part, Placement, SectionKind, SectionPayload, StateFile,
@@ -30,7 +31,7 @@ impl WholeFile {
         Ok(match header.kind {
             FileKind::Manifest => Self::Manifest(header, Box::new(Manifest::parse(bytes)?)),
             FileKind::Placement => Self::Placement(header, Placement::parse(bytes)?),
-            FileKind::State => Self::State(header, StateFile::parse(bytes)?),
+            FileKind::State => Self::State(header, parse_state(bytes)?),
             FileKind::MemoryMap => Self::parse_map(header, &envelope, bytes)?,
             _ => Self::Other(header, payloads),
         })
@@ -52,6 +53,16 @@ impl WholeFile {
         let owners = owners.collect::<Result<_, DecodeError>>()?;
         Ok(Self::MemoryMap(header, root, index, owners))
     }
+}
+
+/// A state file whose sections of known kinds decode.
+fn parse_state(bytes: &[u8]) -> Result<StateFile, DecodeError> {
+    let mut offers = StateFile::offers(bytes)?;
+    offers.take_all::<VcpuX86>()?;
+    offers.take_all::<VmX86>()?;
+    offers.take_all::<DeviceState>()?;
+    offers.take_all::<Fingerprint>()?;
+    StateFile::parse(bytes)
 }
 
 /// The bytes that a table names. The root was checked against the section of leaves, which lies

@@ -181,12 +181,21 @@ const FORBIDDING_ROOTS: [&str; 3] = [
 ];
 
 /// The modules that may hold `unsafe`, and what for.
-const UNSAFE_MODULES: [(&str, &str); 6] = [
+const UNSAFE_MODULES: [(&str, &str); 13] = [
+    ("benches/src/guest.rs", "hands guest memory to the engine"),
     (
         "crates/hypervisor-bridge/src/paused.rs",
         "the promise that a machine is paused",
     ),
+    (
+        "crates/hypervisor-kvm/src/dirty_log.rs",
+        "a promise about memory slots",
+    ),
     ("crates/hypervisor-kvm/src/ioctl.rs", "calls KVM"),
+    (
+        "crates/snapshot-checks/src/block/spawn.rs",
+        "asks to be traced between fork and exec",
+    ),
     (
         "crates/snapshot-format/tests/amplification.rs",
         "an allocator that counts",
@@ -199,6 +208,19 @@ const UNSAFE_MODULES: [(&str, &str); 6] = [
     (
         "crates/snapshot-memory/src/uffd/ioctl.rs",
         "calls userfaultfd and PAGEMAP_SCAN",
+    ),
+    (
+        "crates/tinyvm/src/kvm/kick.rs",
+        "a signal that ends a running vCPU's run",
+    ),
+    (
+        "crates/tinyvm/src/kvm/paused.rs",
+        "keeps the promise that the machine is paused",
+    ),
+    ("crates/tinyvm/src/kvm/vm.rs", "gives memory slots to KVM"),
+    (
+        "crates/tinyvm/src/process/paused.rs",
+        "keeps the promise that the machine is paused",
     ),
 ];
 
