@@ -182,6 +182,27 @@ mod tests {
         }
     }
 
+    // spec: STO-04
+    #[test]
+    fn the_section_of_the_specification_is_what_is_written() {
+        let spec = include_str!("../../../specs/08-store.md");
+        let fence = spec.split("```hex").nth(1).unwrap();
+        let hex: String = fence
+            .split("```")
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        let writer = HostIdentity {
+            host: "vm-host".to_owned(),
+            boot_id: [9; 16],
+        };
+        let header = StoreHeader::new(SnapshotId([1; 16]), true, &writer);
+        let bytes = header.encode_payload();
+        let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(shown, hex);
+    }
+
     // spec: STO-02
     #[test]
     fn a_store_of_a_later_version_is_told_from_a_damaged_one() {

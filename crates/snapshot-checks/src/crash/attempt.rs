@@ -70,7 +70,7 @@ impl Attempt {
         let epoch = self.tracker.epoch(self.consumer).map_err(unexpected)?;
         let new = self.new.clone().parent(epoch.base());
         let mut stage = store.sink(new).stage()?;
-        stage.section(SectionPayload::raw(SectionKind::DEVICE, 0, 1, vec![1; 100]));
+        stage.section(SectionPayload::raw(SectionKind::CALLER, 0, 1, vec![1; 100]));
         let stability = match epoch.base() {
             None => Stability::Paused,
             Some(_) => Stability::Running,

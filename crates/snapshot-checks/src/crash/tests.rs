@@ -1,6 +1,6 @@
 use super::*;
 
-// spec: STO-28
+// spec: STO-26
 #[test]
 fn a_part_of_all_crash_points_holds_the_old_set_or_the_new_one() {
     let report = enumerate(Effort::Reduced).unwrap();

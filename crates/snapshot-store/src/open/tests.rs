@@ -157,7 +157,7 @@ fn a_store_from_the_future_is_left_alone() {
     assert_eq!(names(&tree), before);
 }
 
-// spec: STO-25
+// spec: STO-24
 #[test]
 fn a_network_file_system_needs_a_promise() {
     let tree = MemBackend::new();
@@ -274,7 +274,7 @@ fn of_two_creators_one_makes_the_store_and_both_open_it() {
     assert_eq!(one, two);
 }
 
-// spec: STO-26
+// spec: STO-25
 #[test]
 fn a_wait_for_a_lock_ends_and_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
