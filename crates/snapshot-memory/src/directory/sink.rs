@@ -7,12 +7,12 @@ use snapshot_format::{Arch, BranchName, SectionPayload, SnapshotId, SnapshotRef,
 use uuid::Uuid;
 
 use super::published::{DirectoryError, PublishedSnapshot};
-use crate::backend::{Backend, RelPath};
-use crate::error::{PublishError, SinkError};
+use crate::backend::{Backend, EntryKind, RelPath};
+use crate::error::{FileError, PublishError, SinkError};
 use crate::image::MemoryImage;
 use crate::sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 use crate::source::{GuestMemorySource, Stability};
-use crate::staged::{SealedSnapshot, SnapshotFacts, StagedSnapshot};
+use crate::staged::{self, STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedSnapshot};
 
 /// Puts each snapshot into a directory of its own, named by its id, below the backend's root.
 ///
@@ -74,6 +74,25 @@ impl DirectorySink {
             fingerprint: Some(fingerprint),
             ..self
         }
+    }
+
+    /// Removes what writers that died left behind: every staged directory. How many there were.
+    ///
+    /// Call it while nobody writes to the directory: a stage in use is removed as well.
+    pub fn remove_leftovers(&self) -> Result<usize, FileError> {
+        let root = RelPath::root();
+        let entries = self.backend.list(&root);
+        let entries = entries.map_err(FileError::at("list", &root))?;
+        let stages = entries.iter().filter(|entry| {
+            let id = entry.name.strip_prefix(STAGE_PREFIX).unwrap_or_default();
+            entry.kind == EntryKind::Directory && id.parse::<SnapshotId>().is_ok()
+        });
+        let mut removed = 0;
+        for stage in stages {
+            staged::remove_stage(&*self.backend, &root, &stage.name)?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     fn last(&self) -> Option<Last> {

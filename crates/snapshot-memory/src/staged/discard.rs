@@ -85,6 +85,19 @@ pub(super) fn sync_dir(backend: &dyn Backend, path: &RelPath) -> Result<(), File
         .map_err(FileError::at("sync the directory", path))
 }
 
+/// Removes the stage `name` in `folder` that a writer left.
+pub(crate) fn remove_stage(
+    backend: &dyn Backend,
+    folder: &RelPath,
+    name: &str,
+) -> Result<(), FileError> {
+    let removed = folder
+        .join(name)
+        .map_err(io::Error::other)
+        .and_then(|path| remove(backend, &path, MAX_DEPTH));
+    removed.map_err(FileError::at("remove a stage of", folder))
+}
+
 fn remove(backend: &dyn Backend, path: &RelPath, depth: usize) -> io::Result<()> {
     for entry in backend.list(path)? {
         let child = path.join(&entry.name).map_err(io::Error::other)?;

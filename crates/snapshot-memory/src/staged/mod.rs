@@ -5,6 +5,7 @@ mod file;
 mod sealed;
 mod snapshot;
 
+pub(crate) use discard::remove_stage;
 pub use file::StagedFile;
 pub use sealed::SealedSnapshot;
 pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot};

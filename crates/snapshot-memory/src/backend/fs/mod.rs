@@ -42,7 +42,7 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 ///
 /// System calls: `openat2`, `fstat`, `pread64`, `pwrite64`, `pwritev`, `lseek`, `ftruncate`,
 /// `fsync`, `fchmod`, `mkdirat`, `renameat2`, `unlinkat`, `getdents64`, `newfstatat`, `flock`,
-/// `fstatfs`, `geteuid`.
+/// `fstatfs`, `geteuid`; naming the holders of a lock reads `/proc/locks`.
 #[derive(Debug)]
 pub struct FsBackend {
     root: OwnedFd,

@@ -228,3 +228,18 @@ fn missing_ancestors_of_a_root_are_made_private() {
     fs::write(dir.path().join("file"), b"").unwrap();
     assert!(FsBackend::create(&dir.path().join("file")).is_err());
 }
+
+// spec: PUB-03
+#[test]
+fn a_file_of_another_user_is_refused() {
+    let (dir, backend) = backend();
+    fs::write(dir.path().join("theirs"), b"x").unwrap();
+    if std::os::unix::fs::chown(dir.path().join("theirs"), Some(4711), None).is_err() {
+        crate::skip::skip("root", "only root can give a file to another user");
+        return;
+    }
+    let expected = Some(Refusal::ForeignOwner { uid: 4711 });
+    assert_eq!(refusal(backend.open(&path("theirs"))), expected);
+    let lock = backend.lock(&path("theirs"), LockMode::Shared, Duration::ZERO);
+    assert_eq!(refusal(lock), expected);
+}

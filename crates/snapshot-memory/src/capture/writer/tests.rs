@@ -351,3 +351,13 @@ fn a_staged_file_names_itself_in_errors() {
     assert_eq!(error.to_string(), "write 0.img");
     assert!(error.is_no_space());
 }
+
+#[test]
+fn a_chain_that_is_too_long_asks_for_a_full_snapshot() {
+    assert_eq!(number_of(limits::MAX_DATA_FILES).unwrap(), 4096);
+    let error = number_of(limits::MAX_DATA_FILES + 1).unwrap_err();
+    assert!(
+        error.to_string().contains("take a full snapshot"),
+        "{error}"
+    );
+}

@@ -128,3 +128,24 @@ fn a_damaged_or_replaced_file_is_named() {
         assert!(open(&gone).is_err(), "{kind:?} is not missed");
     }
 }
+
+#[test]
+fn stages_of_dead_writers_are_removed_and_nothing_else() {
+    let backend: Arc<dyn Backend> = Arc::new(MemBackend::new());
+    let mut sink = sink(&backend);
+    let kept = take(&mut sink, &memory(), Pages::Full).unwrap();
+    let other = RelPath::root().join(".stage-of-somebody-else").unwrap();
+    backend.create_dir(&other).unwrap();
+    // A writer that died never drops its stage.
+    let mut staged = sink.begin().unwrap();
+    staged
+        .memory(&memory(), Pages::Full, Stability::Paused)
+        .unwrap();
+    std::mem::forget(staged);
+    assert_eq!(backend.list(&RelPath::root()).unwrap().len(), 3);
+    assert_eq!(sink.remove_leftovers().unwrap(), 1);
+    assert_eq!(sink.remove_leftovers().unwrap(), 0);
+    let names = backend.list(&RelPath::root()).unwrap();
+    let names: Vec<_> = names.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, [other.name().to_owned(), kept.id.to_string()]);
+}
