@@ -61,6 +61,14 @@ pub enum KvmError {
         /// The cap of the format.
         limit: usize,
     },
+    /// More vCPUs than a snapshot holds.
+    #[error("a machine of {found} vCPUs, at most {limit} can be saved")]
+    TooManyVcpus {
+        /// How many the machine has.
+        found: usize,
+        /// The cap of the format.
+        limit: usize,
+    },
     /// A snapshot for another machine than the target.
     #[error("the snapshot needs {what}: {saved} saved, the target has {target}")]
     OtherMachine {

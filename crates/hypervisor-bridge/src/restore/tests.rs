@@ -108,6 +108,7 @@ fn overrides_cover_what_they_name_and_never_the_architecture() {
     assert!(matches!(refused, Err(RestoreError::Incompatible { .. })));
 }
 
+// spec: STA-06
 #[test]
 fn a_section_that_nobody_takes_stops_the_restore_before_the_target_is_touched() {
     let script = Script::default();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hypervisor_bridge::{Paused, StateCapture, StateRestore, StepError};
 use snapshot_format::state::{Clock, Fingerprint, VcpuX86, VmX86};
-use snapshot_format::{SectionOffers, SectionPayload};
+use snapshot_format::{SectionOffers, SectionPayload, limits};
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
@@ -80,6 +80,12 @@ impl<'fd> KvmMachine<'fd> {
         vcpu_count: usize,
         options: KvmOptions,
     ) -> Result<Self, KvmError> {
+        if vcpu_count > limits::MAX_VCPUS {
+            return Err(KvmError::TooManyVcpus {
+                found: vcpu_count,
+                limit: limits::MAX_VCPUS,
+            });
+        }
         let interface = Interface::read(&mut *calls)?;
         Ok(Self {
             calls,
@@ -122,9 +128,11 @@ impl<'fd> KvmMachine<'fd> {
 
     fn check_fits(&self, taken: &Taken) -> Result<(), KvmError> {
         let devices = self.options.devices;
+        let counted = usize::try_from(taken.vm.vcpu_count).unwrap_or(usize::MAX);
         let has_irqchip = taken.vm.ioapic.is_some();
         let pairs = [
             ("vCPUs", taken.vcpus.len(), self.vcpu_count),
+            ("vCPU sections", counted, taken.vcpus.len()),
             (
                 "in-kernel interrupt controllers",
                 has_irqchip.into(),
@@ -156,6 +164,19 @@ impl<'fd> KvmMachine<'fd> {
                 .or_else(|| Some(offset.wrapping_add(taken.shift?)))
         });
         offset.map_or(TscPlan::Register, TscPlan::Offset)
+    }
+}
+
+/// That vCPUs are numbered from 0 without a gap, each once.
+fn check_numbers(numbers: Vec<u32>) -> Result<(), KvmError> {
+    let mut numbers = (0..).zip(numbers);
+    match numbers.find(|(expected, found)| expected != found) {
+        None => Ok(()),
+        Some((expected, found)) => Err(KvmError::OtherMachine {
+            what: "vCPUs numbered from 0 without a gap",
+            saved: found.into(),
+            target: expected.into(),
+        }),
     }
 }
 
@@ -209,9 +230,10 @@ impl StateRestore for KvmMachine<'_> {
     }
 
     fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError> {
-        let vcpus = offers.take_all::<VcpuX86>()?;
+        let (numbers, vcpus) = offers.take_all::<VcpuX86>()?.into_iter().unzip();
+        check_numbers(numbers)?;
         let taken = Taken {
-            vcpus: vcpus.into_iter().map(|(_, vcpu)| vcpu).collect(),
+            vcpus,
             vm: offers.take(0)?,
             clock: None,
             shift: None,

@@ -127,6 +127,8 @@ fn the_machine_is_read_timer_and_clock_before_its_chips() {
     assert_eq!(recorder.made(), expected);
 }
 
+// spec: STA-08
+// spec: STA-09
 #[test]
 fn a_restore_sets_the_clock_then_each_vcpu_then_the_chips() {
     let recorder = Recorder::default();
@@ -218,6 +220,7 @@ fn a_deadline_that_fired_between_pause_and_save_fires_again() {
     }
 }
 
+// spec: STA-07
 #[test]
 fn a_refused_register_is_named_unless_the_policy_drops_it() {
     let recorder = Recorder::default();
@@ -257,11 +260,14 @@ fn a_register_that_cannot_be_read_is_skipped_and_those_after_it_are_not() {
     assert!(!indices.contains(&0x49), "a command register was saved");
 }
 
+// spec: STA-04
 #[test]
 fn another_machine_is_refused_before_it_is_touched() {
     let recorder = Recorder::default();
     let mut two = machine(&recorder, 2);
     assert!(two.take(&mut offers(&[vcpu(0)])).is_err());
+    assert!(two.take(&mut offers(&[vcpu(0), vcpu(2)])).is_err());
+    assert!(two.take(&mut offers(&[vcpu(0), vcpu(0)])).is_err());
     let options = KvmOptions::new(KernelDevices::NONE);
     let mut bare = with_options(&recorder, 1, options);
     assert!(bare.take(&mut offers(&[vcpu(0)])).is_err());

@@ -20,3 +20,6 @@ pub use vcpu_x86::{
     ExceptionEvent, Msr, Registers, Segment, SpecialRegisters, VcpuEvents, VcpuX86, Xcr,
 };
 pub use vm_x86::{Clock, IoApic, Pic, Pit, PitChannel, VmX86};
+
+#[cfg(test)]
+mod tests;

@@ -164,6 +164,7 @@ fn frames_and_maps_are_written_as_they_were() {
     assert_eq!(table.encode(), flattened);
 }
 
+// spec: STA-01
 #[test]
 fn payloads_decode_to_the_same_values() {
     let manifest = Manifest::parse(&read("manifest-full.vms"));

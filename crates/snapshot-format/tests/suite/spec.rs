@@ -15,11 +15,12 @@ use snapshot_format::{
 use crate::cases::layout;
 use crate::golden;
 
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     "00-conventions.md",
     "01-envelope.md",
     "02-page-map.md",
     "03-manifest-and-placement.md",
+    "04-machine-state.md",
     "05-versioning.md",
 ];
 

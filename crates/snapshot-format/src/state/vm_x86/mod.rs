@@ -30,7 +30,8 @@ pub struct Clock {
 /// Interrupt controllers, timer and clock; each `None` where the machine has none in the kernel.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct VmX86 {
-    /// How many vCPU sections belong to the machine.
+    /// How many vCPU sections belong to the machine; at most [`limits::MAX_VCPUS`], which whoever
+    /// restores compares with its own vCPUs.
     pub vcpu_count: u32,
     /// The timer.
     pub pit: Option<Pit>,
