@@ -116,3 +116,26 @@ fn a_source_that_is_not_started_or_stopped_harvests_nothing() {
     source.start().unwrap();
     assert_eq!(harvest(&mut source), []);
 }
+
+// A hypervisor reaches guest memory the same way: through the page tables, from the kernel.
+#[test]
+fn writes_that_the_kernel_makes_are_named() {
+    use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+    let Some((memory, mut source)) = started(MappingKind::Anonymous) else {
+        return;
+    };
+    let page = 1500;
+    let base = memory.base().as_ptr().expose_provenance();
+    let target = RemoteIoVec {
+        base: base + page * 4096,
+        len: 5000,
+    };
+    let bytes = [7; 5000];
+    let local = [io::IoSlice::new(&bytes)];
+    match process_vm_writev(nix::unistd::Pid::this(), &local, &[target]) {
+        Ok(written) => assert_eq!(written, bytes.len()),
+        Err(error) => return crate::skip::skip("process-vm", &error.to_string()),
+    }
+    let expected = PageRange::new(page as u64, 2);
+    assert_eq!(harvest(&mut source), [expected]);
+}
