@@ -86,6 +86,8 @@ impl Options {
         if self.quiet && self.verbose {
             return Err(Failure::usage("--quiet and --verbose exclude each other"));
         }
+        #[cfg(feature = "sabotage")]
+        crate::sabotage::enable()?;
         Ok(())
     }
 }

@@ -17,6 +17,8 @@ mod output_file;
 mod progress;
 mod quantity;
 mod regions;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod table;
 mod view;
 mod watched;
