@@ -5,6 +5,7 @@
 
 mod cases;
 mod damaged;
+mod frames;
 mod golden;
 mod machine;
 mod map_rules;
