@@ -97,7 +97,9 @@ pub struct Problem {
     pub hint: &'static str,
 }
 
-/// Looks at a whole file, or at the first bytes of one of `file_len` bytes.
+/// Looks at a whole file, or at as much as there is of one of `file_len` bytes.
+///
+/// What is not in `bytes` counts as missing: of a long file give both ends to [`inspect_ends`].
 #[must_use]
 pub fn inspect(bytes: &[u8], file_len: u64) -> Inspection {
     let table = table_range(bytes).unwrap_or_default();
