@@ -4,6 +4,7 @@
 //! Which module holds what:
 //!
 //! - `block`: the real command on real file systems, cut at every sync and rename
+//! - `crash`: every call of a store's operations cut, failed and torn, in memory
 //! - `golden`: the golden files, which the others start from
 //! - `whole_file`: every check of one file, and everything that it says
 //! - `seal`: makes the checksums and digests of changed bytes right again

@@ -197,6 +197,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ),
     ("crates/hypervisor-kvm/src/ioctl.rs", "calls KVM"),
     (
+        "crates/hypervisor-kvm/tests/kvm.rs",
+        "makes machines of its own",
+    ),
+    (
         "crates/snapshot-checks/src/block/spawn.rs",
         "asks to be traced between fork and exec",
     ),

@@ -3,16 +3,17 @@
 mod flips;
 mod lengths;
 mod lies;
+mod store;
 mod tally;
 
-use std::io;
+use std::error::Error;
 
 use crate::golden;
 
 pub use tally::{Expected, Tally};
 
 /// Runs every hostile input.
-pub fn run() -> io::Result<Tally> {
+pub fn run() -> Result<Tally, Box<dyn Error>> {
     let files = golden::valid()?;
     let mut tally = Tally::default();
     for file in &files {
@@ -29,5 +30,6 @@ pub fn run() -> io::Result<Tally> {
             Expected::Refused,
         );
     }
+    store::run(&mut tally)?;
     Ok(tally)
 }
