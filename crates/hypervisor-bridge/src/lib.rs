@@ -1,4 +1,44 @@
 //! The hypervisor-neutral order of a snapshot and of a restore.
+//!
+//! A VMM implements [`VcpuStop`] and [`Devices`], a hypervisor adapter [`StateCapture`] and
+//! [`StateRestore`]; [`snapshot()`] and [`restore()`] call them in the one order that loses nothing.
+//! Whatever goes wrong, a machine that was stopped is resumed exactly once. vCPU threads stop at a
+//! [`Rendezvous`]:
+//!
+//! ```
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//! use std::time::Duration;
+//!
+//! use hypervisor_bridge::Rendezvous;
+//!
+//! let (meeting, ended) = (Rendezvous::new(1), AtomicBool::new(false));
+//! std::thread::scope(|scope| {
+//!     scope.spawn(|| {
+//!         while !ended.load(Ordering::SeqCst) {
+//!             // Run the vCPU here; after each exit, look whether it is asked for.
+//!             if meeting.is_requested() {
+//!                 meeting.wait(0);
+//!             }
+//!         }
+//!     });
+//!     // The kick makes the vCPU leave the guest, by a signal for one.
+//!     meeting.gather(Duration::from_secs(1), &mut |_vcpu| {})?;
+//!     // It stands still: capture it here.
+//!     meeting.release();
+//!     ended.store(true, Ordering::SeqCst);
+//!     Ok::<(), hypervisor_bridge::NotGathered>(())
+//! })?;
+//! # Ok::<(), hypervisor_bridge::NotGathered>(())
+//! ```
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `machine`, `target` | the traits of a machine to capture, and of one to restore into |
+//! | `snapshot`, `restore` | the two sequences |
+//! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
+//! | `breakdown` | where the time goes |
+//! | `step`, `error`, `cancel` | what can go wrong, and being asked to stop |
+//! | `testing` (feature) | recording fakes, a sink in memory, the conformance suite of adapters |
 
 mod breakdown;
 mod cancel;

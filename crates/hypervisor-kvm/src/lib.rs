@@ -1,4 +1,41 @@
 //! Capture and restore of KVM machines.
+//!
+//! Descriptors come in borrowed, so that no VMM is tied to a version of kvm-ioctls:
+//!
+//! ```
+//! # #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+//! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! use hypervisor_bridge::StateRestore;
+//! use hypervisor_kvm::{Handles, KernelDevices, KvmMachine, KvmOptions};
+//!
+//! let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+//!     return Ok(()); // This host has no KVM.
+//! };
+//! let vm = kvm.create_vm()?;
+//! vm.create_irq_chip()?;
+//! vm.create_pit2(kvm_bindings::kvm_pit_config::default())?;
+//! let vcpus = [vm.create_vcpu(0)?];
+//!
+//! // SAFETY: the descriptors are what they are passed as, and no vCPU runs.
+//! let handles = unsafe { Handles::from_raw(&kvm, &vm, &vcpus) };
+//! let mut machine = KvmMachine::new(handles, KvmOptions::new(KernelDevices::ALL))?;
+//! println!("this host is a {}", machine.host()?.vendor);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+//! # fn main() {}
+//! ```
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `x86` | vCPU and machine state of x86-64: order, registers, clock, fingerprint |
+//! | `dirty_log` | the pages that vCPUs wrote |
+//! | `exit` | completing the exit that a vCPU is in |
+//! | `request`, `ioctl` | the numbers of the requests, and the system calls: all unsafe code is there |
+//! | `calls`, `lists` | the seam that tests record at, structures of variable length |
+//!
+//! The system calls are `ioctl` on the descriptors given, and `uname` and `sysconf` for the
+//! fingerprint.
 
 mod calls;
 mod dirty_log;

@@ -1,5 +1,28 @@
 //! A very small guest to prove snapshots with: a real KVM machine, and a stand-in for hosts
 //! without KVM.
+//!
+//! Both run one program, which writes a pseudo-random pattern over memory and talks to a port. Its
+//! end depends on every step and on every answer, so that a guest that was restored proves by its
+//! end that nothing was lost:
+//!
+//! ```
+//! use tinyvm::{Backend, GuestConfig, start};
+//!
+//! let config = GuestConfig { memory_bytes: 2 << 20, steps: 100, seed: 1 };
+//! let once = start(Backend::Process, &config)?.finish()?;
+//! let again = start(Backend::Process, &config)?.finish()?;
+//! assert_eq!(once, again);
+//! # Ok::<(), tinyvm::GuestError>(())
+//! ```
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `guest`, `start` | what one does with a guest, and making or restoring one |
+//! | `program` | the machine code, commented, and the memory that it starts in |
+//! | `model` | the same program as Rust |
+//! | `kvm`, `process` | the two backends |
+//! | `device` | the port |
+//! | `config`, `load`, `digest` | configuration, memory from an image, digest of memory |
 
 mod config;
 mod device;

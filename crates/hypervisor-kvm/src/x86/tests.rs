@@ -6,7 +6,7 @@ use hypervisor_bridge::testing::fake_paused;
 use hypervisor_bridge::{StateCapture, StateRestore};
 use kvm_bindings as kvm;
 use recorder::Recorder;
-use snapshot_format::state::{Clock, Msr, SpecialRegisters, VcpuX86, VmX86};
+use snapshot_format::state::{Clock, IoApic, Msr, Pic, Pit, SpecialRegisters, VcpuX86, VmX86};
 use snapshot_format::{SectionOffers, SectionPayload};
 
 use super::machine::{KvmMachine, KvmOptions};
@@ -53,10 +53,10 @@ fn vcpu(id: u32) -> VcpuX86 {
 fn vm(vcpu_count: u32) -> VmX86 {
     VmX86 {
         vcpu_count,
-        pit: Some(Default::default()),
-        pic_master: Some(Default::default()),
-        pic_slave: Some(Default::default()),
-        ioapic: Some(Default::default()),
+        pit: Some(Pit::default()),
+        pic_master: Some(Pic::default()),
+        pic_slave: Some(Pic::default()),
+        ioapic: Some(IoApic::default()),
         clock: Some(Clock {
             clock_ns: 1_000,
             flags: kvm::KVM_CLOCK_HOST_TSC,
