@@ -19,7 +19,7 @@ use kvm_bindings::{
     kvm_pit_config, kvm_regs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use snapshot_format::state::{Fingerprint, ReasonKind, VcpuX86, VmX86};
+use snapshot_format::state::{Fingerprint, Reason, ReasonKind, VcpuX86, VmX86};
 use snapshot_format::{
     GuestAddress, MemoryLayout, MemoryRegion, PageIndex, SectionOffers, SectionPayload,
 };
@@ -286,7 +286,7 @@ fn a_snapshot_of_another_host_is_refused_with_every_reason() {
     let leaf = foreign.cpuid.iter_mut().find(|entry| entry.function == 7);
     leaf.unwrap().ecx = u32::MAX;
     let host = adapter.host().unwrap();
-    let kinds: Vec<_> = foreign.check(&host).iter().map(|r| r.kind()).collect();
+    let kinds: Vec<_> = foreign.check(&host).iter().map(Reason::kind).collect();
     assert!(kinds.contains(&ReasonKind::Vendor), "{kinds:?}");
     assert!(kinds.contains(&ReasonKind::Cpuid), "{kinds:?}");
     assert!(kinds.contains(&ReasonKind::Msr), "{kinds:?}");

@@ -1,5 +1,7 @@
 //! The order of requests, without KVM.
 
+#![expect(clippy::panic, reason = "an unexpected variant fails the test")]
+
 mod recorder;
 
 use hypervisor_bridge::testing::fake_paused;

@@ -101,7 +101,7 @@ impl State {
     fn answer(&mut self, request: Request, bytes: &mut [u8]) -> u64 {
         match request {
             req::KVM_GET_MSR_INDEX_LIST | req::KVM_GET_CPUID2 | req::KVM_GET_SUPPORTED_CPUID => {
-                write(bytes, 0, &0_u32)
+                write(bytes, 0, &0_u32);
             }
             req::KVM_GET_NESTED_STATE => write(bytes, 4, &0_u32),
             req::KVM_GET_CLOCK => {
