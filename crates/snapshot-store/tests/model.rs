@@ -1,0 +1,158 @@
+//! Random operations on a store, against images in vectors.
+
+mod rig;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rig::{PAGE, PAGES, kind, named, reopen, restored, store, take, verify};
+use snapshot_format::SnapshotRef;
+use snapshot_memory::backend::Backend;
+use snapshot_store::{ErrorKind, NewSnapshot, Selection, Store};
+
+/// One step.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A full snapshot with these fills.
+    Full(Vec<u8>),
+    /// A diff over a snapshot: pages and what they become.
+    Diff(usize, Vec<(usize, u8)>),
+    /// A snapshot that is given up: before or after it is sealed.
+    GivenUp(bool),
+    /// To the trash or back, whichever is possible.
+    Move(usize),
+    /// Protected or not.
+    Protect(usize, bool),
+    /// The store is opened anew.
+    Reopen,
+}
+
+/// What a snapshot must be.
+#[derive(Clone, Debug)]
+struct Expected {
+    reference: SnapshotRef,
+    image: Vec<u8>,
+    is_live: bool,
+    is_protected: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pages = usize::try_from(PAGES).unwrap();
+    let fill = 0..4_u8;
+    prop_oneof![
+        1 => prop::collection::vec(fill.clone(), pages).prop_map(Step::Full),
+        5 => (any::<usize>(), prop::collection::vec((0..pages, fill), 0..4))
+            .prop_map(|(parent, writes)| Step::Diff(parent, writes)),
+        1 => any::<bool>().prop_map(Step::GivenUp),
+        3 => any::<usize>().prop_map(Step::Move),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(at, on)| Step::Protect(at, on)),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn check(store: &Store, model: &[Expected]) -> Result<(), TestCaseError> {
+    let live: BTreeMap<_, _> = model
+        .iter()
+        .filter(|expected| expected.is_live)
+        .map(|expected| (expected.reference.id, expected))
+        .collect();
+    let listing = store.list(None).unwrap();
+    prop_assert!(listing.damaged.is_empty());
+    let listed: Vec<_> = listing.snapshots.iter().map(|r| r.id).collect();
+    prop_assert_eq!(listed.len(), live.len());
+    for record in &listing.snapshots {
+        let expected = live.get(&record.id).unwrap();
+        prop_assert_eq!(record.metadata.protected, expected.is_protected);
+        let image = restored(store, expected.reference).unwrap();
+        prop_assert!(
+            image == expected.image,
+            "{} restores to other bytes",
+            record.id
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    // spec: STO-19
+    #[test]
+    fn a_store_is_a_set_of_images(steps in prop::collection::vec(step(), 1..25)) {
+        let (tree, mut store) = store();
+        let mut model: Vec<Expected> = Vec::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            let new = |parent: Option<SnapshotRef>| -> NewSnapshot {
+                named("web", &format!("s{number}")).parent(parent)
+            };
+            let added = |reference, image| Expected {
+                reference,
+                image,
+                is_live: true,
+                is_protected: false,
+            };
+            let len = model.len();
+            match step {
+                Step::Full(fills) => {
+                    let image = rig::image(&fills);
+                    let reference = take(&store, new(None), &image).unwrap();
+                    model.push(added(reference, image));
+                }
+                Step::Diff(parent, writes) if len > 0 => {
+                    let parent = model[parent % len].clone();
+                    let mut image = parent.image.clone();
+                    for (page, fill) in writes {
+                        image[page * PAGE..(page + 1) * PAGE].fill(fill);
+                    }
+                    let new = new(Some(parent.reference));
+                    if parent.is_live {
+                        let reference = take(&store, new, &image).unwrap();
+                        model.push(added(reference, image));
+                    } else {
+                        let refused = store.sink(new).stage();
+                        prop_assert_eq!(kind(refused), Some(ErrorKind::Incompatible));
+                    }
+                }
+                Step::GivenUp(is_sealed) => {
+                    let stage = rig::staged(&store, new(None), &rig::image(&[7; 8])).unwrap();
+                    if is_sealed {
+                        drop(stage.seal().unwrap());
+                    }
+                }
+                Step::Move(at) if len > 0 => {
+                    let expected = &mut model[at % len];
+                    let id = expected.reference.id;
+                    if expected.is_live {
+                        let deleted = store.delete(&store.plan_delete(id).unwrap());
+                        let refused = expected.is_protected.then_some(ErrorKind::Refused);
+                        prop_assert_eq!(kind(deleted), refused);
+                        expected.is_live = expected.is_protected;
+                    } else {
+                        store.undelete(id).unwrap();
+                        expected.is_live = true;
+                    }
+                }
+                Step::Protect(at, on) if len > 0 => {
+                    let expected = &mut model[at % len];
+                    let changed = store.change_metadata(expected.reference.id, |m| m.protected = on);
+                    if expected.is_live {
+                        changed.unwrap();
+                        expected.is_protected = on;
+                    } else {
+                        prop_assert_eq!(kind(changed), Some(ErrorKind::NotFound));
+                    }
+                }
+                Step::Reopen => store = reopen(&tree),
+                _ => {}
+            }
+            check(&store, &model)?;
+        }
+        let report = verify(&store, Selection::All);
+        prop_assert!(report.ok, "{:?}", report.errors);
+        prop_assert_eq!(report.snapshots, model.len() as u64);
+        // Nothing of what was given up is left.
+        for entry in tree.list(&rig::path("snapshots")).unwrap() {
+            prop_assert!(!entry.name.starts_with('.'), "{}", entry.name);
+        }
+    }
+}
