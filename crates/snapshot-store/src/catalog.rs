@@ -11,6 +11,7 @@ use crate::record::{DamagedSnapshot, Listing, SnapshotRecord};
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::tree::{self, TreeEntry};
+use crate::vm;
 
 impl Store {
     /// The snapshots in use, of one virtual machine or of all.
@@ -118,10 +119,27 @@ impl Store {
             }
             Reference::Latest { vm } => {
                 let listing = self.list_at(location, Some(vm))?;
+                self.check_heads(vm, &listing)?;
                 listing.snapshots.last().map(|record| record.id)
             }
         };
         found.ok_or_else(|| missing(reference, location))
+    }
+
+    /// Fails if a branch of `vm` is known to end in a snapshot that cannot be read: the last one
+    /// that can be read is not the latest.
+    fn check_heads(&self, vm: &VmName, listing: &Listing) -> Result<(), StoreError> {
+        let heads = vm::read(self, vm)
+            .map(|file| file.heads)
+            .unwrap_or_default();
+        let is_head = |damaged: &&DamagedSnapshot| heads.values().any(|head| *head == damaged.id);
+        match listing.damaged.iter().find(is_head) {
+            None => Ok(()),
+            Some(head) => Err(StoreError::damaged(
+                &head.location.snapshot(head.id),
+                format!("it may be the latest snapshot of VM {vm}: {}", head.problem),
+            )),
+        }
     }
 
     fn resolve_part(

@@ -187,20 +187,23 @@ mod tests {
     fn the_section_of_the_specification_is_what_is_written() {
         let spec = include_str!("../../../specs/08-store.md");
         let fence = spec.split("```hex").nth(1).unwrap();
-        let hex: String = fence
+        let hex: Vec<char> = fence
             .split("```")
             .next()
             .unwrap()
             .split_whitespace()
+            .flat_map(str::chars)
             .collect();
         let writer = HostIdentity {
             host: "vm-host".to_owned(),
             boot_id: [9; 16],
         };
         let header = StoreHeader::new(SnapshotId([1; 16]), true, &writer);
-        let bytes = header.encode_payload();
-        let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(shown, hex);
+        let pairs = hex.chunks(2).map(|pair| pair.iter().collect::<String>());
+        let bytes: Vec<u8> = pairs
+            .map(|pair| u8::from_str_radix(&pair, 16).unwrap())
+            .collect();
+        assert_eq!(header.encode_payload(), bytes);
     }
 
     // spec: STO-02

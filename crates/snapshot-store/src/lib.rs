@@ -105,3 +105,6 @@ pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
 pub use usage::{SnapshotUsage, Usage};
 pub use verify::{Problem, Selection, VerifyProgress, VerifyReport};
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,12 @@
 //! Random operations on a store, against images in vectors.
 
-mod rig;
-
 use std::collections::BTreeMap;
 
+use super::rig::{self, PAGE, PAGES, kind, named, reopen, restored, store, take, verify};
+use crate::{ErrorKind, NewSnapshot, Selection, Store};
 use proptest::prelude::*;
-use rig::{PAGE, PAGES, kind, named, reopen, restored, store, take, verify};
 use snapshot_format::SnapshotRef;
 use snapshot_memory::backend::Backend;
-use snapshot_store::{ErrorKind, NewSnapshot, Selection, Store};
 
 /// One step.
 #[derive(Clone, Debug)]

@@ -1,20 +1,18 @@
 //! Several writers, readers and deleters of one store.
 
-mod rig;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rig::{PAGES, image, kind, named, options, path, restored, take, verify};
+use super::rig::{image, kind, named, options, path, restored, take, verify};
+use crate::{ErrorKind, OpenOptions, Selection, Store};
 use snapshot_memory::backend::{Backend, FsBackend, LockMode, MemBackend};
-use snapshot_store::{ErrorKind, OpenOptions, Selection, Store};
 
 const ROUNDS: u8 = 6;
 
 fn pages(fill: u8) -> Vec<u8> {
-    image(&[fill; PAGES as usize])
+    image(&[fill; 8])
 }
 
 /// Two writers, each with a store of its own on the same tree, take snapshots of one machine.

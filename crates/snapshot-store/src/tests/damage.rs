@@ -1,11 +1,11 @@
 //! Published files that were changed, cut off, removed or replaced.
 
-mod rig;
+use std::ops::ControlFlow;
 
-use rig::{image, kind, named, path, reopen, restored, store, take, verify};
+use super::rig::{self, image, kind, named, path, reopen, restored, store, take, verify};
+use crate::{ErrorKind, Selection, Store};
 use snapshot_format::{FileKind, Placement, SnapshotRef};
 use snapshot_memory::backend::{Backend, MemBackend};
-use snapshot_store::{ErrorKind, Selection, Store};
 
 const A: [u8; 8] = [1, 0, 3, 0, 5, 6, 7, 8];
 const B: [u8; 8] = [1, 9, 0, 0, 5, 6, 7, 8];
@@ -106,6 +106,30 @@ fn a_damaged_snapshot_is_listed_apart_and_hides_no_other() {
     assert!(record.metadata_problem.is_some() && record.metadata.name.is_none());
     // Its memory does not need the parent's manifest.
     assert_eq!(restored(&store, b).unwrap(), image(&B));
+    let latest = || store.resolve(&"web@latest".parse().unwrap());
+    assert_eq!(latest().unwrap(), b.id);
+    let manifest = format!("snapshots/{}/manifest.vms", b.id);
+    tree.tamper(&path(&manifest), |bytes| bytes[140] ^= 1)
+        .unwrap();
+    // Not an older one, where the latest cannot be read.
+    assert_eq!(kind(latest()), Some(ErrorKind::Corrupt));
+}
+
+// spec: STO-23
+#[test]
+fn a_check_is_broken_off_on_request() {
+    let (_, store, _, _) = chain();
+    let mut asked = 0;
+    let report = store.verify(Selection::All, &mut |progress| {
+        asked += 1;
+        assert_eq!(progress.snapshots_total, 2);
+        if asked == 3 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert_eq!((kind(report), asked), (Some(ErrorKind::Interrupted), 3));
 }
 
 // spec: STO-20

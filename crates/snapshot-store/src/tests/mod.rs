@@ -1,0 +1,7 @@
+//! What the store promises, through its public interface.
+
+mod concurrency;
+mod damage;
+mod lifecycle;
+mod model;
+mod rig;
