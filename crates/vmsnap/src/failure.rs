@@ -117,9 +117,7 @@ impl fmt::Display for Failure {
             write!(f, "{}: ", printable(&path.display().to_string()))?;
         }
         f.write_str(&printable(&self.message))?;
-        if let Some(offset) = self.offset {
-            write!(f, " (at byte {offset})")?;
-        }
+        f.write_str(&place(&self.message, self.offset))?;
         match &self.hint {
             Some(hint) => write!(f, "; {}", printable(hint)),
             None => Ok(()),
@@ -136,6 +134,14 @@ pub(crate) fn exit_of_io(kind: io::ErrorKind) -> Exit {
         io::ErrorKind::Interrupted => Exit::Interrupted,
         io::ErrorKind::WouldBlock => Exit::Busy,
         _ => Exit::Failed,
+    }
+}
+
+/// Where in a file, to stand behind `message`; empty where that says it already.
+pub(crate) fn place(message: &str, offset: Option<u64>) -> String {
+    match offset {
+        Some(offset) if !message.contains("at offset") => format!(" (at byte {offset})"),
+        _ => String::new(),
     }
 }
 

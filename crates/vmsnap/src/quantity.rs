@@ -40,6 +40,12 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
+/// `1 page`, `2 pages`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +76,12 @@ mod tests {
         ] {
             assert!(parse_bytes(text).is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let words = [0, 1, 2].map(|count| counted(count, "page"));
+        assert_eq!(words, ["0 pages", "1 page", "2 pages"]);
     }
 
     #[test]

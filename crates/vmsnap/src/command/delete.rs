@@ -5,6 +5,7 @@ use serde::Serialize;
 use snapshot_store::{Access, DeletePlan, Reference};
 
 use crate::answer::Answer;
+use crate::command::reference;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::quantity::show_bytes;
@@ -14,7 +15,7 @@ use crate::view::short;
 #[derive(Args, Debug)]
 pub(crate) struct Delete {
     /// The snapshot
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", value_parser = reference)]
     reference: Reference,
 
     /// Show what would be done, and do nothing

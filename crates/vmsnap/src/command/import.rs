@@ -14,11 +14,11 @@ use snapshot_store::{
 };
 
 use crate::answer::Answer;
-use crate::command::verify;
+use crate::command::{reference, verify};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::quantity::show_bytes;
+use crate::quantity::{counted, show_bytes};
 use crate::regions::Regions;
 use crate::view::short;
 use crate::watched::WatchedMemory;
@@ -53,7 +53,7 @@ pub(crate) struct Import {
     dirty: Option<PathBuf>,
 
     /// The snapshot that unchanged pages are inherited from
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = reference)]
     parent: Option<Reference>,
 
     /// A name for the snapshot, unique in the VM
@@ -267,11 +267,11 @@ fn parent(
         return Err(Failure::new(
             Exit::Incompatible,
             format!(
-                "parent {id} has {} of memory in {} regions, the file {} in {}, or they lie elsewhere",
+                "parent {id} has {} of memory in {}, the file has {} in {}, or they lie elsewhere",
                 show_bytes(record.layout.len_bytes()),
-                record.layout.regions().len(),
+                counted(record.layout.regions().len() as u64, "region"),
                 show_bytes(inputs.layout().len_bytes()),
-                inputs.layout().regions().len(),
+                counted(inputs.layout().regions().len() as u64, "region"),
             ),
         )
         .hint("name another parent, or import a full snapshot"));

@@ -12,7 +12,7 @@ use snapshot_memory::backend::ReadFile;
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::{Failure, printable};
+use crate::failure::{Failure, place, printable};
 use crate::input::InputFile;
 use crate::quantity::show_bytes;
 use crate::table::{draw, table};
@@ -85,9 +85,7 @@ fn tell(path: &Path, inspection: &Inspection) -> String {
         lines.extend(header_lines(header));
     }
     let problem = inspection.error.as_ref().map(|problem| {
-        let place = problem
-            .offset
-            .map_or_else(String::new, |offset| format!(" (at byte {offset})"));
+        let place = place(&problem.message, problem.offset);
         let (message, hint) = (&problem.message, problem.hint);
         printable(&format!("problem    {message}{place}; {hint}")) + "\n"
     });

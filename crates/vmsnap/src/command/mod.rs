@@ -14,6 +14,7 @@ mod undelete;
 mod verify;
 
 use clap::Subcommand;
+use snapshot_store::Reference;
 
 use crate::answer::Answer;
 use crate::context::Context;
@@ -69,4 +70,10 @@ impl Command {
             Self::DemoRestore(command) => command.run(context),
         }
     }
+}
+
+/// Reads a REF; what is none is told with the forms that there are.
+fn reference(text: &str) -> Result<Reference, String> {
+    let parsed = text.parse::<Reference>();
+    parsed.map_err(|error| format!("{error}; {}", error.hint()))
 }

@@ -9,6 +9,7 @@ use snapshot_store::{Access, Reference, Store};
 
 use crate::answer::Answer;
 use crate::command::import::kept;
+use crate::command::reference;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -19,7 +20,7 @@ use crate::quantity::show_bytes;
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
     /// The snapshot
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", value_parser = reference)]
     reference: Reference,
 
     /// The raw image to write; it must not exist

@@ -6,6 +6,7 @@ use snapshot_format::{Digest, MemoryRegion, SnapshotId};
 use snapshot_store::{Access, Location, Reference};
 
 use crate::answer::Answer;
+use crate::command::reference;
 use crate::context::Context;
 use crate::failure::{Failure, printable};
 use crate::quantity::show_bytes;
@@ -15,7 +16,7 @@ use crate::view::SnapshotView;
 #[derive(Args, Debug)]
 pub(crate) struct Show {
     /// The snapshot
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", value_parser = reference)]
     reference: Reference,
 }
 

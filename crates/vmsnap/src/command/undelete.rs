@@ -6,6 +6,7 @@ use snapshot_format::SnapshotId;
 use snapshot_store::{Access, Reference};
 
 use crate::answer::Answer;
+use crate::command::reference;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -13,7 +14,7 @@ use crate::failure::Failure;
 #[derive(Args, Debug)]
 pub(crate) struct Undelete {
     /// The snapshot
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", value_parser = reference)]
     reference: Reference,
 
     /// Show what would be done, and do nothing

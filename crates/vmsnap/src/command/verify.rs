@@ -5,16 +5,17 @@ use serde::Serialize;
 use snapshot_store::{Access, Reference, Selection, Store, VerifyReport};
 
 use crate::answer::Answer;
+use crate::command::reference;
 use crate::context::{Context, exit_of};
 use crate::exit::Exit;
-use crate::failure::{Failure, printable};
-use crate::quantity::show_bytes;
+use crate::failure::{Failure, place, printable};
+use crate::quantity::{counted, show_bytes};
 
 /// Reads and checks every byte.
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     /// The snapshot; without it, all
-    #[arg(value_name = "REF", conflicts_with = "all")]
+    #[arg(value_name = "REF", conflicts_with = "all", value_parser = reference)]
     reference: Option<Reference>,
 
     /// Every snapshot, deleted ones too
@@ -107,9 +108,7 @@ fn worst(report: &VerifyReport) -> Exit {
 
 fn tell(verified: &Verified<'_>) -> String {
     let problems = verified.errors.iter().map(|found| {
-        let place = found
-            .offset
-            .map_or_else(String::new, |offset| format!(" (at byte {offset})"));
+        let place = place(found.problem, found.offset);
         let separator = if found.hint.is_empty() { "" } else { "; " };
         let (snapshot, problem, hint) = (&found.snapshot, found.problem, found.hint);
         printable(&format!("{snapshot}: {problem}{place}{separator}{hint}")) + "\n"
@@ -117,12 +116,12 @@ fn tell(verified: &Verified<'_>) -> String {
     let verdict = if verified.ok {
         "every byte is right".to_owned()
     } else {
-        format!("{} problems", verified.errors.len())
+        counted(verified.errors.len() as u64, "problem")
     };
     format!(
-        "{}{} snapshots, {} checked: {verdict}\n",
+        "{}{}, {} checked: {verdict}\n",
         problems.collect::<String>(),
-        verified.snapshots,
+        counted(verified.snapshots, "snapshot"),
         show_bytes(verified.bytes)
     )
 }

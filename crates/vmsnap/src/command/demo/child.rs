@@ -13,6 +13,7 @@ use tinyvm::{Backend, Outcome, SnapshotPages};
 use super::machine::{self, Taken};
 use super::{Choice, open};
 use crate::answer::Answer;
+use crate::command::reference;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -20,7 +21,7 @@ use crate::failure::Failure;
 /// Restores a snapshot, lets the guest finish, and says how it ended.
 #[derive(Args, Debug)]
 pub(crate) struct DemoRestore {
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", value_parser = reference)]
     reference: Reference,
 
     #[arg(long, value_enum)]
