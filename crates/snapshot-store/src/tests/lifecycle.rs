@@ -270,3 +270,31 @@ fn a_snapshot_keeps_what_it_was_given() {
     assert_eq!(device.unwrap().bytes, [1, 2, 3]);
     state.finish().unwrap();
 }
+
+#[test]
+fn a_tree_shows_branches_below_what_they_were_taken_from() {
+    let (_, store) = store();
+    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let b = take(&store, named("web", "b").parent(Some(a)), &image(&B)).unwrap();
+    let c = take(&store, named("web", "c").parent(Some(b)), &image(&C)).unwrap();
+    let side = take(&store, named("web", "side").parent(Some(a)), &image(&C)).unwrap();
+    let clone = take(&store, named("db", "clone").parent(Some(b)), &image(&A)).unwrap();
+    let shown = |vm: Option<&str>| -> Vec<_> {
+        let entries = store.tree(vm.map(rig::vm).as_ref()).unwrap();
+        let lines = entries.into_iter();
+        lines
+            .map(|entry| (entry.record.id, entry.depth, entry.parent))
+            .collect()
+    };
+    assert_eq!(
+        shown(Some("web")),
+        [
+            (a.id, 0, ParentLink::None),
+            (b.id, 1, ParentLink::Shown),
+            (c.id, 2, ParentLink::Shown),
+            (side.id, 1, ParentLink::Shown),
+        ]
+    );
+    assert_eq!(shown(Some("db")), [(clone.id, 0, ParentLink::Elsewhere)]);
+    assert!(shown(None).contains(&(clone.id, 2, ParentLink::Shown)));
+}
