@@ -29,8 +29,8 @@ fn sequences_of_operations_break_no_promise() {
     let mut random = Random(1);
     for (name, body) in TARGETS {
         for _ in 0..300 {
-            let len = random.next() as usize % 400;
-            let bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+            let len = random.below(400);
+            let bytes: Vec<u8> = (0..len).map(|_| random.byte()).collect();
             replay(name, body, &bytes);
         }
     }
@@ -80,9 +80,9 @@ fn replay_mutations(name: &str, body: Body, bytes: &[u8]) {
     let mut random = Random(bytes.len() as u64 + 1);
     for _ in 0..40 {
         let mut mutated = bytes.to_vec();
-        for _ in 0..=random.next() % 3 {
-            let at = random.next() as usize % mutated.len();
-            mutated[at] = random.next() as u8;
+        for _ in 0..=random.below(3) {
+            let at = random.below(mutated.len());
+            mutated[at] = random.byte();
         }
         replay(name, body, &mutated);
     }
@@ -97,10 +97,14 @@ fn replay(name: &str, body: Body, bytes: &[u8]) {
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    fn byte(&mut self) -> u8 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes()[7]
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (usize::from(self.byte()) << 8 | usize::from(self.byte())) % bound
     }
 }
