@@ -1,6 +1,6 @@
 //! The command line of `crash-block`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
@@ -32,7 +32,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub(crate) sabotage: Option<String>,
 
-    /// Where the loop files lie: sparse files of 4 GiB [default: the temporary directory]
+    /// Where the loop files lie, sparse and gone in the end [default: memory, /dev/shm]
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
 }
@@ -46,9 +46,14 @@ impl Options {
         })
     }
 
-    /// Where the loop files lie.
+    /// Where the loop files lie. What is below the loop devices need not be durable, only quick.
     pub(crate) fn dir(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+        let memory = Path::new("/dev/shm");
+        match &self.dir {
+            Some(dir) => dir.clone(),
+            None if memory.is_dir() => memory.to_owned(),
+            None => std::env::temp_dir(),
+        }
     }
 }
 
