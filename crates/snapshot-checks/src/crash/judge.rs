@@ -55,7 +55,7 @@ pub(super) fn judge(tree: &MemBackend, allowed: &[&Model]) -> Result<(), String>
 
 /// That the store verifies, and goes on working.
 fn judge_use(store: &Store) -> Result<(), String> {
-    verify(store)?;
+    verify(store, Selection::All)?;
     let title = Title {
         vm: "web",
         name: "further",
@@ -66,12 +66,14 @@ fn judge_use(store: &Store) -> Result<(), String> {
     attempt
         .take(store)
         .map_err(|error| format!("takes no further snapshot: {}", chain(&error)))?;
-    verify(store)
+    let further = "web/further".parse();
+    let id = further.and_then(|reference| store.resolve(&reference));
+    verify(store, Selection::One(id.map_err(|error| chain(&error))?))
 }
 
-fn verify(store: &Store) -> Result<(), String> {
+fn verify(store: &Store, selection: Selection) -> Result<(), String> {
     let report = store
-        .verify(Selection::All, &mut |_| ControlFlow::Continue(()))
+        .verify(selection, &mut |_| ControlFlow::Continue(()))
         .map_err(|error| format!("does not verify: {}", chain(&error)))?;
     match report.errors.first() {
         None => Ok(()),
