@@ -40,29 +40,25 @@ pub(super) fn host(
     fingerprint.tsc_scaling = u8::from(interface.tsc_control);
     fingerprint.msrs.clone_from(&interface.msrs);
     fingerprint.msrs.sort_unstable();
-    fingerprint.capabilities = capabilities(calls)?;
+    fingerprint.capabilities.clone_from(&interface.capabilities);
     Ok(fingerprint)
 }
 
 /// What a machine needs, whose vCPUs are all alike: judged by one of them and by the host it is on.
-pub(super) fn of_machine(
-    calls: &mut (dyn Calls + '_),
-    interface: &Interface,
-    vcpu: &VcpuX86,
-) -> Result<Fingerprint, KvmError> {
+pub(super) fn of_machine(interface: &Interface, vcpu: &VcpuX86) -> Fingerprint {
     let mut fingerprint = of_cpu(&vcpu.cpuid);
     fingerprint.cpuid.clone_from(&vcpu.cpuid);
     fingerprint.tsc_khz = vcpu.tsc_khz;
     let used = vcpu.msrs.iter().filter(|msr| msr.value != 0);
     fingerprint.msrs = used.map(|msr| msr.index).collect();
     fingerprint.msrs.sort_unstable();
-    fingerprint.capabilities = capabilities(calls)?;
+    fingerprint.capabilities.clone_from(&interface.capabilities);
     // Without a nested guest the extension is not in use.
     if vcpu.nested.is_empty() {
         let nested = kvm::KVM_CAP_NESTED_STATE;
         fingerprint.capabilities.retain(|c| c.number != nested);
     }
-    Ok(fingerprint.limited_to(&interface.cpuid))
+    fingerprint.limited_to(&interface.cpuid)
 }
 
 /// The frequency of a vCPU that was not configured: the host's. 0 where the kernel does not say.
@@ -74,7 +70,8 @@ fn host_tsc_khz(calls: &mut (dyn Calls + '_)) -> Result<u32, KvmError> {
     Ok(u32::try_from(khz).unwrap_or(0))
 }
 
-fn capabilities(calls: &mut (dyn Calls + '_)) -> Result<Vec<Capability>, KvmError> {
+/// What the host answers for each of them, sorted by number.
+pub(super) fn capabilities(calls: &mut (dyn Calls + '_)) -> Result<Vec<Capability>, KvmError> {
     let mut found = Vec::with_capacity(CAPABILITIES.len());
     for number in CAPABILITIES {
         let value = u32::try_from(calls.extension(number)?).unwrap_or(u32::MAX);

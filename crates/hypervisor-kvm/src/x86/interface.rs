@@ -2,12 +2,13 @@
 
 use kvm_bindings as kvm;
 use snapshot_format::limits;
-use snapshot_format::state::CpuidEntry;
+use snapshot_format::state::{Capability, CpuidEntry};
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
 use crate::lists::{decode_list, encode_list};
 use crate::request::{KVM_GET_API_VERSION, KVM_GET_SUPPORTED_CPUID};
+use crate::x86::fingerprint::capabilities;
 use crate::x86::save::CPUID_HEADER;
 use crate::x86::{convert, msrs};
 
@@ -29,6 +30,8 @@ pub(super) struct Interface {
     pub(super) tsc_control: bool,
     /// CPUID as the host can show it to a guest.
     pub(super) cpuid: Vec<CpuidEntry>,
+    /// Extensions that a snapshot depends on. They are read here, and not while a machine waits.
+    pub(super) capabilities: Vec<Capability>,
     /// Registers to ask for.
     pub(super) msrs: Vec<u32>,
 }
@@ -52,6 +55,7 @@ impl Interface {
             nested_bytes,
             tsc_control: calls.extension(kvm::KVM_CAP_TSC_CONTROL)? != 0,
             cpuid: supported_cpuid(calls)?,
+            capabilities: capabilities(calls)?,
             msrs: msrs::indices(calls)?,
         })
     }

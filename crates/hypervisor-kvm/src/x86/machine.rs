@@ -108,8 +108,7 @@ impl<'fd> KvmMachine<'fd> {
         let irqchip = self.options.devices.irqchip;
         let saved = save::save_vcpu(&mut *self.calls, &self.interface, vcpu, irqchip)?;
         if vcpu == 0 {
-            let fingerprint = fingerprint::of_machine(&mut *self.calls, &self.interface, &saved)?;
-            self.fingerprint = Some(fingerprint);
+            self.fingerprint = Some(fingerprint::of_machine(&self.interface, &saved));
         }
         Ok(saved)
     }
