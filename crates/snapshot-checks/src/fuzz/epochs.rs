@@ -20,6 +20,8 @@ struct Model {
     dirty: BTreeSet<u64>,
     /// The open epoch, and the pages written since it was taken.
     open: Option<(DirtyEpoch, BTreeSet<u64>)>,
+    /// Epochs that their owner forgot.
+    leaked: Vec<DirtyEpoch>,
 }
 
 /// Marks, rounds, commits, drops and leaks, for two consumers at once.
@@ -109,7 +111,7 @@ fn turn(
         }
         _ => {
             // A leaked token must cost nothing but the bits staying where they are.
-            std::mem::forget(epoch);
+            model.leaked.push(epoch);
             model.dirty.extend(since);
         }
     }
