@@ -34,7 +34,7 @@ cargo xtask TASK
   sabotage --list               the deliberate defects, and the check that each must fail
   sabotage --prove              runs each defect against its check and demands the failure
 
-VMSNAP_REQUIRE=kvm,xfs,...      what must not be skipped: kvm, xfs, btrfs, ext4, uffd, fuzz, deny, unprivileged
+VMSNAP_REQUIRE=kvm,xfs,...      what must not be skipped; a wrong name lists the right ones
 Exit codes: 0 passed, 1 failed, 2 usage.
 ";
 

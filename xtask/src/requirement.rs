@@ -6,12 +6,15 @@ use std::env;
 use crate::failure::Failure;
 
 /// Every name that a test or a task may skip by.
-pub(crate) const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "btrfs",
     "deny",
     "ext4",
     "fuzz",
     "kvm",
+    "process-vm",
+    "root",
+    "tsc-offset",
     "uffd",
     "unprivileged",
     "xfs",
@@ -65,6 +68,20 @@ fn parse(list: &str) -> Result<Required, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source_tree;
+
+    #[test]
+    fn every_test_skips_by_a_known_name() {
+        let mut count = 0;
+        for file in source_tree::read(&source_tree::root().join("crates")).unwrap() {
+            for call in file.text.split("skip(\"").skip(1) {
+                let name = call.split('"').next().unwrap();
+                assert!(NAMES.contains(&name), "{}: {name}", file.path);
+                count += 1;
+            }
+        }
+        assert!(count > 0, "no test was found that skips");
+    }
 
     #[test]
     fn an_unknown_name_is_an_error() {
