@@ -1,6 +1,9 @@
 //! `fuzz`: builds every fuzz target with the nightly toolchain and runs each for a while.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use crate::cargo;
@@ -50,21 +53,34 @@ fn targets() -> Result<Vec<String>, Failure> {
     Ok(files.iter().map(|file| file.module().to_owned()).collect())
 }
 
-/// Copies what once crashed a target to the inputs that it starts from.
+/// Copies the golden files, and what once crashed a target, to the inputs that it starts from.
 fn seed(target: &str) -> Result<(), Failure> {
-    let fuzz = source_tree::root().join("fuzz");
-    let (from, to) = (
-        fuzz.join("regressions").join(target),
-        fuzz.join("corpus").join(target),
-    );
-    let failed = |error| Failure::failed(format!("seed {}: {error}", to.display()));
-    fs::create_dir_all(&to).map_err(failed)?;
-    if !from.is_dir() {
-        return Ok(());
+    let root = source_tree::root();
+    let corpus = root.join("fuzz/corpus").join(target);
+    let failed = |error| Failure::failed(format!("seed {}: {error}", corpus.display()));
+    fs::create_dir_all(&corpus).map_err(failed)?;
+    let golden = root.join("crates/snapshot-format/tests/golden");
+    let regressions = root.join("fuzz/regressions").join(target);
+    for folder in [golden, regressions]
+        .iter()
+        .filter(|folder| folder.is_dir())
+    {
+        copy_all(folder, &corpus).map_err(failed)?;
     }
-    for entry in fs::read_dir(&from).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        fs::copy(entry.path(), to.join(entry.file_name())).map_err(failed)?;
+    Ok(())
+}
+
+/// Copies every file below `from` to `to`, named for its folder so that none replaces another.
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            copy_all(&path, to)?;
+        } else {
+            let names = path.components().rev().take(2).map(Component::as_os_str);
+            let names: Vec<_> = names.map(OsStr::to_string_lossy).collect();
+            fs::copy(&path, to.join(format!("seed-{}", names.join("-"))))?;
+        }
     }
     Ok(())
 }
