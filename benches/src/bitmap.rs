@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use snapshot_format::PAGE_BYTES;
@@ -10,7 +9,7 @@ use snapshot_format::PAGE_BYTES;
 use crate::error::BenchError;
 use crate::guest::PageSet;
 use crate::row::{Case, Row};
-use crate::sample::{Contestant, alternate};
+use crate::sample::{Contestant, Rounds, alternate};
 
 /// 64 GiB of guest memory.
 const PAGES: u64 = 16 << 20;
@@ -18,7 +17,7 @@ const PAGES: u64 = 16 << 20;
 const PERCENT: u64 = 1;
 
 /// Runs the suite.
-pub(crate) fn run(rounds: NonZeroUsize) -> Result<Vec<Row>, BenchError> {
+pub(crate) fn run(rounds: Rounds) -> Result<Vec<Row>, BenchError> {
     let dirty = PageSet::random(PAGES * PAGE_BYTES, PERCENT, 0x1bad_b175);
     let bitmap = dirty.bitmap(PAGES * PAGE_BYTES);
     let iterate = Contestant::new("ours", || {
@@ -33,7 +32,7 @@ pub(crate) fn run(rounds: NonZeroUsize) -> Result<Vec<Row>, BenchError> {
         policy: "runs of dirty pages, in order",
         counts: BTreeMap::from([("pages", PAGES), ("dirty", bitmap.count())]),
     };
-    let samples = alternate(vec![iterate], rounds)?;
+    let samples = alternate(vec![iterate], rounds, || Ok(()))?;
     Ok(samples
         .iter()
         .flat_map(|ours| case.compare(ours, &[]))
@@ -46,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_suite_counts_the_pages_that_are_dirty() {
-        let rows = run(NonZeroUsize::MIN).unwrap();
+        let rows = run(Rounds::exactly(1)).unwrap();
         let row = serde_json::to_value(&rows[0]).unwrap();
         assert_eq!(row["case"], "iterate-16m-1pct");
         assert_eq!(row["dirty"], PAGES / 100);

@@ -82,6 +82,20 @@ impl Guest {
     }
 }
 
+/// Touches `len_bytes` bytes of free memory and gives them back.
+///
+/// A virtual machine hands free pages back to its host after a while, and the first touch of such
+/// a page is slow: whoever writes through the page cache next would pay for it, or not, by chance.
+pub(crate) fn touch_free_memory(len_bytes: u64) -> Result<(), BenchError> {
+    let len = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+    let failed = |source| BenchError::Map {
+        len_bytes: len,
+        source,
+    };
+    let map = MmapMut::map_anon(len).map_err(failed)?;
+    map.advise(Advice::PopulateWrite).map_err(failed)
+}
+
 impl GuestMemorySource for Guest {
     fn layout(&self) -> &MemoryLayout {
         &self.layout

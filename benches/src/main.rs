@@ -50,7 +50,7 @@ fn run(options: &Options) -> Result<(), BenchError> {
     let mut rows = Vec::new();
     for suite in &options.suite {
         rows.extend(match suite {
-            Suite::Memory => memory::run(options.mem_bytes(), options.rounds(), &scratch)?,
+            Suite::Memory => memory::run(options, &scratch, |case| options.wants(case))?,
             Suite::Bitmap => bitmap::run(options.rounds())?,
             Suite::State => state::run(options.rounds())?,
         });

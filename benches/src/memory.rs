@@ -1,50 +1,65 @@
 //! Suite `memory`: guest memory to disk, durable and published.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::BenchError;
-use crate::guest::{Content, Guest, PageSet};
+use crate::guest::{Content, Guest, PageSet, touch_free_memory};
 use crate::limit::HugeBuffer;
+use crate::options::Options;
 use crate::row::{Case, Rival, Row};
-use crate::sample::{Contestant, Samples, alternate};
+use crate::sample::{Contestant, Rounds, Samples, alternate};
 use crate::scratch::Scratch;
 use crate::squib::{SQUIB_4K, SQUIB_16K};
 
 /// Part of the pages that a diff takes, in percent, and the name of the case.
 const DIFFS: [(u64, &str); 3] = [(1, "diff-1pct"), (10, "diff-10pct"), (50, "diff-50pct")];
 
+/// The names of all cases.
+pub(crate) const CASES: [&str; 5] = [
+    "full-random",
+    "diff-1pct",
+    "diff-10pct",
+    "diff-50pct",
+    "full-60pct-zero",
+];
+
 const SEED: u64 = 0x5eed_0001;
 
-/// Runs the suite with a guest of `mem_bytes` bytes.
+/// Runs the suite as the options say; `wanted` picks among [`CASES`].
 pub(crate) fn run(
-    mem_bytes: u64,
-    rounds: NonZeroUsize,
+    options: &Options,
     scratch: &Scratch,
+    wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<Row>, BenchError> {
+    let mem_bytes = options.mem_bytes();
     let len = usize::try_from(mem_bytes).unwrap_or(usize::MAX);
     let suite = Suite {
         buffer: HugeBuffer::noise(len, SEED)?,
-        rounds,
+        rounds: options.rounds(),
         scratch,
     };
+    let mut rows = Vec::new();
     let guest = Guest::new(mem_bytes, Content::Random, SEED)?;
-    let mut rows = suite.full("full-random", &guest)?;
-    for (percent, name) in DIFFS {
+    if wanted("full-random") {
+        rows.extend(suite.full("full-random", &guest)?);
+    }
+    for (percent, name) in DIFFS.into_iter().filter(|(_, name)| wanted(name)) {
         let dirty = PageSet::random(mem_bytes, percent, SEED + percent);
         rows.extend(suite.diff(name, &guest, &dirty)?);
     }
     drop(guest);
-    let guest = Guest::new(mem_bytes, Content::ZeroPercent(60), SEED)?;
-    rows.extend(suite.full("full-60pct-zero", &guest)?);
+    if wanted("full-60pct-zero") {
+        let guest = Guest::new(mem_bytes, Content::ZeroPercent(60), SEED)?;
+        rows.extend(suite.full("full-60pct-zero", &guest)?);
+    }
     Ok(rows)
 }
 
 struct Suite<'a> {
     buffer: HugeBuffer,
-    rounds: NonZeroUsize,
+    rounds: Rounds,
     scratch: &'a Scratch,
 }
 
@@ -52,6 +67,7 @@ impl Suite<'_> {
     /// All of the guest's memory, against peers that write all of it and a limit that writes the
     /// pages that are not zero.
     fn full(&self, name: &'static str, guest: &Guest) -> Result<Vec<Row>, BenchError> {
+        eprintln!("measuring memory/{name}");
         let bytes_nonzero = guest.nonzero_bytes();
         let engine = Engine::with_parent(self.scratch, None)?;
         let samples = alternate(
@@ -68,6 +84,7 @@ impl Suite<'_> {
                 Contestant::new("odirect", || self.limit(bytes_nonzero)),
             ],
             self.rounds,
+            || touch_free_memory(guest.len_bytes()),
         )?;
         let counts = BTreeMap::from([("bytes_nonzero", bytes_nonzero)]);
         Ok(rows(name, counts, &engine, samples))
@@ -80,6 +97,7 @@ impl Suite<'_> {
         guest: &Guest,
         dirty: &PageSet,
     ) -> Result<Vec<Row>, BenchError> {
+        eprintln!("measuring memory/{name}");
         let engine = Engine::with_parent(self.scratch, Some(guest))?;
         let bits = dirty.bitmap(guest.len_bytes());
         let samples = alternate(
@@ -96,6 +114,7 @@ impl Suite<'_> {
                 Contestant::new("contiguous", || self.limit(dirty.len_bytes())),
             ],
             self.rounds,
+            || touch_free_memory(guest.len_bytes()),
         )?;
         let counts = BTreeMap::from([("bytes_dirty", dirty.len_bytes())]);
         Ok(rows(name, counts, &engine, samples))

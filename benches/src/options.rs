@@ -2,15 +2,25 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use snapshot_format::PAGE_BYTES;
+
+use crate::sample::Rounds;
 
 /// Rounds that are measured unless `--quick` is given.
 const ROUNDS: usize = 11;
 
 /// Rounds that `--quick` measures: enough to see that a suite runs, too few to believe it.
 const QUICK_ROUNDS: usize = 3;
+
+/// Rounds that a case is given however long they take.
+const FEWEST_ROUNDS: usize = 5;
+
+/// How long a case may take once it has had those. Where freed blocks are discarded one by one,
+/// removing a scattered file takes a hundred times as long as writing it.
+const CASE_BUDGET: Duration = Duration::from_mins(1);
 
 const DEFAULT_MEM_BYTES: u64 = 1 << 30;
 
@@ -24,6 +34,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_delimiter = ',', required = true)]
     pub(crate) suite: Vec<Suite>,
 
+    /// Only these cases of the suite `memory`, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = crate::memory::CASES)]
+    case: Vec<String>,
+
     /// Guest memory: bytes, or with K, M or G [default: 1G, with --quick 128M]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     mem: Option<u64>,
@@ -35,6 +49,10 @@ pub(crate) struct Options {
     /// Few rounds and little memory: shows that it runs, proves nothing.
     #[arg(long)]
     quick: bool,
+
+    /// Rounds of every case [default: 11, or at least 5 where they take longer than a minute]
+    #[arg(long, value_name = "N", conflicts_with = "quick")]
+    rounds: Option<NonZeroUsize>,
 
     /// Where the measured files are written [default: the temporary directory]
     #[arg(long, value_name = "PATH")]
@@ -63,10 +81,22 @@ impl Options {
         self.mem.unwrap_or(default)
     }
 
+    /// Whether a case of the suite `memory` is asked for: all are where none is named.
+    pub(crate) fn wants(&self, case: &str) -> bool {
+        self.case.is_empty() || self.case.iter().any(|name| name == case)
+    }
+
     /// Rounds that count; one more, before them, warms up.
-    pub(crate) fn rounds(&self) -> NonZeroUsize {
-        let rounds = if self.quick { QUICK_ROUNDS } else { ROUNDS };
-        NonZeroUsize::new(rounds).unwrap_or(NonZeroUsize::MIN)
+    pub(crate) fn rounds(&self) -> Rounds {
+        match self.rounds {
+            Some(rounds) => Rounds::exactly(rounds.get()),
+            None if self.quick => Rounds::exactly(QUICK_ROUNDS),
+            None => Rounds {
+                most: ROUNDS,
+                fewest: FEWEST_ROUNDS,
+                budget: CASE_BUDGET,
+            },
+        }
     }
 }
 
@@ -121,9 +151,17 @@ mod tests {
         let quick = parse(&["benches", "--suite", "memory,state", "--quick"]);
         assert_eq!(quick.suite, [Suite::Memory, Suite::State]);
         assert_eq!(quick.mem_bytes(), QUICK_MEM_BYTES);
-        assert_eq!(quick.rounds().get(), QUICK_ROUNDS);
+        assert_eq!(quick.rounds(), Rounds::exactly(QUICK_ROUNDS));
         let sized = parse(&["benches", "--suite", "bitmap", "--quick", "--mem", "2G"]);
         assert_eq!(sized.mem_bytes(), 2 << 30);
-        Options::try_parse_from(["benches", "--suite", "nonsense"]).unwrap_err();
+        let counted = parse(&["benches", "--suite", "bitmap", "--rounds", "21"]);
+        assert_eq!(counted.rounds(), Rounds::exactly(21));
+        let one = parse(&["benches", "--suite", "memory", "--case", "diff-1pct"]);
+        assert!(one.wants("diff-1pct") && !one.wants("diff-10pct"));
+        assert!(quick.wants("diff-10pct"));
+        for (option, value) in [("--suite", "nonsense"), ("--case", "diff-2pct")] {
+            let line = ["benches", "--suite", "memory", option, value];
+            Options::try_parse_from(line).unwrap_err();
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Measured times: alternating rounds, medians and how far the pairs spread.
 
-use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -29,6 +28,33 @@ impl<'a> Contestant<'a> {
     }
 }
 
+/// How often a case is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rounds {
+    /// Rounds, unless the time runs out.
+    pub(crate) most: usize,
+    /// Rounds that are measured however long they take.
+    pub(crate) fewest: usize,
+    /// When the time runs out.
+    pub(crate) budget: Duration,
+}
+
+impl Rounds {
+    /// So many rounds, however long they take.
+    pub(crate) fn exactly(count: usize) -> Self {
+        Self {
+            most: count,
+            fewest: count,
+            budget: Duration::ZERO,
+        }
+    }
+
+    /// Whether round `number`, counted from 1, is still to be measured.
+    fn allow(self, number: usize, spent: Duration) -> bool {
+        number <= self.fewest || (number <= self.most && spent < self.budget)
+    }
+}
+
 /// The times of one contestant, one a round.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Samples {
@@ -38,24 +64,29 @@ pub(crate) struct Samples {
     pub(crate) ms: Vec<f64>,
 }
 
-/// Lets every contestant run once a round, `rounds` rounds after one that does not count.
+/// Lets every contestant run once a round, after one round that does not count.
 ///
-/// The order shifts by one each round, so that nobody always follows the same neighbour.
+/// Each run begins with `prepare`, outside of the time. The order of a round is drawn anew, from a
+/// fixed seed, so that nobody always follows the same neighbour.
 pub(crate) fn alternate(
     mut contestants: Vec<Contestant<'_>>,
-    rounds: NonZeroUsize,
+    rounds: Rounds,
+    prepare: impl Fn() -> Result<(), BenchError>,
 ) -> Result<Vec<Samples>, BenchError> {
     let mut samples: Vec<Samples> = contestants
         .iter()
         .map(|contestant| Samples {
             name: contestant.name,
-            ms: Vec::with_capacity(rounds.get()),
+            ms: Vec::with_capacity(rounds.most),
         })
         .collect();
-    let count = contestants.len();
-    for round in 0..=rounds.get() {
-        for turn in 0..count {
-            let who = (round + turn) % count;
+    let mut rng = fastrand::Rng::with_seed(0x0de7);
+    let mut order: Vec<usize> = (0..contestants.len()).collect();
+    let start = Instant::now();
+    for round in (0..).take_while(|&round| rounds.allow(round, start.elapsed())) {
+        rng.shuffle(&mut order);
+        for &who in &order {
+            prepare()?;
             let took = (contestants[who].run)()?;
             if round > 0 {
                 samples[who].ms.push(took.as_secs_f64() * 1e3);
@@ -135,7 +166,7 @@ fn quantile(values: &[f64], at: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
 
@@ -163,6 +194,19 @@ mod tests {
     }
 
     #[test]
+    fn a_case_that_takes_long_gets_the_fewest_rounds() {
+        let rounds = Rounds {
+            most: 11,
+            fewest: 5,
+            budget: Duration::from_mins(1),
+        };
+        assert!(rounds.allow(5, Duration::from_secs(1000)));
+        assert!(!rounds.allow(6, Duration::from_mins(1)));
+        assert!(rounds.allow(11, Duration::from_secs(59)));
+        assert!(!rounds.allow(12, Duration::ZERO));
+    }
+
+    #[test]
     fn everybody_runs_once_a_round_and_the_first_round_is_not_counted() {
         let order = RefCell::new(String::new());
         let contestant = |name: &'static str| {
@@ -172,13 +216,20 @@ mod tests {
                 Ok(Duration::from_millis(1))
             })
         };
-        let rounds = NonZeroUsize::new(2).unwrap();
-        let samples = alternate(
-            vec![contestant("a"), contestant("b"), contestant("c")],
-            rounds,
-        )
-        .unwrap();
-        assert_eq!(order.into_inner(), "abcbcacab");
+        let rounds = Rounds::exactly(2);
+        let contestants = vec![contestant("a"), contestant("b"), contestant("c")];
+        let prepared = Cell::new(0);
+        let prepare = || {
+            prepared.set(prepared.get() + 1);
+            Ok(())
+        };
+        let samples = alternate(contestants, rounds, prepare).unwrap();
+        assert_eq!(prepared.get(), 9);
+        for round in order.into_inner().as_bytes().chunks(3) {
+            let mut names = round.to_vec();
+            names.sort_unstable();
+            assert_eq!(names, b"abc");
+        }
         assert!(samples.iter().all(|samples| samples.ms.len() == 2));
     }
 }

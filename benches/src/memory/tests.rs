@@ -56,3 +56,31 @@ fn the_limit_writes_as_many_bytes_as_it_is_asked_for() {
         fs::remove_file(&path).unwrap();
     }
 }
+
+#[test]
+fn every_case_has_rows_for_both_peers_and_the_limit() {
+    use clap::Parser;
+
+    let line = "benches --suite memory --mem 4M --rounds 1".split(' ');
+    let options = Options::try_parse_from(line).unwrap();
+    let rows = run(&options, &scratch(), |_| true).unwrap();
+    let rows = serde_json::to_value(rows).unwrap();
+    let named = |key: &str| -> Vec<String> {
+        let rows = rows.as_array().unwrap();
+        let names = rows.iter().filter_map(|row| row[key].as_str());
+        names.map(str::to_owned).collect()
+    };
+    assert_eq!(named("case").len(), 3 * CASES.len());
+    let mut cases = named("case");
+    cases.dedup();
+    assert_eq!(cases, CASES);
+    assert_eq!(named("peer"), ["squib-4k", "squib-16k"].repeat(CASES.len()));
+    let limits = [
+        "odirect",
+        "contiguous",
+        "contiguous",
+        "contiguous",
+        "odirect",
+    ];
+    assert_eq!(named("limit"), limits);
+}
