@@ -21,3 +21,9 @@ pub mod seal;
 mod whole_file;
 
 pub use whole_file::WholeFile;
+
+/// The example of the README, compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
