@@ -100,8 +100,6 @@ impl Suite<'_> {
         eprintln!("measuring memory/{name}");
         let engine = Engine::with_parent(self.scratch, Some(guest))?;
         let bits = dirty.bitmap(guest.len_bytes());
-        // Pages of 16 KiB that have a dirty one in them: four times as many bytes, if all differ.
-        let written = 4 * dirty.len_bytes();
         let samples = alternate(
             vec![
                 Contestant::new("ours", || engine.diff(guest, &bits)),
@@ -116,7 +114,7 @@ impl Suite<'_> {
                 Contestant::new("contiguous", || self.limit(dirty.len_bytes())),
             ],
             self.rounds,
-            || touch_free_memory(written.min(guest.len_bytes())),
+            || touch_free_memory(guest.len_bytes()),
         )?;
         let counts = BTreeMap::from([("bytes_dirty", dirty.len_bytes())]);
         Ok(rows(name, counts, &engine, samples))

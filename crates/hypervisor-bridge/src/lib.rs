@@ -37,11 +37,10 @@
 //! | `snapshot`, `restore` | the two sequences |
 //! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
 //! | `breakdown` | where the time goes |
-//! | `step`, `error`, `cancel` | what can go wrong, and being asked to stop |
+//! | `step`, `error` | what can go wrong, and being asked to stop |
 //! | `testing` (feature) | recording fakes, a sink in memory, the conformance suite of adapters |
 
 mod breakdown;
-mod cancel;
 mod error;
 mod machine;
 mod paused;
@@ -54,12 +53,12 @@ mod target;
 pub mod testing;
 
 pub use breakdown::{PauseBreakdown, RestoreBreakdown};
-pub use cancel::Cancel;
 pub use error::{RestoreError, SnapshotError, StepError};
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use paused::Paused;
 pub use rendezvous::{NotGathered, Rendezvous};
 pub use restore::{Overrides, RestoreTarget, restore};
 pub use snapshot::{Captured, Machine, Selection, SnapshotRequest, snapshot};
+pub use snapshot_memory::Cancel;
 pub use step::Step;
 pub use target::{DeviceRestore, MemoryRestore, StateRestore};

@@ -178,6 +178,29 @@ pub enum SinkError {
         /// Pages of the guest.
         expected: u64,
     },
+    /// The caller asked for the end. Dirty bits stay pending.
+    #[error("the snapshot was cancelled")]
+    Cancelled,
+    /// The file system has less room than the snapshot may need.
+    #[error(
+        "the snapshot may need {needed_bytes} bytes, and {free_bytes} are free; make room, or move the store"
+    )]
+    NoRoom {
+        /// What it may need at most.
+        needed_bytes: u64,
+        /// What is free to this user.
+        free_bytes: u64,
+    },
+    /// An engine that was asked for by name cannot write this file.
+    #[error("{path} cannot be written by the engine {engine}: {reason}; let the engine be chosen")]
+    EngineRefused {
+        /// The file.
+        path: RelPath,
+        /// What was asked for.
+        engine: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// Something that a snapshot has once was given twice.
     #[error("the snapshot has its {what} already")]
     Twice {

@@ -75,6 +75,7 @@
 
 pub mod backend;
 mod capture;
+mod direct;
 mod directory;
 mod dirty;
 mod error;
@@ -92,7 +93,11 @@ pub mod testing;
 mod uffd;
 mod zero;
 
-pub use capture::{MemoryWriter, WrittenMemory};
+pub use capture::{
+    Cancel, CaptureControl, CaptureOptions, CaptureProgress, Dedup, Engine, EngineChoice,
+    LayoutChoice, MemoryWriter, WrittenMemory,
+};
+pub use direct::{DirectBuffer, Piece, WriteQueue, WriteThrough};
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
 pub use dirty::{
     BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,
@@ -107,5 +112,7 @@ pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use raw_file::{RawFile, RawFileError};
 pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
-pub use staged::{STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedFile, StagedSnapshot};
+pub use staged::{
+    STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedFile, StagedQueue, StagedSnapshot,
+};
 pub use uffd::WpAsyncSource;

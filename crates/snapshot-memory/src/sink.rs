@@ -1,7 +1,8 @@
 //! Where a snapshot goes: the trait that a hypervisor bridge writes to.
 
-use snapshot_format::{SectionPayload, SnapshotId, SnapshotRef};
+use snapshot_format::{DataLayout, SectionPayload, SnapshotId, SnapshotRef};
 
+use crate::capture::Engine;
 use crate::dirty::DirtyBitmap;
 use crate::error::{PublishError, SinkError};
 use crate::source::{GuestMemorySource, Stability};
@@ -32,6 +33,10 @@ pub trait SnapshotSink: Send {
 pub trait StagedSink: Send {
     /// The identity that it will be published under.
     fn id(&self) -> SnapshotId;
+
+    /// Refuses a snapshot of up to `needed_bytes` of memory that there is no room for. Asked before
+    /// the machine is stopped.
+    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError>;
 
     /// Adds a section of machine state.
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError>;
@@ -76,4 +81,8 @@ pub struct MemoryStats {
     pub write_calls: u64,
     /// Nanoseconds spent writing, without syncs.
     pub write_ns: u64,
+    /// How the stored pages lie in the data file; `None` if no memory was written.
+    pub layout: Option<DataLayout>,
+    /// What wrote them.
+    pub engine: Engine,
 }

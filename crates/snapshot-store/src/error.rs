@@ -351,10 +351,13 @@ fn kind_of_sink(error: &SinkError) -> ErrorKind {
         SinkError::File(error) => kind_of_io(&error.source),
         SinkError::WrongParent { .. } | SinkError::LayoutDiffers => ErrorKind::Incompatible,
         SinkError::DirtyPageCount { .. }
+        | SinkError::EngineRefused { .. }
         | SinkError::Twice { .. }
         | SinkError::Missing { .. }
         | SinkError::Unreadable { .. } => ErrorKind::Usage,
         SinkError::Parent(error) => kind_of_image(error),
+        SinkError::Cancelled => ErrorKind::Interrupted,
+        SinkError::NoRoom { .. } => ErrorKind::NoSpace,
         _ => ErrorKind::Failed,
     }
 }

@@ -10,8 +10,8 @@ use snapshot_memory::{
 pub use sequence::snapshot;
 
 use crate::breakdown::PauseBreakdown;
-use crate::cancel::Cancel;
 use crate::machine::{Devices, StateCapture, VcpuStop};
+use snapshot_memory::Cancel;
 
 /// The machine to capture.
 #[expect(missing_debug_implementations, reason = "the parts are the caller's")]

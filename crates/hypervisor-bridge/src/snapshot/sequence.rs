@@ -9,11 +9,11 @@ use snapshot_memory::{
 use super::guards::{QuietDevices, StoppedVcpus};
 use super::{Captured, Machine, Selection, SnapshotRequest};
 use crate::breakdown::{PauseBreakdown, Stopwatch};
-use crate::cancel::Cancel;
 use crate::error::{SnapshotError, StepError};
 use crate::machine::StateCapture;
 use crate::paused::Paused;
 use crate::step::Step;
+use snapshot_memory::Cancel;
 
 /// What the pause yields.
 struct Frozen {

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cancel::Cancel;
 use crate::error::StepError;
+use snapshot_memory::Cancel;
 
 /// How a step goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -127,6 +127,10 @@ impl StagedSink for Staged {
         self.id
     }
 
+    fn require_room(&self, _: u64) -> Result<(), SinkError> {
+        self.sink.reach("room")
+    }
+
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {
         self.sink.reach("section")?;
         self.sections.push(section);

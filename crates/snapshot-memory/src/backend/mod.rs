@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use crate::direct::WriteQueue;
 use crate::source::HostRun;
 
 #[cfg(any(test, feature = "testing"))]
@@ -138,6 +139,15 @@ pub trait WriteFile: Send + fmt::Debug {
 
     /// Bytes of blocks that the file occupies.
     fn allocated_bytes(&self) -> io::Result<u64>;
+
+    /// Reserves blocks for the first `len_bytes` bytes, which become the length if the file is
+    /// shorter. A file system that cannot is no error.
+    fn reserve(&mut self, len_bytes: u64) -> io::Result<()>;
+
+    /// A queue of writes with so many buffers: past the page cache if `direct` and the file system
+    /// and the kernel can, else through it. While there is one, nothing else writes to the file.
+    fn write_queue(&mut self, direct: bool, buffers: usize)
+    -> io::Result<Box<dyn WriteQueue + '_>>;
 }
 
 /// A held lock; dropping it releases.

@@ -40,11 +40,6 @@ impl<'a> MapWriter<'a> {
         }
     }
 
-    /// The place of the data file in the list of dependencies.
-    pub(super) fn number(&self) -> u16 {
-        self.number
-    }
-
     /// Appends leaf `number`.
     pub(super) fn leaf(&mut self, number: u32, bytes: &[u8]) -> Result<LeafRef, FileError> {
         let leaf = LeafRef {

@@ -12,9 +12,6 @@ use crate::zero::is_zero;
 /// Pages that are copied at once: 1 MiB, which the second-level cache holds.
 pub(super) const CHUNK_PAGES: u64 = 256;
 
-// A chunk is cut where a unit ends, so that it must hold one: else no page would ever be taken.
-const _: () = assert!(CHUNK_PAGES >= snapshot_format::page_map::MAX_UNIT_PAGES as u64);
-
 #[expect(clippy::cast_possible_truncation, reason = "4096")]
 const PAGE: usize = PAGE_BYTES as usize;
 

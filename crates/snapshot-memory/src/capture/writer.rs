@@ -1,13 +1,16 @@
 //! Writing the memory of one snapshot.
 
-use snapshot_format::page_map::{MAX_UNIT_PAGES, flatten};
+use snapshot_format::page_map::MAX_UNIT_PAGES;
 use snapshot_format::{
-    DataFileRef, DataLayout, Digest, IndexLeafBuilder, LEAF_PAGES, LeafTable, MapRoot,
-    MemoryLayout, PageIndex, PageRange, SnapshotId, SnapshotRef, limits,
+    DataFileRef, DataLayout, Digest, LeafTable, MapRoot, MemoryLayout, PAGE_BYTES, SnapshotId,
+    SnapshotRef, limits,
 };
 
 use super::data::DataWriter;
-use super::map::{MapWriter, WrittenMap, table};
+use super::gather::Gatherer;
+use super::job::{Job, PageWriter};
+use super::map::{MapWriter, table};
+use super::options::{CaptureOptions, EngineChoice, LayoutChoice};
 use super::scan::Scanner;
 use crate::error::SinkError;
 use crate::image::{DataFile, MemoryImage};
@@ -15,16 +18,17 @@ use crate::sink::{MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
 use crate::staged::StagedFile;
 
-/// Writes guest memory to a sparse data file and to its map.
+/// Writes guest memory to a data file and to its map.
 ///
 /// Zero pages are recorded and not stored. Memory taken by the writer does not grow with the guest,
 /// but for 112 bytes for each 64 MiB of it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct MemoryWriter<'a> {
     snapshot: SnapshotId,
     parent: Option<SnapshotRef>,
     parent_image: Option<&'a MemoryImage>,
     stability: Stability,
+    options: CaptureOptions,
 }
 
 /// The memory of a snapshot as it was written.
@@ -58,6 +62,7 @@ impl<'a> MemoryWriter<'a> {
             parent: None,
             parent_image: None,
             stability,
+            options: CaptureOptions::default(),
         }
     }
 
@@ -69,6 +74,12 @@ impl<'a> MemoryWriter<'a> {
             parent_image: image,
             ..self
         }
+    }
+
+    /// Sets how memory is written.
+    #[must_use]
+    pub fn options(self, options: CaptureOptions) -> Self {
+        Self { options, ..self }
     }
 
     /// Writes `pages` of `source` to `data`, and what and where they are to `map`: two new files.
@@ -83,39 +94,101 @@ impl<'a> MemoryWriter<'a> {
         let _entered = span.enter();
         let base = self.base(source, pages)?;
         let layout = source.layout();
-        data.set_len(layout.len_bytes())?;
+        let data_layout = data_layout(self.options.layout, pages);
+        let unit_pages = self.unit_pages(pages);
         let mut dependencies = dependencies_of(base);
-        let mut job = Job {
-            scanner: Scanner::new(source, self.unit_pages(pages)),
-            data: DataWriter::new(data, source, self.stability),
-            map: MapWriter::new(map, number_of(dependencies.len() + 1)?),
+        let number = number_of(dependencies.len() + 1)?;
+        self.size(data, layout, pages, data_layout)?;
+        let writer = self.page_writer(source, data, data_layout, unit_pages)?;
+        let job = Job::new(
+            writer,
+            MapWriter::new(map, number),
             base,
-            index: Vec::new(),
-            owners: Vec::new(),
-            unit_pages: self.unit_pages(pages),
+            number,
+            unit_pages,
+        );
+        let done = job.run(layout, pages)?;
+        let data_len_bytes = match data_layout {
+            DataLayout::Packed => done.tally.present * PAGE_BYTES,
+            _ => layout.len_bytes(),
         };
-        job.run(layout, pages)?;
-        let (mut stats, root, map) = job.finish(self.snapshot, self.parent, layout)?;
-        stats.allocated_bytes = data.allocated_bytes()?;
+        data.set_len(data_len_bytes)?;
+        let root = MapRoot {
+            id: self.snapshot,
+            parent: self.parent,
+            layout: layout.clone(),
+            data_layout,
+            unit_pages,
+            data_len_bytes,
+            file: number,
+            index: table(done.index),
+            owners: table(done.owners),
+        };
+        let written = done.map.finish(&root)?;
         dependencies.push(DataFileRef {
             snapshot: self.snapshot,
             index: 0,
-            map_root: map.root,
+            map_root: written.root,
         });
         let flattened = match base {
             Some(base) => base.table().overlaid(&root.owners),
             None => root.owners,
         };
         Ok(WrittenMemory {
-            layout: root.layout,
-            map_root: map.root,
-            map_frame: map.frame,
-            map_len_bytes: map.len_bytes,
-            data_len_bytes: root.data_len_bytes,
+            layout: layout.clone(),
+            map_root: written.root,
+            map_frame: written.frame,
+            map_len_bytes: written.len_bytes,
+            data_len_bytes,
             dependencies,
             flattened,
-            stats,
+            stats: done
+                .tally
+                .stats(layout, data_layout, data.allocated_bytes()?),
         })
+    }
+
+    /// Gives the data file its length, or at least room, before pages are written to it.
+    fn size(
+        &self,
+        data: &mut StagedFile,
+        layout: &MemoryLayout,
+        pages: Pages<'_>,
+        data_layout: DataLayout,
+    ) -> Result<(), SinkError> {
+        match (data_layout, pages) {
+            // Blocks that are there already cost a write past the cache less; what zero pages
+            // leave over is cut off.
+            (DataLayout::Packed, Pages::Since { dirty, .. }) if !dirty.is_clean() => {
+                data.reserve(dirty.count() * PAGE_BYTES)?;
+            }
+            (DataLayout::Packed, _) => {}
+            _ => data.set_len(layout.len_bytes())?,
+        }
+        Ok(())
+    }
+
+    fn page_writer<'w>(
+        &self,
+        source: &'w dyn GuestMemorySource,
+        data: &'w mut StagedFile,
+        data_layout: DataLayout,
+        unit_pages: u16,
+    ) -> Result<PageWriter<'w>, SinkError> {
+        let is_sparse = data_layout == DataLayout::Sparse;
+        if is_sparse && self.options.engine == EngineChoice::Vectored {
+            let scanner = Scanner::new(source, unit_pages);
+            let data = DataWriter::new(data, source, self.stability);
+            return Ok(PageWriter::Vectored { scanner, data });
+        }
+        let direct = self.options.engine != EngineChoice::Vectored;
+        let queue = data.write_queue(direct, BUFFERS)?;
+        Ok(PageWriter::Gathered(Gatherer::new(
+            source,
+            queue,
+            data_layout,
+            unit_pages,
+        )))
     }
 
     /// The memory to lay a diff over, once it is known to fit; `None` for a full snapshot.
@@ -148,8 +221,12 @@ impl<'a> MemoryWriter<'a> {
 
     /// Large units where nothing will be superseded page by page while it is written.
     fn unit_pages(&self, pages: Pages<'_>) -> u16 {
-        match (pages, self.stability) {
-            (Pages::Full, Stability::Paused) => MAX_UNIT_PAGES,
+        match (
+            pages,
+            self.stability,
+            data_layout(self.options.layout, pages),
+        ) {
+            (Pages::Full, Stability::Paused, DataLayout::Sparse) => MAX_UNIT_PAGES,
             _ => 1,
         }
     }
@@ -165,134 +242,12 @@ impl std::fmt::Debug for MemoryWriter<'_> {
     }
 }
 
-/// One run of a writer.
-struct Job<'a> {
-    scanner: Scanner<'a>,
-    data: DataWriter<'a>,
-    map: MapWriter<'a>,
-    base: Option<&'a MemoryImage>,
-    index: Vec<snapshot_format::LeafRef>,
-    owners: Vec<snapshot_format::LeafRef>,
-    unit_pages: u16,
-}
-
-impl Job<'_> {
-    fn run(&mut self, layout: &MemoryLayout, pages: Pages<'_>) -> Result<(), SinkError> {
-        match pages {
-            Pages::Full => {
-                for number in layout.leaves() {
-                    let mut leaf = self.leaf(number)?;
-                    let pages = leaf_range(layout, number);
-                    self.scanner.take(pages, &mut leaf, &mut self.data)?;
-                    self.close(number, leaf)?;
-                }
-            }
-            Pages::Since { dirty, .. } => {
-                let mut open: Option<(u32, IndexLeafBuilder)> = None;
-                let parts = dirty.iter_runs().flat_map(|run| layout.runs(run));
-                for (number, part) in parts.flat_map(|(guest, run)| by_leaf(guest.0, run)) {
-                    if let Some((old, leaf)) = open.take_if(|(old, _)| *old != number) {
-                        self.close(old, leaf)?;
-                    }
-                    let (_, leaf) = match &mut open {
-                        Some(open) => open,
-                        None => open.insert((number, self.leaf(number)?)),
-                    };
-                    self.scanner.take(part, leaf, &mut self.data)?;
-                }
-                if let Some((number, leaf)) = open {
-                    self.close(number, leaf)?;
-                }
-            }
-        }
-        Ok(())
+/// How the stored pages will lie in the data file.
+fn data_layout(choice: LayoutChoice, pages: Pages<'_>) -> DataLayout {
+    match (choice, pages) {
+        (LayoutChoice::Sparse, _) | (LayoutChoice::Auto, Pages::Full) => DataLayout::Sparse,
+        (LayoutChoice::Packed, _) | (LayoutChoice::Auto, Pages::Since { .. }) => DataLayout::Packed,
     }
-
-    /// Writes what is left of both files.
-    fn finish(
-        self,
-        id: SnapshotId,
-        parent: Option<SnapshotRef>,
-        layout: &MemoryLayout,
-    ) -> Result<(MemoryStats, MapRoot, WrittenMap), SinkError> {
-        let (write_calls, write_ns) = self.data.finish()?;
-        let root = MapRoot {
-            id,
-            parent,
-            layout: layout.clone(),
-            data_layout: DataLayout::Sparse,
-            unit_pages: self.unit_pages,
-            data_len_bytes: layout.len_bytes(),
-            file: self.map.number(),
-            index: table(self.index),
-            owners: table(self.owners),
-        };
-        let map = self.map.finish(&root)?;
-        let (present, zero) = (self.scanner.present, self.scanner.zero);
-        let stats = MemoryStats {
-            present,
-            zero,
-            inherited: layout.page_count() - present - zero,
-            allocated_bytes: 0,
-            write_calls,
-            write_ns,
-        };
-        Ok((stats, root, map))
-    }
-
-    fn leaf(&self, number: u32) -> Result<IndexLeafBuilder, SinkError> {
-        IndexLeafBuilder::new(number, self.unit_pages).map_err(SinkError::Leaf)
-    }
-
-    /// Writes a leaf and its flattened map.
-    fn close(&mut self, number: u32, leaf: IndexLeafBuilder) -> Result<(), SinkError> {
-        let leaf = leaf.finish(0).map_err(SinkError::Leaf)?;
-        let parent = match self.base {
-            Some(base) => base.owner_leaf(number)?,
-            None => None,
-        };
-        let owners = flatten(parent.as_deref(), &leaf, self.map.number());
-        self.index.push(self.map.leaf(number, &leaf.encode())?);
-        self.owners.push(self.map.leaf(number, &owners.encode())?);
-        Ok(())
-    }
-}
-
-/// The parts of a run of image pages that lie in one leaf each; `guest` is the first guest page.
-fn by_leaf(guest: u64, run: PageRange) -> impl Iterator<Item = (u32, PageRange)> {
-    let leaf_pages = LEAF_PAGES as u64;
-    let first = guest / leaf_pages;
-    let last = guest + run.count;
-    (first..last.div_ceil(leaf_pages)).map(move |leaf| {
-        let from = guest.max(leaf * leaf_pages);
-        let to = last.min((leaf + 1) * leaf_pages);
-        let start = run.start.0 + (from - guest);
-        // Guest pages lie below 2^40, leaves below 2^26.
-        let number = u32::try_from(leaf).unwrap_or(u32::MAX);
-        (number, PageRange::new(start, to - from))
-    })
-}
-
-/// The image pages of a leaf: contiguous, whatever gaps guest memory has.
-fn leaf_range(layout: &MemoryLayout, number: u32) -> PageRange {
-    let from = u64::from(number) * LEAF_PAGES as u64;
-    let to = from + LEAF_PAGES as u64;
-    let mut first = 0;
-    let mut range: Option<PageRange> = None;
-    for region in layout.regions() {
-        let start = region.start.page().0;
-        let count = region.len_bytes / snapshot_format::PAGE_BYTES;
-        let (a, b) = (from.max(start), to.min(start + count));
-        if a < b {
-            let range = range.get_or_insert(PageRange {
-                start: PageIndex(first + (a - start)),
-                count: 0,
-            });
-            range.count += b - a;
-        }
-        first += count;
-    }
-    range.unwrap_or(PageRange::new(0, 0))
 }
 
 /// Every data file of a chain.
@@ -312,6 +267,9 @@ fn number_of(file: usize) -> Result<u16, SinkError> {
         }),
     }
 }
+
+/// Buffers of one writer: 8 MiB.
+const BUFFERS: usize = 4;
 
 #[cfg(test)]
 mod tests;

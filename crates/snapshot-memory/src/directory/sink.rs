@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::published::{DirectoryError, PublishedSnapshot};
 use crate::backend::{Backend, EntryKind, RelPath};
+use crate::capture::CaptureOptions;
 use crate::error::{FileError, PublishError, SinkError};
 use crate::image::MemoryImage;
 use crate::sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
@@ -25,6 +26,7 @@ pub struct DirectorySink {
     arch: Arch,
     vm_config: Vec<u8>,
     fingerprint: Option<SectionPayload>,
+    capture: CaptureOptions,
     last: Arc<Mutex<Option<Last>>>,
 }
 
@@ -44,6 +46,7 @@ impl DirectorySink {
             arch,
             vm_config: Vec::new(),
             fingerprint: None,
+            capture: CaptureOptions::default(),
             last: Arc::default(),
         }
     }
@@ -74,6 +77,12 @@ impl DirectorySink {
             fingerprint: Some(fingerprint),
             ..self
         }
+    }
+
+    /// How memory is written.
+    #[must_use]
+    pub fn with_capture(self, capture: CaptureOptions) -> Self {
+        Self { capture, ..self }
     }
 
     /// Removes what writers that died left behind: every staged directory. How many there were.
@@ -114,7 +123,9 @@ impl SnapshotSink for DirectorySink {
         };
         let reference = last.map(|last| last.reference);
         let backend = self.backend.clone();
-        let snapshot = StagedSnapshot::begin(backend, RelPath::root(), id, reference, self.arch)?;
+        let mut snapshot =
+            StagedSnapshot::begin(backend, RelPath::root(), id, reference, self.arch)?;
+        snapshot.set_options(self.capture.clone());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let created = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let facts = SnapshotFacts {
@@ -146,6 +157,10 @@ struct Staged {
 impl StagedSink for Staged {
     fn id(&self) -> SnapshotId {
         self.snapshot.id()
+    }
+
+    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
+        self.snapshot.require_room(needed_bytes)
     }
 
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {

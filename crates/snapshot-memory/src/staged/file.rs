@@ -2,6 +2,7 @@
 
 use snapshot_format::sabotage::Sabotage;
 
+use super::StagedQueue;
 use crate::backend::{Backend, RelPath, WriteFile};
 use crate::error::FileError;
 use crate::source::HostRun;
@@ -44,6 +45,24 @@ impl StagedFile {
     pub fn set_len(&mut self, len_bytes: u64) -> Result<(), FileError> {
         let set = self.file.set_len(len_bytes);
         set.map_err(FileError::at("set the length of", &self.path))
+    }
+
+    /// Reserves blocks for the first `len_bytes` bytes, where the file system can.
+    pub fn reserve(&mut self, len_bytes: u64) -> Result<(), FileError> {
+        let reserved = self.file.reserve(len_bytes);
+        reserved.map_err(FileError::at("reserve blocks of", &self.path))
+    }
+
+    /// A queue of writes with so many buffers: past the page cache if `direct` and the file takes
+    /// such writes, else through it.
+    pub fn write_queue(
+        &mut self,
+        direct: bool,
+        buffers: usize,
+    ) -> Result<StagedQueue<'_>, FileError> {
+        let queue = self.file.write_queue(direct, buffers);
+        let queue = queue.map_err(FileError::at("write", &self.path))?;
+        Ok(StagedQueue::new(&self.path, queue))
     }
 
     /// Bytes of blocks that the file occupies.

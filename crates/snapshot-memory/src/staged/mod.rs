@@ -2,10 +2,12 @@
 
 mod discard;
 mod file;
+mod queue;
 mod sealed;
 mod snapshot;
 
 pub(crate) use discard::remove_stage;
 pub use file::StagedFile;
+pub use queue::StagedQueue;
 pub use sealed::SealedSnapshot;
 pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot};

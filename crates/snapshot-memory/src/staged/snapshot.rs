@@ -11,8 +11,8 @@ use snapshot_format::{
 use super::discard::StageDir;
 use super::{SealedSnapshot, StagedFile};
 use crate::backend::{Backend, InvalidName, RelPath};
-use crate::capture::{MemoryWriter, WrittenMemory};
-use crate::error::SinkError;
+use crate::capture::{CaptureOptions, MemoryWriter, WrittenMemory};
+use crate::error::{FileError, SinkError};
 use crate::image::MemoryImage;
 use crate::sink::{MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
@@ -31,6 +31,7 @@ pub struct StagedSnapshot {
     id: SnapshotId,
     parent: Option<SnapshotRef>,
     arch: Arch,
+    options: CaptureOptions,
     sections: Vec<SectionPayload>,
     memory: Option<WrittenMemory>,
     /// Written and not yet durable.
@@ -72,6 +73,7 @@ impl StagedSnapshot {
             id,
             parent,
             arch,
+            options: CaptureOptions::default(),
             sections: Vec::new(),
             memory: None,
             open: Vec::new(),
@@ -83,6 +85,26 @@ impl StagedSnapshot {
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         self.id
+    }
+
+    /// Sets how memory is written.
+    pub fn set_options(&mut self, options: CaptureOptions) {
+        self.options = options;
+    }
+
+    /// Refuses a snapshot that the file system has no room for. Better known before the machine is
+    /// stopped than after.
+    pub fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
+        let free = self.dir.backend().free_bytes();
+        let free_bytes =
+            free.map_err(FileError::at("measure the free space of", self.dir.path()))?;
+        if free_bytes < needed_bytes {
+            return Err(SinkError::NoRoom {
+                needed_bytes,
+                free_bytes,
+            });
+        }
+        Ok(())
     }
 
     /// Adds a section of machine state.
@@ -101,7 +123,7 @@ impl StagedSnapshot {
         if self.memory.is_some() {
             return Err(SinkError::Twice { what: "memory" });
         }
-        let mut writer = MemoryWriter::new(self.id, stability);
+        let mut writer = MemoryWriter::new(self.id, stability).options(self.options.clone());
         if let Some(reference) = self.parent {
             writer = writer.parent(reference, parent);
         }

@@ -1,6 +1,7 @@
 //! What a snapshot is to be, apart from the machine's memory and state.
 
 use snapshot_format::{Arch, BranchName, SectionPayload, SnapshotName, SnapshotRef, VmName};
+use snapshot_memory::CaptureOptions;
 
 use crate::metadata::Metadata;
 
@@ -23,6 +24,8 @@ pub struct NewSnapshot {
     pub config: Vec<u8>,
     /// What a host must have to run the guest.
     pub fingerprint: Option<SectionPayload>,
+    /// How memory is written.
+    pub capture: CaptureOptions,
 }
 
 impl NewSnapshot {
@@ -37,6 +40,7 @@ impl NewSnapshot {
             metadata: Metadata::default(),
             config: Vec::new(),
             fingerprint: None,
+            capture: CaptureOptions::default(),
         }
     }
 
@@ -86,6 +90,13 @@ impl NewSnapshot {
     #[must_use]
     pub fn fingerprint(mut self, fingerprint: Option<SectionPayload>) -> Self {
         self.fingerprint = fingerprint;
+        self
+    }
+
+    /// Sets [`capture`](Self::capture).
+    #[must_use]
+    pub fn capture(mut self, capture: CaptureOptions) -> Self {
+        self.capture = capture;
         self
     }
 }

@@ -87,13 +87,14 @@ impl StoreSink {
         };
         let id = identity::new_id();
         let lock = OwnLock::take(store, id)?;
-        let staged = StagedSnapshot::begin(
+        let mut staged = StagedSnapshot::begin(
             store.shared_backend(),
             Location::Live.directory(),
             id,
             new.parent,
             new.arch,
         )?;
+        staged.set_options(new.capture.clone());
         Ok(StoreStage {
             staged,
             store: store.clone(),
@@ -109,6 +110,12 @@ impl StoreStage {
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         self.staged.id()
+    }
+
+    /// Refuses a snapshot that the store has no room for; see
+    /// [`StagedSnapshot::require_room`].
+    pub fn require_room(&self, needed_bytes: u64) -> Result<(), StoreError> {
+        Ok(self.staged.require_room(needed_bytes)?)
     }
 
     /// Adds a section of machine state.
@@ -151,6 +158,10 @@ impl SnapshotSink for StoreSink {
 impl StagedSink for StoreStage {
     fn id(&self) -> SnapshotId {
         self.staged.id()
+    }
+
+    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
+        self.staged.require_room(needed_bytes)
     }
 
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 
 use super::{STAT_BLOCK_BYTES, read_only, unsigned};
 use crate::backend::{ReadFile, WriteFile};
+use crate::direct::{RingQueue, WriteQueue, WriteThrough};
 use crate::guest_io;
 use crate::source::HostRun;
 
@@ -107,6 +109,26 @@ impl WriteFile for FsWriteFile {
 
     fn allocated_bytes(&self) -> io::Result<u64> {
         allocated_bytes(&self.file)
+    }
+
+    fn reserve(&mut self, len_bytes: u64) -> io::Result<()> {
+        let len = i64::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            Err(Errno::EOPNOTSUPP) => self.set_len(len_bytes.max(self.file.metadata()?.len())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn write_queue(
+        &mut self,
+        direct: bool,
+        buffers: usize,
+    ) -> io::Result<Box<dyn WriteQueue + '_>> {
+        if direct && let Some(ring) = RingQueue::open(self.file.as_fd(), buffers)? {
+            return Ok(Box::new(ring));
+        }
+        Ok(Box::new(WriteThrough::new(self)))
     }
 }
 

@@ -8,6 +8,7 @@ use super::content::Content;
 use super::disk::Inode;
 use super::op::Op;
 use crate::backend::{ReadFile, WriteFile};
+use crate::direct::{WriteQueue, WriteThrough};
 use crate::source::HostRun;
 
 /// The longest file that Linux has.
@@ -114,6 +115,22 @@ impl WriteFile for MemWriteFile {
     fn allocated_bytes(&self) -> io::Result<u64> {
         let disk = self.backend.look()?;
         disk.content(self.inode).map(Content::allocated_bytes)
+    }
+
+    fn reserve(&mut self, len_bytes: u64) -> io::Result<()> {
+        let len = {
+            let disk = self.backend.look()?;
+            disk.content(self.inode).map(Content::len)?
+        };
+        self.set_len(len.max(len_bytes))
+    }
+
+    fn write_queue(
+        &mut self,
+        _direct: bool,
+        _buffers: usize,
+    ) -> io::Result<Box<dyn WriteQueue + '_>> {
+        Ok(Box::new(WriteThrough::new(self)))
     }
 }
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use snapshot_format::{Digest, GuestAddress, MemoryRegion, PAGE_BYTES};
+use snapshot_format::{PageIndex, PageRange};
 
 use super::*;
 use crate::backend::{Backend, Fault, FaultBackend, MemBackend, RelPath};
@@ -35,6 +36,7 @@ fn bytes_of(source: &dyn GuestMemorySource) -> Vec<u8> {
 /// A chain of snapshots in one directory.
 struct Chain {
     backend: Arc<dyn Backend>,
+    options: CaptureOptions,
     written: Vec<WrittenMemory>,
 }
 
@@ -42,6 +44,7 @@ impl Chain {
     fn new(backend: Arc<dyn Backend>) -> Self {
         Self {
             backend,
+            options: CaptureOptions::default(),
             written: Vec::new(),
         }
     }
@@ -71,7 +74,7 @@ impl Chain {
         let create = |what| StagedFile::create(&*self.backend, Self::path(n, what));
         let (mut data, mut map) = (create("img")?, create("map")?);
         let parent = n.checked_sub(1).map(|parent| self.image(parent));
-        let mut writer = MemoryWriter::new(Self::id(n), stability);
+        let mut writer = MemoryWriter::new(Self::id(n), stability).options(self.options.clone());
         if n > 0 {
             writer = writer.parent(Self::reference(n - 1), parent.as_ref());
         }
@@ -231,6 +234,9 @@ fn a_run_of_dirty_pages_is_one_write() {
     let memory = mapped(&layout(&[(0, 1000)]));
     memory.write(0, &vec![7; 1000 * PAGE]).unwrap();
     let mut chain = Chain::new(Arc::new(MemBackend::new()));
+    chain.options = CaptureOptions::default()
+        .layout(LayoutChoice::Sparse)
+        .engine(EngineChoice::Vectored);
     let full = chain.take(&memory, None, Stability::Paused).unwrap();
     // 1000 pages in pieces of 1 MiB.
     assert_eq!(full.stats.write_calls, 4);

@@ -1,0 +1,128 @@
+//! What a caller may choose about writing memory.
+
+use std::num::NonZeroUsize;
+
+use super::CaptureControl;
+
+/// How memory is written. The default chooses by itself.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CaptureOptions {
+    /// How present pages lie in the data file.
+    pub layout: LayoutChoice,
+    /// How they get there.
+    pub engine: EngineChoice,
+    /// Dirty pages that hold what the parent holds.
+    pub dedup: Dedup,
+    /// Threads that copy and digest, the caller's included; `None`: two, or one on a host with
+    /// one CPU. More than the host has CPUs cost time.
+    pub threads: Option<NonZeroUsize>,
+    /// Being told how far the work is, breaking it off, slowing it down.
+    pub control: CaptureControl,
+}
+
+/// How present pages lie in the data file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum LayoutChoice {
+    /// By the cost model of `specs/07-memory-capture.md`, from the number of dirty pages, the
+    /// number of their runs, and the file system.
+    #[default]
+    Auto,
+    /// Each page at its offset in the raw image.
+    Sparse,
+    /// Present pages back to back.
+    Packed,
+}
+
+/// How pages get to the data file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum EngineChoice {
+    /// Direct where the file takes it, else through buffers.
+    #[default]
+    Auto,
+    /// `pwritev` straight from guest memory through the page cache. Sparse data only.
+    Vectored,
+    /// Gathered in buffers and written through the page cache.
+    Buffered,
+    /// Written past the page cache by io_uring, several writes under way at once: straight from
+    /// memory on huge pages, gathered in buffers on huge pages otherwise.
+    Direct,
+}
+
+/// Which dirty pages are found to hold what the parent holds, and are inherited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Dedup {
+    /// None: every dirty page is stored.
+    #[default]
+    Off,
+    /// Those whose digest is the parent's. Pages of which the parent has no digest of their own,
+    /// because it digests larger units, are stored.
+    Digest,
+    /// Those whose bytes are the parent's, which are read where the digest does not decide.
+    Compare,
+}
+
+/// The engine that wrote a data file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Engine {
+    /// `pwritev` straight from guest memory.
+    #[default]
+    Vectored,
+    /// io_uring past the page cache.
+    Direct,
+    /// `pwrite` through the page cache, from buffers.
+    Buffered,
+}
+
+impl CaptureOptions {
+    /// Sets [`layout`](Self::layout).
+    #[must_use]
+    pub fn layout(mut self, layout: LayoutChoice) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Sets [`engine`](Self::engine).
+    #[must_use]
+    pub fn engine(mut self, engine: EngineChoice) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// Sets [`dedup`](Self::dedup).
+    #[must_use]
+    pub fn dedup(mut self, dedup: Dedup) -> Self {
+        self.dedup = dedup;
+        self
+    }
+
+    /// Sets [`threads`](Self::threads).
+    #[must_use]
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Sets [`control`](Self::control).
+    #[must_use]
+    pub fn control(mut self, control: CaptureControl) -> Self {
+        self.control = control;
+        self
+    }
+}
+
+impl Engine {
+    /// A short name for reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vectored => "vectored",
+            Self::Direct => "direct",
+            Self::Buffered => "buffered",
+        }
+    }
+}

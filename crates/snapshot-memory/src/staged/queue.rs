@@ -1,0 +1,50 @@
+//! The queue of direct writes of a staged file: its errors name the file.
+
+use crate::backend::RelPath;
+use crate::capture::Engine;
+use crate::direct::{DirectBuffer, Piece, WriteQueue};
+use crate::error::FileError;
+
+/// Writes of a staged file, several under way at once.
+#[derive(Debug)]
+pub struct StagedQueue<'a> {
+    path: &'a RelPath,
+    queue: Box<dyn WriteQueue + 'a>,
+}
+
+impl<'a> StagedQueue<'a> {
+    pub(super) fn new(path: &'a RelPath, queue: Box<dyn WriteQueue + 'a>) -> Self {
+        Self { path, queue }
+    }
+
+    /// What writes.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        if self.queue.is_direct() {
+            Engine::Direct
+        } else {
+            Engine::Buffered
+        }
+    }
+
+    /// A buffer to fill; waits for one if need be.
+    pub fn buffer(&mut self) -> Result<DirectBuffer, FileError> {
+        self.queue
+            .buffer()
+            .map_err(FileError::at("write", self.path))
+    }
+
+    /// Starts writing `pieces` of `buffer`.
+    pub fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> Result<(), FileError> {
+        self.queue
+            .submit(buffer, pieces)
+            .map_err(FileError::at("write", self.path))
+    }
+
+    /// Waits until every write is done.
+    pub fn finish(&mut self) -> Result<(), FileError> {
+        self.queue
+            .finish()
+            .map_err(FileError::at("write", self.path))
+    }
+}
