@@ -31,12 +31,9 @@ impl Counts {
     }
 }
 
-/// The value of `--sabotage`, and whether `flag` was given; anything else is a wrong command line.
-pub(crate) fn parse_args<'a>(
-    args: &[&'a str],
-    flag: Option<&str>,
-) -> Result<(Option<&'a str>, bool), Failure> {
-    let (mut name, mut is_flagged) = (None, false);
+/// The value of `--sabotage`, and the other arguments.
+pub(crate) fn parse_args<'a>(args: &[&'a str]) -> Result<(Option<&'a str>, Vec<&'a str>), Failure> {
+    let (mut name, mut others) = (None, Vec::new());
     let mut args = args.iter();
     while let Some(&arg) = args.next() {
         if arg == "--sabotage" {
@@ -45,13 +42,19 @@ pub(crate) fn parse_args<'a>(
                     .next()
                     .ok_or_else(|| Failure::usage("--sabotage needs a NAME"))?,
             );
-        } else if flag == Some(arg) {
-            is_flagged = true;
         } else {
-            return Err(Failure::usage(format!("unexpected argument {arg:?}")));
+            others.push(arg);
         }
     }
-    Ok((name, is_flagged))
+    Ok((name, others))
+}
+
+/// Refuses arguments that nobody knows.
+pub(crate) fn demand_none(args: &[&str]) -> Result<(), Failure> {
+    match args.first() {
+        None => Ok(()),
+        Some(arg) => Err(Failure::usage(format!("unexpected argument {arg:?}"))),
+    }
 }
 
 /// Runs a check and shows it; the defects are compiled in only when one is asked for.
@@ -112,14 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn unknown_arguments_are_refused() {
+    fn a_defect_is_taken_out_of_the_arguments_and_the_rest_is_given_back() {
+        let args = ["--block", "--sabotage", "x", "--quick"];
+        let (name, rest) = parse_args(&args).unwrap();
         assert_eq!(
-            parse_args(&["--sabotage", "x"], None).unwrap(),
-            (Some("x"), false)
+            (name, rest.as_slice()),
+            (Some("x"), &["--block", "--quick"][..])
         );
-        assert!(parse_args(&["--block"], Some("--block")).unwrap().1);
-        for wrong in ["--block", "--sabotage", "x"] {
-            parse_args(&[wrong], None).unwrap_err();
-        }
+        demand_none(&rest).unwrap_err();
+        demand_none(&[]).unwrap();
+        parse_args(&["--sabotage"]).unwrap_err();
     }
 }

@@ -8,21 +8,22 @@ use crate::failure::Failure;
 use crate::sabotage::{self, Check};
 use crate::source_tree;
 
-/// Runs the enumeration; `--block` takes the real command on real file systems.
+/// Runs the enumeration; `--block` takes the real command on real file systems, and hands other
+/// arguments on.
 pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
-    let (name, is_block) = checks::parse_args(args, Some("--block"))?;
+    let (name, rest) = checks::parse_args(args)?;
     if let Some(name) = name {
         sabotage::demand_known(name, Check::Crash)?;
     }
-    if is_block {
-        run_block(name)
-    } else {
-        checks::demand("crash", name)
+    if let Some(at) = rest.iter().position(|arg| *arg == "--block") {
+        return run_block(name, &[&rest[..at], &rest[at + 1..]].concat());
     }
+    checks::demand_none(&rest)?;
+    checks::demand("crash", name)
 }
 
 /// Builds the command, defects compiled in only where one is asked for, and cuts it.
-fn run_block(name: Option<&str>) -> Result<(), Failure> {
+fn run_block(name: Option<&str>, others: &[&str]) -> Result<(), Failure> {
     // Apart from the ordinary build, so that no one can take the broken command for the real one.
     let folder = if name.is_some() {
         "target/sabotage"
@@ -49,5 +50,6 @@ fn run_block(name: Option<&str>) -> Result<(), Failure> {
     if let Some(name) = name {
         check.args(["--sabotage", name]);
     }
+    check.args(others);
     cargo::run(check)
 }

@@ -6,7 +6,8 @@ use crate::sabotage::{self, Check};
 
 /// Runs the hostile inputs.
 pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
-    let (name, _) = checks::parse_args(args, None)?;
+    let (name, rest) = checks::parse_args(args)?;
+    checks::demand_none(&rest)?;
     if let Some(name) = name {
         sabotage::demand_known(name, Check::Hostile)?;
     }

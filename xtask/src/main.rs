@@ -28,7 +28,8 @@ cargo xtask TASK
   spec                          rule ids of specs/ against the tests that name them
   bench ARGS...                 --suite memory|bitmap|state [--mem SIZE] [--json FILE] [--quick] [--dir PATH]
   crash [--sabotage NAME]       cuts at every file operation; last line `crash points: N, violations: V`
-  crash --block [--sabotage NAME]   the real command on ext4, XFS and btrfs in loop files
+  crash --block [--sabotage NAME]   the real command on ext4, XFS and btrfs in loop files; takes also --fs NAMES,
+                                --quick, --layout NAME, --engine NAME and --dir PATH
   hostile [--sabotage NAME]     flips, truncations and lies; last line `hostile inputs: N, accepted wrong: A, panics: P`
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail

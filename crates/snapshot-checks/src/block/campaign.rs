@@ -69,7 +69,7 @@ pub(crate) fn run(fs: FileSystem, options: &Options) -> Result<Findings, BlockEr
     let rig = Rig::new(fs, &options.dir())?;
     let mut campaign = Campaign {
         oracle: Oracle::new(&options.vmsnap(), &rig.path("out")),
-        inputs: Inputs::write(&rig.path("inputs"))?,
+        inputs: Inputs::write(&rig.path("inputs"), options.ways())?,
         rig,
         options,
         findings: Findings::default(),

@@ -1,5 +1,6 @@
 //! The command line of `crash-block`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -24,6 +25,14 @@ pub struct Options {
     #[arg(long)]
     pub(crate) quick: bool,
 
+    /// How memory is to lie in its data file [default: as the command chooses]
+    #[arg(long, value_name = "LAYOUT")]
+    layout: Option<String>,
+
+    /// How memory is to be written [default: as the command chooses]
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+
     /// The command to cut [default: vmsnap beside this program]
     #[arg(long, value_name = "PATH")]
     vmsnap: Option<PathBuf>,
@@ -44,6 +53,13 @@ impl Options {
             let here = std::env::current_exe().unwrap_or_default();
             here.with_file_name("vmsnap")
         })
+    }
+
+    /// What every import is told of how to write.
+    pub(crate) fn ways(&self) -> Vec<OsString> {
+        let layout = self.layout.iter().flat_map(|layout| ["--layout", layout]);
+        let engine = self.engine.iter().flat_map(|engine| ["--engine", engine]);
+        layout.chain(engine).map(OsString::from).collect()
     }
 
     /// Where the loop files lie. What is below the loop devices need not be durable, only quick.
@@ -70,5 +86,16 @@ mod tests {
         let one = Options::try_parse_from(["crash-block", "--fs", "xfs,ext4"]).unwrap();
         assert_eq!(one.fs, [FileSystem::Xfs, FileSystem::Ext4]);
         Options::try_parse_from(["crash-block", "--fs", "fat"]).unwrap_err();
+    }
+
+    #[test]
+    fn imports_choose_by_themselves_unless_they_are_told() {
+        let ways = |arguments: &[&str]| {
+            let arguments = ["crash-block"].iter().chain(arguments);
+            Options::try_parse_from(arguments).unwrap().ways()
+        };
+        assert!(ways(&[]).is_empty());
+        let told = ["--layout", "packed", "--engine", "direct"];
+        assert_eq!(ways(&told), told);
     }
 }

@@ -41,11 +41,13 @@ pub(crate) struct Inputs {
     dir: PathBuf,
     images: [(&'static str, Vec<u8>); 3],
     state: Vec<u8>,
+    /// Arguments of every import.
+    ways: Vec<OsString>,
 }
 
 impl Inputs {
-    /// Makes the images and writes them below `dir`, which exists.
-    pub(crate) fn write(dir: &Path) -> Result<Self, BlockError> {
+    /// Makes the images and writes them below `dir`, which exists; each is imported with `ways`.
+    pub(crate) fn write(dir: &Path, ways: Vec<OsString>) -> Result<Self, BlockError> {
         let full = noise(1, |page| !page.is_multiple_of(4));
         let mut by_bitmap = full.clone();
         let mut bits = vec![0_u8; PAGES / 8];
@@ -66,6 +68,7 @@ impl Inputs {
                 (BY_COMPARISON, by_comparison),
             ],
             state: noise(2, |_| true)[..10_000].to_vec(),
+            ways,
         };
         for (name, bytes) in &inputs.images {
             inputs.write_file(name, bytes)?;
@@ -105,6 +108,7 @@ impl Inputs {
             let mut arguments: Vec<OsString> = vec!["import".into(), VM.into(), "--memory".into()];
             arguments.extend([file(name), "--name".into(), name.into()]);
             arguments.extend(["--state".into(), file("state")]);
+            arguments.extend(self.ways.iter().cloned());
             arguments.extend(more);
             arguments
         };
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn the_images_differ_and_the_bitmap_covers_what_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let inputs = Inputs::write(dir.path()).unwrap();
+        let inputs = Inputs::write(dir.path(), vec![]).unwrap();
         let image = |name| inputs.image(name).unwrap().chunks(PAGE_BYTES);
         let bits = fs::read(dir.path().join("dirty")).unwrap();
         let mut changed = 0;
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn each_step_begins_where_the_last_one_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let steps = Inputs::write(dir.path()).unwrap().steps();
+        let steps = Inputs::write(dir.path(), vec![]).unwrap().steps();
         assert!(steps[0].old.is_empty());
         for pair in steps.windows(2) {
             assert_eq!(pair[0].new, pair[1].old);

@@ -3,7 +3,9 @@
 use snapshot_format::{
     Description, SectionKind, SectionPayload, SnapshotName, SnapshotRef, VmName,
 };
-use snapshot_memory::{ConsumerId, DirtyTracker, Stability, VmmWrites, WriteMarker};
+use snapshot_memory::{
+    CaptureOptions, ConsumerId, DirtyTracker, MemoryStats, Stability, VmmWrites, WriteMarker,
+};
 use snapshot_store::{NewSnapshot, Store, StoreError};
 
 use super::guest::Guest;
@@ -33,9 +35,12 @@ pub(super) struct Title {
 
 impl Attempt {
     /// A guest that was just restored from `parent`, or has just started.
+    ///
+    /// Its memory will be captured as `options` say.
     pub(super) fn new(
         title: Title,
         parent: Option<(SnapshotRef, &Expected)>,
+        options: CaptureOptions,
     ) -> Result<Self, String> {
         let text = |error: &dyn std::error::Error| chain(error);
         let image = parent.map(|(_, parent)| parent.image.as_slice());
@@ -46,7 +51,8 @@ impl Attempt {
         let consumer = tracker.subscribe(parent.map(|(reference, _)| reference));
         let vm = VmName::new(title.vm).map_err(|e| text(&e))?;
         let name = SnapshotName::new(title.name).map_err(|e| text(&e))?;
-        let mut new = NewSnapshot::of(vm).name(name).config(b"cpus=1".to_vec());
+        let mut new = NewSnapshot::of(vm).name(name).capture(options);
+        new.config = b"cpus=1".to_vec();
         new.metadata.description = Description::new(title.name).map_err(|e| text(&e))?;
         Ok(Self {
             guest,
@@ -66,7 +72,7 @@ impl Attempt {
     }
 
     /// Takes a snapshot, and commits the epoch if it was published.
-    pub(super) fn take(&self, store: &Store) -> Result<(), StoreError> {
+    pub(super) fn take(&self, store: &Store) -> Result<MemoryStats, StoreError> {
         let epoch = self.tracker.epoch(self.consumer).map_err(unexpected)?;
         let new = self.new.clone().parent(epoch.base());
         let mut stage = store.sink(new).stage()?;
@@ -75,9 +81,10 @@ impl Attempt {
             None => Stability::Paused,
             Some(_) => Stability::Running,
         };
-        stage.memory(&self.guest, epoch.selection(), stability)?;
+        let stats = stage.memory(&self.guest, epoch.selection(), stability)?;
         let published = stage.seal()?.publish()?;
-        epoch.commit(published.snapshot).map_err(unexpected)
+        epoch.commit(published.snapshot).map_err(unexpected)?;
+        Ok(stats)
     }
 
     /// What the snapshot must be, once it is there.

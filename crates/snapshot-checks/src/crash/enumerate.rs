@@ -12,12 +12,12 @@ use snapshot_store::{ErrorKind, Store};
 use super::judge::{fingerprint, judge};
 use super::model::{Model, chain};
 use super::report::Report;
-use super::scenario::{self, Run, Scenario, options};
+use super::scenario::{self, Run, Scenario, opening};
 
 /// How much is enumerated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effort {
-    /// Every call, and a second cut during every clean-up.
+    /// Every call, and a second cut during every clean-up that no other scenario shows.
     Full,
     /// Every seventh call: a part of it for tests.
     Reduced,
@@ -123,9 +123,12 @@ impl Campaign<'_> {
 
     fn start(&self, backend: &FaultBackend) -> Result<Run, String> {
         let Scenario {
-            operation, before, ..
+            operation,
+            before,
+            options,
+            ..
         } = self.scenario;
-        scenario::run(*operation, Arc::new(backend.clone()), before)
+        scenario::run(*operation, Arc::new(backend.clone()), before, options)
     }
 
     /// Judges a run in which one call failed; then tries again in the same process.
@@ -146,8 +149,8 @@ impl Campaign<'_> {
             // The bits of the failed attempt must have come back.
             attempt.run(77);
             let place = format!("{} {number} {how}, again", self.scenario.name);
-            let retried = Store::open(Arc::new(backend.clone()), &options())
-                .and_then(|store| attempt.take(&store).map(|()| store));
+            let retried = Store::open(Arc::new(backend.clone()), &opening())
+                .and_then(|store| attempt.take(&store).map(|_| store));
             match retried {
                 Err(error) => self.report.violation(format!("{place}: {}", chain(&error))),
                 Ok(store) => {
@@ -189,7 +192,7 @@ impl Campaign<'_> {
     ) -> Result<(), String> {
         for CrashState { what, image } in backend.crash_states() {
             let is_new = self.state(&image, number, how, &what, allowed)?;
-            if is_new && effort == Effort::Full {
+            if is_new && effort == Effort::Full && self.scenario.cut_twice {
                 self.second_crash(&image, number, &what, allowed)?;
             }
         }
@@ -204,7 +207,7 @@ impl Campaign<'_> {
         allowed: Allowed,
     ) -> Result<(), String> {
         let open = |backend: &FaultBackend| {
-            drop(Store::open_or_create(Arc::new(backend.clone()), &options()));
+            drop(Store::open_or_create(Arc::new(backend.clone()), &opening()));
         };
         let whole = FaultBackend::new(image);
         open(&whole);
@@ -241,7 +244,7 @@ impl Campaign<'_> {
         let verdict = self.judged.entry(key);
         let verdict = verdict.or_insert_with(|| judge(image, models)).clone();
         if self.counted.insert((number, how, digest)) {
-            let name = self.scenario.name;
+            let name = &self.scenario.name;
             let place = || format!("{name}, call {number} ({how}): {what}");
             self.report.point(&place, verdict);
         }

@@ -1,11 +1,11 @@
-//! A guest that is a vector of bytes.
+//! A guest whose memory is mapped here, and that runs when it is told to.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
 
 use snapshot_format::{
     GuestAddress, LayoutError, MemoryLayout, MemoryRegion, PAGE_BYTES, PageRange,
 };
-use snapshot_memory::{GuestMemorySource, HostRun, MemoryError};
+use snapshot_memory::{GuestMemorySource, HostRun, MappedMemory, MappingOptions, MemoryError};
 
 /// Pages of each of the two regions, which lie in different leaves of a page map.
 const REGION_PAGES: [u64; 2] = [5, 6];
@@ -13,81 +13,70 @@ const REGION_PAGES: [u64; 2] = [5, 6];
 /// Where the second region starts: behind a hole.
 const SECOND_START: u64 = 128 << 20;
 
-/// Guest memory that a test writes. Clones are the same memory.
-#[derive(Clone, Debug)]
-pub(super) struct Guest {
-    layout: MemoryLayout,
-    bytes: Arc<Mutex<Vec<u8>>>,
-}
+/// Guest memory that a test writes.
+#[derive(Debug)]
+pub(super) struct Guest(MappedMemory);
 
 impl Guest {
     /// A guest whose memory is `image`, or zero.
-    pub(super) fn new(image: Option<&[u8]>) -> Result<Self, LayoutError> {
-        let layout = MemoryLayout::new(vec![
-            MemoryRegion {
-                start: GuestAddress(0),
-                len_bytes: REGION_PAGES[0] * PAGE_BYTES,
-            },
-            MemoryRegion {
-                start: GuestAddress(SECOND_START),
-                len_bytes: REGION_PAGES[1] * PAGE_BYTES,
-            },
-        ])?;
-        let zeros = || vec![0; usize::try_from(layout.len_bytes()).unwrap_or(0)];
-        let bytes = image.map_or_else(zeros, <[u8]>::to_vec);
-        Ok(Self {
-            layout,
-            bytes: Arc::new(Mutex::new(bytes)),
-        })
+    pub(super) fn new(image: Option<&[u8]>) -> io::Result<Self> {
+        let layout = layout().map_err(io::Error::other)?;
+        let memory = MappedMemory::new(layout, MappingOptions::default())?;
+        if let Some(image) = image {
+            memory.write(0, image).map_err(io::Error::other)?;
+        }
+        Ok(Self(memory))
     }
 
     /// A copy of the memory.
     pub(super) fn image(&self) -> Vec<u8> {
-        self.lock().clone()
+        let mut image = vec![0; self.0.len_bytes()];
+        let read = self.0.read(0, &mut image);
+        debug_assert!(read.is_ok(), "all of a mapping can be read: {read:?}");
+        image
     }
 
     /// Writes to some pages, as `seed` says; one of them becomes zero. The pages are returned.
     pub(super) fn scribble(&self, seed: u8) -> Vec<PageRange> {
-        let mut bytes = self.lock();
-        let count = bytes.chunks(PAGE).count();
+        let count = self.0.layout().page_count();
         let mut touched = Vec::new();
-        for step in 0..4_usize {
-            let page = (usize::from(seed) * 7 + step * 3) % count;
-            if let Some(bytes) = bytes.chunks_mut(PAGE).nth(page) {
-                let value = seed.wrapping_mul(31).wrapping_add(u8::from(step != 0));
-                bytes.fill(if step == 3 { 0 } else { value });
-            }
-            touched.push(PageRange::new(page as u64, 1));
+        for step in 0..4 {
+            let page = (u64::from(seed) * 7 + step * 3) % count;
+            let value = seed.wrapping_mul(31).wrapping_add(u8::from(step != 0));
+            let bytes = [if step == 3 { 0 } else { value }; PAGE];
+            let written = self.0.write(page * PAGE_BYTES, &bytes);
+            debug_assert!(
+                written.is_ok(),
+                "page {page} is in the mapping: {written:?}"
+            );
+            touched.push(PageRange::new(page, 1));
         }
         touched
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn layout() -> Result<MemoryLayout, LayoutError> {
+    let region = |start, pages| MemoryRegion {
+        start: GuestAddress(start),
+        len_bytes: pages * PAGE_BYTES,
+    };
+    MemoryLayout::new(vec![
+        region(0, REGION_PAGES[0]),
+        region(SECOND_START, REGION_PAGES[1]),
+    ])
 }
 
 impl GuestMemorySource for Guest {
     fn layout(&self) -> &MemoryLayout {
-        &self.layout
+        self.0.layout()
     }
 
     fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
-        MemoryError::check_buffer(pages, out.len())?;
-        let bytes = self.lock();
-        let start = pages.start.image_offset().unwrap_or(u64::MAX);
-        let start = usize::try_from(start).unwrap_or(usize::MAX);
-        let found = bytes.get(start..start.saturating_add(out.len()));
-        let found = found.ok_or_else(|| MemoryError::OutOfRange {
-            range: pages,
-            page_count: self.layout.page_count(),
-        })?;
-        out.copy_from_slice(found);
-        Ok(())
+        self.0.read_pages(pages, out)
     }
 
-    fn host_run(&self, _pages: PageRange) -> Option<HostRun<'_>> {
-        None
+    fn host_run(&self, pages: PageRange) -> Option<HostRun<'_>> {
+        self.0.host_run(pages)
     }
 }
 

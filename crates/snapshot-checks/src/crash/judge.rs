@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use snapshot_format::Digest;
+use snapshot_memory::CaptureOptions;
 use snapshot_memory::backend::{Backend, EntryKind, MemBackend, RelPath};
 use snapshot_store::{Selection, Store};
 
 use super::attempt::{Attempt, Title};
 use super::model::{Model, chain};
-use super::scenario::options;
+use super::scenario::opening;
 
 /// What a tree holds: equal trees have equal digests.
 pub(super) fn fingerprint(tree: &MemBackend) -> Result<Digest, String> {
@@ -41,7 +42,7 @@ pub(super) fn fingerprint(tree: &MemBackend) -> Result<Digest, String> {
 pub(super) fn judge(tree: &MemBackend, allowed: &[&Model]) -> Result<(), String> {
     let tree = tree.snapshot();
     let backend: Arc<dyn Backend> = Arc::new(tree);
-    let store = Store::open_or_create(backend, &options())
+    let store = Store::open_or_create(backend, &opening())
         .map_err(|error| format!("does not open: {}", chain(&error)))?;
     let mut differences = Vec::new();
     for model in allowed {
@@ -61,7 +62,7 @@ fn judge_use(store: &Store) -> Result<(), String> {
         name: "further",
         parent: None,
     };
-    let attempt = Attempt::new(title, None)?;
+    let attempt = Attempt::new(title, None, CaptureOptions::default())?;
     attempt.run(99);
     attempt
         .take(store)

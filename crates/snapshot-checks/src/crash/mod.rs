@@ -4,6 +4,7 @@
 //! at each of them, and each is made to fail. Every tree that a machine may find afterwards is
 //! opened, must hold the set of snapshots from before the operation or from after it, byte for
 //! byte, must verify, and must take a further snapshot. The clean-up at opening is cut in turn.
+//! Snapshots are taken in every way that memory is written in.
 
 mod attempt;
 mod enumerate;
@@ -12,6 +13,7 @@ mod judge;
 mod model;
 mod report;
 mod scenario;
+mod way;
 
 pub use enumerate::{Effort, enumerate};
 pub use report::Report;

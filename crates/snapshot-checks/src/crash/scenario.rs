@@ -1,14 +1,17 @@
 //! The operations whose calls are cut, each on the store that the ones before it left.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use snapshot_format::Description;
+use snapshot_memory::CaptureOptions;
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
 use super::model::{Model, chain};
+use super::way::Way;
 
 /// One operation on a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +31,12 @@ pub(super) enum Operation {
 /// An operation, the store before it, and what that holds.
 #[derive(Debug)]
 pub(super) struct Scenario {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) operation: Operation,
+    /// How memory is captured, if the operation does.
+    pub(super) options: CaptureOptions,
+    /// Whether the clean-up after each cut is cut in turn.
+    pub(super) cut_twice: bool,
     pub(super) tree: MemBackend,
     pub(super) before: Model,
     pub(super) after: Model,
@@ -73,6 +80,9 @@ const PLAN: [(&str, Operation); 10] = [
     ("second-vm", Operation::Take(title("db", "base", None))),
 ];
 
+/// The snapshots of the plan that are taken in every [`Way`].
+const IN_EVERY_WAY: [&str; 4] = ["full", "diff", "diff-on-diff", "diff-over-trash"];
+
 /// Makes every scenario, by running the plan without a fault.
 pub(super) fn all() -> Result<Vec<Scenario>, String> {
     let mut tree = MemBackend::new();
@@ -81,25 +91,51 @@ pub(super) fn all() -> Result<Vec<Scenario>, String> {
     for (name, operation) in PLAN {
         let after = after(operation, &before)?;
         let next = tree.snapshot();
-        run(operation, Arc::new(next.clone()), &before)?
+        let options = CaptureOptions::default().threads(NonZeroUsize::MIN);
+        run(operation, Arc::new(next.clone()), &before, &options)?
             .result
             .map_err(|error| format!("{name} fails without a fault: {}", chain(&error)))?;
-        scenarios.push(Scenario {
-            name,
+        let scenario = Scenario {
+            name: name.to_owned(),
             operation,
+            options,
+            cut_twice: true,
             tree: std::mem::replace(&mut tree, next),
             before: std::mem::replace(&mut before, after.clone()),
             after,
-        });
+        };
+        if IN_EVERY_WAY.contains(&name) {
+            scenarios.extend(Way::ALL.map(|way| scenario.in_way(way)));
+        }
+        scenarios.push(scenario);
     }
     Ok(scenarios)
 }
 
-/// Runs an operation. What the store says is in the result; `Err` is a fault of the check.
+impl Scenario {
+    /// The same, with memory captured in this way.
+    fn in_way(&self, way: Way) -> Self {
+        Self {
+            name: format!("{}, {way}", self.name),
+            operation: self.operation,
+            // One thread: calls are numbered.
+            options: way.options(NonZeroUsize::MIN),
+            // What is to be cleaned up is the same stage in every way.
+            cut_twice: false,
+            tree: self.tree.clone(),
+            before: self.before.clone(),
+            after: self.after.clone(),
+        }
+    }
+}
+
+/// Runs an operation, with memory captured as `options` say. What the store says is in the result;
+/// `Err` is a fault of the check.
 pub(super) fn run(
     operation: Operation,
     backend: Arc<dyn Backend>,
     before: &Model,
+    options: &CaptureOptions,
 ) -> Result<Run, String> {
     let done = |result| {
         Ok(Run {
@@ -108,21 +144,21 @@ pub(super) fn run(
         })
     };
     if operation == Operation::Create {
-        return done(Store::create(backend, &options()).map(drop));
+        return done(Store::create(backend, &opening()).map(drop));
     }
-    let store = match Store::open(backend, &options()) {
+    let store = match Store::open(backend, &opening()) {
         Ok(store) => store,
         Err(error) => return done(Err(error)),
     };
     match operation {
         Operation::Create => done(Ok(())),
         Operation::Take(title) => {
-            let attempt = match begin(title, &store, before) {
+            let attempt = match begin(title, &store, before, options) {
                 Ok(attempt) => attempt?,
                 Err(error) => return done(Err(error)),
             };
             Ok(Run {
-                result: attempt.take(&store),
+                result: attempt.take(&store).map(drop),
                 attempt: Some(attempt),
             })
         }
@@ -149,6 +185,7 @@ fn begin(
     title: Title,
     store: &Store,
     before: &Model,
+    options: &CaptureOptions,
 ) -> Result<Result<Attempt, String>, StoreError> {
     let parent = match title.parent {
         None => None,
@@ -161,7 +198,8 @@ fn begin(
             }
         }
     };
-    Ok(Attempt::new(title, parent).inspect(|attempt| attempt.run(seed(title))))
+    let attempt = Attempt::new(title, parent, options.clone());
+    Ok(attempt.inspect(|attempt| attempt.run(seed(title))))
 }
 
 /// What the store holds once `operation` is done.
@@ -199,7 +237,7 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
 }
 
 /// How stores are opened here: nobody else holds a lock.
-pub(super) fn options() -> OpenOptions {
+pub(super) fn opening() -> OpenOptions {
     OpenOptions::default().lock_wait(Duration::ZERO)
 }
 
