@@ -46,6 +46,7 @@
 //! | `directory` | snapshots in a plain directory |
 //! | `dirty` | bitmaps, sources, the tracker and its epochs |
 //! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
+//! | `priority` | giving way to others |
 //! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
 //! | `sink`, `staged` | stage, seal, publish |
 //! | `uffd` | dirty pages of the own process |
@@ -55,7 +56,8 @@
 //!
 //! For those who filter them: [`backend::FsBackend`] lists its own. [`MappedMemory`] uses `mmap`,
 //! `munmap`, `madvise`, `memfd_create` and `ftruncate`. [`WpAsyncSource`] uses `userfaultfd` (or
-//! opens `/dev/userfaultfd`), opens `/proc/self/pagemap`, and uses `ioctl` on both. No thread is
+//! opens `/dev/userfaultfd`), opens `/proc/self/pagemap`, and uses `ioctl` on both.
+//! [`lower_priority`] uses `setpriority` and `ioprio_set`. No thread is
 //! started, and nothing is read from the environment.
 //!
 //! # Features
@@ -82,6 +84,7 @@ mod error;
 mod guest_io;
 mod image;
 mod mapping;
+mod priority;
 mod raw_file;
 mod sink;
 #[cfg(any(test, feature = "testing"))]
@@ -95,7 +98,7 @@ mod zero;
 
 pub use capture::{
     Cancel, CaptureControl, CaptureOptions, CaptureProgress, Dedup, Engine, EngineChoice,
-    LayoutChoice, MemoryWriter, WrittenMemory,
+    LayoutChoice, MemoryWriter, Pace, WrittenMemory,
 };
 pub use direct::{DirectBuffer, Piece, WriteQueue, WriteThrough};
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
@@ -109,6 +112,7 @@ pub use image::{
     PageCounts,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
+pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
 pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};

@@ -3,17 +3,16 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
+use snapshot_memory::Cancel;
 
 use crate::exit::Exit;
 
 /// Whether the user asked to stop.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Cancel);
 
 impl Interrupt {
     /// Watches for SIGINT and SIGTERM. To be called while the process has one thread.
@@ -26,14 +25,15 @@ impl Interrupt {
         signals.add(Signal::SIGTERM);
         signals.thread_block()?;
         let interrupt = Self::default();
-        let asked = Arc::clone(&interrupt.0);
+        let cancel = interrupt.0.clone();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 while signals.wait().is_ok() {
-                    if asked.swap(true, Ordering::Relaxed) {
+                    if cancel.is_asked() {
                         process::exit(i32::from(Exit::Interrupted.code()));
                     }
+                    cancel.ask();
                 }
             })?;
         Ok(interrupt)
@@ -41,7 +41,12 @@ impl Interrupt {
 
     /// Whether the work is to stop.
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_asked()
+    }
+
+    /// The flag that long work looks at.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.0.clone()
     }
 
     /// A break if the work is to stop.

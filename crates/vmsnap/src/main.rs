@@ -14,6 +14,8 @@ mod failure;
 mod input;
 mod interrupt;
 mod output_file;
+mod paced_file;
+mod pacing;
 mod progress;
 mod quantity;
 mod regions;

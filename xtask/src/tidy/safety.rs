@@ -214,6 +214,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ),
     ("crates/snapshot-memory/src/mapping.rs", "maps memory"),
     (
+        "crates/snapshot-memory/src/priority.rs",
+        "asks the kernel for another priority",
+    ),
+    (
         "crates/snapshot-memory/src/uffd/ioctl.rs",
         "calls userfaultfd and PAGEMAP_SCAN",
     ),

@@ -12,4 +12,5 @@ mod writer;
 
 pub use control::{Cancel, CaptureControl, CaptureProgress};
 pub use options::{CaptureOptions, Dedup, Engine, EngineChoice, LayoutChoice};
+pub use pace::Pace;
 pub use writer::{MemoryWriter, WrittenMemory};

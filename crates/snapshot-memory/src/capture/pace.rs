@@ -10,9 +10,9 @@ use crate::error::SinkError;
 /// Longest sleep before the flag is looked at again.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Keeps bytes written to a rate since the start.
+/// Keeps bytes that are read or written to a rate, on average from the start.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     cancel: Cancel,
     bytes_per_second: Option<NonZeroU64>,
     started: Instant,
@@ -20,7 +20,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn start(cancel: Cancel, bytes_per_second: Option<NonZeroU64>) -> Self {
+    /// Starts the clock.
+    #[must_use]
+    pub fn start(cancel: Cancel, bytes_per_second: Option<NonZeroU64>) -> Self {
         Self {
             cancel,
             bytes_per_second,
@@ -30,7 +32,7 @@ impl Pace {
     }
 
     /// Waits until `bytes` more may be written; fails once the end was asked for.
-    pub(super) fn spend(&mut self, bytes: u64) -> Result<(), SinkError> {
+    pub fn spend(&mut self, bytes: u64) -> Result<(), SinkError> {
         self.check()?;
         let Some(rate) = self.bytes_per_second else {
             return Ok(());
@@ -48,7 +50,7 @@ impl Pace {
     }
 
     /// Fails once the end was asked for.
-    pub(super) fn check(&self) -> Result<(), SinkError> {
+    pub fn check(&self) -> Result<(), SinkError> {
         if self.cancel.is_asked() {
             return Err(SinkError::Cancelled);
         }

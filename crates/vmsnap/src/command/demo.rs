@@ -14,6 +14,7 @@ use crate::command::verify;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::pacing::Pacing;
 use crate::quantity::parse_bytes;
 use home::Home;
 use machine::Taken;
@@ -70,7 +71,7 @@ impl Demo {
         let taken = machine::take(context, &store, backend, &config, self.rounds)?;
         let rows = bring_back(context, backend, taken, &expected)?;
         context.note("verifying every snapshot");
-        let checked = verify::check(context, &store, Selection::All)?;
+        let checked = verify::check(context, &store, Selection::All, Pacing::default())?;
         let report = Report::new(
             backend,
             self.rounds,

@@ -7,8 +7,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use snapshot_format::{LabelKey, LabelValue, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName};
-use snapshot_memory::{DirtyBitmap, MemoryStats, Pages, Stability};
+use snapshot_format::{
+    DataLayout, LabelKey, LabelValue, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName,
+};
+use snapshot_memory::{
+    CaptureOptions, DirtyBitmap, EngineChoice, LayoutChoice, MemoryStats, Pages, Stability,
+};
 use snapshot_store::{
     Access, Location, Metadata, NewSnapshot, Reference, Selection, SnapshotRecord, Store,
 };
@@ -18,6 +22,7 @@ use crate::command::{reference, verify};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::pacing::Pacing;
 use crate::quantity::{counted, show_bytes};
 use crate::regions::Regions;
 use crate::view::short;
@@ -72,6 +77,10 @@ pub(crate) struct Import {
     #[arg(long, value_enum, default_value = "auto")]
     layout: Layout,
 
+    /// How pages get to the data file
+    #[arg(long, value_enum, default_value = "auto")]
+    engine: Engine,
+
     /// Inherit marked pages that equal the parent's
     #[arg(long)]
     dedup: bool,
@@ -79,16 +88,31 @@ pub(crate) struct Import {
     /// Read the snapshot back and check it
     #[arg(long)]
     verify: bool,
+
+    #[command(flatten)]
+    pacing: Pacing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Layout {
-    /// As this version sees fit: sparse
+    /// What costs less to write here
     Auto,
     /// Each page at its own offset
     Sparse,
     /// Pages back to back
     Packed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Engine {
+    /// Direct where the file system takes it, else buffered
+    Auto,
+    /// In vectors, through the page cache; sparse data only
+    Vectored,
+    /// In large buffers, through the page cache
+    Buffered,
+    /// In large buffers, past the page cache
+    Direct,
 }
 
 #[derive(Serialize)]
@@ -101,6 +125,7 @@ struct Imported {
     pages: PageNumbers,
     bytes_stored: u64,
     layout: &'static str,
+    engine: &'static str,
     verified: bool,
 }
 
@@ -114,13 +139,7 @@ struct PageNumbers {
 
 impl Import {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        if self.layout == Layout::Packed {
-            return Err(Failure::new(
-                Exit::Unsupported,
-                "this version writes the sparse layout only",
-            )
-            .hint("use --layout sparse"));
-        }
+        self.pacing.begin()?;
         // Before a store is made: bad input must leave nothing behind.
         let inputs = Inputs::open(self)?;
         let store = match &self.parent {
@@ -150,13 +169,17 @@ impl Import {
             Some(parent) => Some(self.changed(context, store, inputs, parent)?),
         };
         let progress = context.progress("import", inputs.taken_bytes(dirty.as_ref()));
+        let capture = CaptureOptions::default()
+            .layout(self.layout.into())
+            .engine(self.engine.into())
+            .control(self.pacing.control(context));
         let memory = WatchedMemory {
             memory: &inputs.memory,
             progress: &progress,
             interrupt: &context.interrupt,
         };
         let failed = |error| context.import_failure(&error, &self.memory);
-        let sink = store.sink(self.new_snapshot(inputs, parent));
+        let sink = store.sink(self.new_snapshot(inputs, parent).capture(capture));
         let mut stage = sink.stage().map_err(failed)?;
         for section in &inputs.sections {
             stage.section(section.clone());
@@ -226,7 +249,7 @@ impl Import {
         let failed = |error| context.failure(&error);
         let record = store.snapshot(id).map_err(failed)?;
         if self.verify {
-            let report = verify::check(context, store, Selection::One(id))?;
+            let report = verify::check(context, store, Selection::One(id), self.pacing)?;
             if let Some(problem) = report.errors.first() {
                 return Err(Failure::new(Exit::Corrupt, problem.message.clone())
                     .at_offset(problem.offset)
@@ -246,9 +269,39 @@ impl Import {
                 total: record.layout.page_count(),
             },
             bytes_stored: store.allocated_bytes(Location::Live, id).map_err(failed)?,
-            layout: "sparse",
+            layout: layout_name(stats.layout),
+            engine: stats.engine.name(),
             verified: self.verify,
         })
+    }
+}
+
+impl From<Layout> for LayoutChoice {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Auto => Self::Auto,
+            Layout::Sparse => Self::Sparse,
+            Layout::Packed => Self::Packed,
+        }
+    }
+}
+
+impl From<Engine> for EngineChoice {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Auto => Self::Auto,
+            Engine::Vectored => Self::Vectored,
+            Engine::Buffered => Self::Buffered,
+            Engine::Direct => Self::Direct,
+        }
+    }
+}
+
+/// The word for a layout that was used.
+fn layout_name(layout: Option<DataLayout>) -> &'static str {
+    match layout {
+        Some(DataLayout::Packed) => "packed",
+        _ => "sparse",
     }
 }
 
@@ -291,7 +344,7 @@ fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
 fn tell(imported: &Imported) -> String {
     let pages = &imported.pages;
     format!(
-        "imported {} as number {} of {}: {} present, {} zero, {} inherited of {} pages ({}), {} on disk{}",
+        "imported {} as number {} of {}: {} present, {} zero, {} inherited of {} pages ({}), {} on disk, {}{}",
         imported.id,
         imported.seq,
         imported.vm,
@@ -301,6 +354,7 @@ fn tell(imported: &Imported) -> String {
         pages.total,
         show_bytes(pages.total.saturating_mul(PAGE_BYTES)),
         show_bytes(imported.bytes_stored),
+        imported.layout,
         imported.parent.map_or_else(String::new, |parent| format!(
             ", relative to {}",
             short(parent)

@@ -14,6 +14,8 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output_file::OutputFile;
+use crate::paced_file::PacedFile;
+use crate::pacing::Pacing;
 use crate::quantity::show_bytes;
 
 /// Writes the whole memory of a snapshot, merged with all that it stands on.
@@ -30,6 +32,9 @@ pub(crate) struct Restore {
     /// The machine state to write; it must not exist
     #[arg(long, value_name = "OUT")]
     state: Option<PathBuf>,
+
+    #[command(flatten)]
+    pacing: Pacing,
 }
 
 #[derive(Serialize)]
@@ -43,6 +48,7 @@ struct Restored {
 
 impl Restore {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        self.pacing.begin()?;
         let store = context.open(Access::Auto)?;
         let id = context.resolve(&store, &self.reference)?;
         let state = self
@@ -57,7 +63,7 @@ impl Restore {
             })
             .transpose()?;
         let mut memory = OutputFile::create(&self.memory, context.store_path()?)?;
-        let memory_bytes = write_memory(context, &store, id, &mut memory)?;
+        let memory_bytes = self.write_memory(context, &store, id, &mut memory)?;
         let allocated = memory.file().allocated_bytes();
         let restored = Restored {
             id,
@@ -82,32 +88,34 @@ impl Restore {
             )
         })
     }
-}
 
-/// Writes the memory of a snapshot, verified, and gives its length in bytes.
-fn write_memory(
-    context: &Context,
-    store: &Store,
-    id: SnapshotId,
-    output: &mut OutputFile,
-) -> Result<u64, Failure> {
-    let record = store
-        .snapshot(id)
-        .map_err(|error| context.failure(&error))?;
-    let total = record.layout.len_bytes();
-    let progress = context.progress("restore", total);
-    // Absolute, as errors take any other path for one below the store.
-    let name = std::path::absolute(output.path())
-        .map_err(|error| Failure::io("name the output", output.path(), &error))?;
-    let name = name.display().to_string();
-    let mut tell = |done: u64| {
-        progress.set(done, total);
-        context.interrupt.flow()
-    };
-    store
-        .restore(id, output.file(), &name, &mut tell)
-        .map_err(|error| context.failure(&error))?;
-    Ok(total)
+    /// Writes the memory of a snapshot, verified, and gives its length in bytes.
+    fn write_memory(
+        &self,
+        context: &Context,
+        store: &Store,
+        id: SnapshotId,
+        output: &mut OutputFile,
+    ) -> Result<u64, Failure> {
+        let record = store
+            .snapshot(id)
+            .map_err(|error| context.failure(&error))?;
+        let total = record.layout.len_bytes();
+        let progress = context.progress("restore", total);
+        // Absolute, as errors take any other path for one below the store.
+        let name = std::path::absolute(output.path())
+            .map_err(|error| Failure::io("name the output", output.path(), &error))?;
+        let name = name.display().to_string();
+        let mut tell = |done: u64| {
+            progress.set(done, total);
+            context.interrupt.flow()
+        };
+        let mut file = PacedFile::new(output.file(), self.pacing.start(context));
+        store
+            .restore(id, &mut file, &name, &mut tell)
+            .map_err(|error| context.failure(&error))?;
+        Ok(total)
+    }
 }
 
 /// What `--state` writes: the file that was imported, or all sections in a file of their own.

@@ -1,5 +1,7 @@
 //! `vmsnap verify [REF] [--all]`.
 
+use std::ops::ControlFlow;
+
 use clap::Args;
 use serde::Serialize;
 use snapshot_store::{Access, Reference, Selection, Store, VerifyReport};
@@ -9,6 +11,7 @@ use crate::command::reference;
 use crate::context::{Context, exit_of};
 use crate::exit::Exit;
 use crate::failure::{Failure, place, printable};
+use crate::pacing::Pacing;
 use crate::quantity::{counted, show_bytes};
 
 /// Reads and checks every byte.
@@ -21,6 +24,9 @@ pub(crate) struct Verify {
     /// Every snapshot, deleted ones too
     #[arg(long)]
     all: bool,
+
+    #[command(flatten)]
+    pacing: Pacing,
 }
 
 #[derive(Serialize)]
@@ -43,12 +49,13 @@ struct Found<'a> {
 
 impl Verify {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        self.pacing.begin()?;
         let store = context.open(Access::Auto)?;
         let selection = match &self.reference {
             None => Selection::All,
             Some(reference) => Selection::One(context.resolve(&store, reference)?),
         };
-        let report = check(context, &store, selection)?;
+        let report = check(context, &store, selection, self.pacing)?;
         let verified = Verified {
             ok: report.ok,
             snapshots: report.snapshots,
@@ -76,6 +83,7 @@ pub(crate) fn check(
     context: &Context,
     store: &Store,
     selection: Selection,
+    pacing: Pacing,
 ) -> Result<VerifyReport, Failure> {
     let expected = match selection {
         Selection::All => store
@@ -84,9 +92,17 @@ pub(crate) fn check(
         Selection::One(_) => 0,
     };
     let progress = context.progress("verify", expected);
+    let mut pace = pacing.start(context);
+    let mut spent = 0;
     let report = store.verify(selection, &mut |state| {
         progress.set(state.bytes, expected.max(state.bytes));
-        context.interrupt.flow()
+        let paced = pace.spend(state.bytes - spent);
+        spent = state.bytes;
+        if paced.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     });
     report.map_err(|error| context.failure(&error))
 }

@@ -114,13 +114,19 @@ fn names_that_are_none_are_refused() {
     );
 }
 
-// spec: CLI-20
+// spec: CLI-31
 #[test]
-fn what_is_not_built_says_so() {
+fn a_rate_of_nothing_and_unknown_choices_are_refused() {
     let (sandbox, _) = sandbox_with_a_snapshot();
-    let line = ["import", "vm", "--memory", "memory", "--layout", "packed"];
-    let refused = sandbox.refused(&line, 1);
-    assert_eq!(refused["error"]["kind"], "unsupported");
+    let line = ["import", "vm", "--memory", "memory"];
+    for more in [
+        &["--io-limit", "0"][..],
+        &["--io-limit", "fast"],
+        &["--layout", "dense"],
+        &["--engine", "magic"],
+    ] {
+        sandbox.refused(&[&line[..], more].concat(), 2);
+    }
 }
 
 // spec: CLI-12

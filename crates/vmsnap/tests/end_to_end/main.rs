@@ -17,3 +17,4 @@ mod privileges;
 mod sandbox;
 mod schemas;
 mod signals;
+mod writing;
