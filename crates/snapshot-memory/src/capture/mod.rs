@@ -1,13 +1,16 @@
 //! Guest memory to a data file and its map.
 
+mod choice;
+mod chunk;
 mod control;
-mod data;
-mod gather;
-mod job;
+mod leaves;
 mod map;
 mod options;
 mod pace;
-mod scan;
+mod pipeline;
+mod placer;
+mod plan;
+mod pool;
 mod writer;
 
 pub use control::{Cancel, CaptureControl, CaptureProgress};

@@ -1,18 +1,18 @@
 //! Writing the memory of one snapshot.
 
-use snapshot_format::page_map::MAX_UNIT_PAGES;
 use snapshot_format::{
     DataFileRef, DataLayout, Digest, LeafTable, MapRoot, MemoryLayout, PAGE_BYTES, SnapshotId,
     SnapshotRef, limits,
 };
 
-use super::data::DataWriter;
-use super::gather::Gatherer;
-use super::job::{Job, PageWriter};
+use super::choice::Choice;
+use super::leaves::{LeafWriter, WrittenLeaves};
 use super::map::{MapWriter, table};
-use super::options::{CaptureOptions, EngineChoice, LayoutChoice};
-use super::scan::Scanner;
-use crate::error::SinkError;
+use super::options::{CaptureOptions, Engine, EngineChoice};
+use super::pipeline::Pipeline;
+use super::placer::{Placer, Tally};
+use super::plan::Plan;
+use crate::error::{FileError, SinkError};
 use crate::image::{DataFile, MemoryImage};
 use crate::sink::{MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
@@ -93,23 +93,15 @@ impl<'a> MemoryWriter<'a> {
         let span = tracing::debug_span!("write memory", snapshot = %self.snapshot);
         let _entered = span.enter();
         let base = self.base(source, pages)?;
+        let choice = Choice::new(&self.options, source, pages, self.stability);
+        self.check_engine(choice, data)?;
         let layout = source.layout();
-        let data_layout = data_layout(self.options.layout, pages);
-        let unit_pages = self.unit_pages(pages);
-        let mut dependencies = dependencies_of(base);
-        let number = number_of(dependencies.len() + 1)?;
-        self.size(data, layout, pages, data_layout)?;
-        let writer = self.page_writer(source, data, data_layout, unit_pages)?;
-        let job = Job::new(
-            writer,
-            MapWriter::new(map, number),
-            base,
-            number,
-            unit_pages,
-        );
-        let done = job.run(layout, pages)?;
-        let data_len_bytes = match data_layout {
-            DataLayout::Packed => done.tally.present * PAGE_BYTES,
+        let number = number_of(base.map_or(1, |base| base.files().len() + 1))?;
+        make_room(data, layout, pages, choice)?;
+        let leaves = LeafWriter::new(MapWriter::new(map, number), base, number, choice.unit_pages);
+        let (tally, leaves) = self.capture(source, pages, choice, data, leaves)?;
+        let data_len_bytes = match choice.data_layout {
+            DataLayout::Packed => tally.present * PAGE_BYTES,
             _ => layout.len_bytes(),
         };
         data.set_len(data_len_bytes)?;
@@ -117,14 +109,15 @@ impl<'a> MemoryWriter<'a> {
             id: self.snapshot,
             parent: self.parent,
             layout: layout.clone(),
-            data_layout,
-            unit_pages,
+            data_layout: choice.data_layout,
+            unit_pages: choice.unit_pages,
             data_len_bytes,
             file: number,
-            index: table(done.index),
-            owners: table(done.owners),
+            index: table(leaves.index),
+            owners: table(leaves.owners),
         };
-        let written = done.map.finish(&root)?;
+        let written = leaves.map.finish(&root)?;
+        let mut dependencies = dependencies_of(base);
         dependencies.push(DataFileRef {
             snapshot: self.snapshot,
             index: 0,
@@ -134,61 +127,55 @@ impl<'a> MemoryWriter<'a> {
             Some(base) => base.table().overlaid(&root.owners),
             None => root.owners,
         };
+        let stats = tally.stats(layout, choice.data_layout, data.allocated_bytes()?);
         Ok(WrittenMemory {
-            layout: layout.clone(),
+            layout: root.layout,
             map_root: written.root,
             map_frame: written.frame,
             map_len_bytes: written.len_bytes,
             data_len_bytes,
             dependencies,
             flattened,
-            stats: done
-                .tally
-                .stats(layout, data_layout, data.allocated_bytes()?),
+            stats,
         })
     }
 
-    /// Gives the data file its length, or at least room, before pages are written to it.
-    fn size(
+    /// Writes pages to the data file and leaves to the map.
+    fn capture<'m>(
         &self,
-        data: &mut StagedFile,
-        layout: &MemoryLayout,
+        source: &dyn GuestMemorySource,
         pages: Pages<'_>,
-        data_layout: DataLayout,
-    ) -> Result<(), SinkError> {
-        match (data_layout, pages) {
-            // Blocks that are there already cost a write past the cache less; what zero pages
-            // leave over is cut off.
-            (DataLayout::Packed, Pages::Since { dirty, .. }) if !dirty.is_clean() => {
-                data.reserve(dirty.count() * PAGE_BYTES)?;
-            }
-            (DataLayout::Packed, _) => {}
-            _ => data.set_len(layout.len_bytes())?,
+        choice: Choice,
+        data: &mut StagedFile,
+        leaves: LeafWriter<'m>,
+    ) -> Result<(Tally, WrittenLeaves<'m>), SinkError> {
+        let direct = !matches!(
+            self.options.engine,
+            EngineChoice::Vectored | EngineChoice::Buffered
+        );
+        let queue = data.write_queue(direct, BUFFERS_A_THREAD * choice.threads)?;
+        let mut placer = Placer::new(source, queue, leaves, choice, self.options.control.clone());
+        let mut plan = Plan::new(source.layout(), pages, choice.unit_pages);
+        let pipeline = Pipeline { source, choice };
+        pipeline.run(&mut plan, &mut placer)?;
+        let (mut tally, leaves) = placer.finish()?;
+        if self.options.engine == EngineChoice::Vectored {
+            tally.engine = Engine::Vectored;
         }
-        Ok(())
+        Ok((tally, leaves))
     }
 
-    fn page_writer<'w>(
-        &self,
-        source: &'w dyn GuestMemorySource,
-        data: &'w mut StagedFile,
-        data_layout: DataLayout,
-        unit_pages: u16,
-    ) -> Result<PageWriter<'w>, SinkError> {
-        let is_sparse = data_layout == DataLayout::Sparse;
-        if is_sparse && self.options.engine == EngineChoice::Vectored {
-            let scanner = Scanner::new(source, unit_pages);
-            let data = DataWriter::new(data, source, self.stability);
-            return Ok(PageWriter::Vectored { scanner, data });
+    /// Refuses an engine that was asked for and cannot write what is to be written.
+    fn check_engine(&self, choice: Choice, data: &StagedFile) -> Result<(), SinkError> {
+        let is_sparse = choice.data_layout == DataLayout::Sparse;
+        if self.options.engine == EngineChoice::Vectored && !is_sparse {
+            return Err(SinkError::EngineRefused {
+                path: data.path().clone(),
+                engine: Engine::Vectored.name(),
+                reason: "it writes sparse data only",
+            });
         }
-        let direct = self.options.engine != EngineChoice::Vectored;
-        let queue = data.write_queue(direct, BUFFERS)?;
-        Ok(PageWriter::Gathered(Gatherer::new(
-            source,
-            queue,
-            data_layout,
-            unit_pages,
-        )))
+        Ok(())
     }
 
     /// The memory to lay a diff over, once it is known to fit; `None` for a full snapshot.
@@ -218,18 +205,6 @@ impl<'a> MemoryWriter<'a> {
         }
         Ok(Some(image))
     }
-
-    /// Large units where nothing will be superseded page by page while it is written.
-    fn unit_pages(&self, pages: Pages<'_>) -> u16 {
-        match (
-            pages,
-            self.stability,
-            data_layout(self.options.layout, pages),
-        ) {
-            (Pages::Full, Stability::Paused, DataLayout::Sparse) => MAX_UNIT_PAGES,
-            _ => 1,
-        }
-    }
 }
 
 impl std::fmt::Debug for MemoryWriter<'_> {
@@ -242,11 +217,21 @@ impl std::fmt::Debug for MemoryWriter<'_> {
     }
 }
 
-/// How the stored pages will lie in the data file.
-fn data_layout(choice: LayoutChoice, pages: Pages<'_>) -> DataLayout {
-    match (choice, pages) {
-        (LayoutChoice::Sparse, _) | (LayoutChoice::Auto, Pages::Full) => DataLayout::Sparse,
-        (LayoutChoice::Packed, _) | (LayoutChoice::Auto, Pages::Since { .. }) => DataLayout::Packed,
+/// Gives the data file its length, or at least room, before pages are written to it.
+fn make_room(
+    data: &mut StagedFile,
+    layout: &MemoryLayout,
+    pages: Pages<'_>,
+    choice: Choice,
+) -> Result<(), FileError> {
+    match (choice.data_layout, pages) {
+        // Blocks that are there already cost a write past the cache less; what zero pages leave
+        // over is cut off.
+        (DataLayout::Packed, Pages::Since { .. }) if choice.page_count > 0 => {
+            data.reserve(choice.page_count * PAGE_BYTES)
+        }
+        (DataLayout::Packed, _) => Ok(()),
+        _ => data.set_len(layout.len_bytes()),
     }
 }
 
@@ -268,8 +253,8 @@ fn number_of(file: usize) -> Result<u16, SinkError> {
     }
 }
 
-/// Buffers of one writer: 8 MiB.
-const BUFFERS: usize = 4;
+/// Buffers for each thread: two that are filled, two that are being written.
+const BUFFERS_A_THREAD: usize = 4;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::io;
 
 use super::DirectBuffer;
 use crate::backend::WriteFile;
+use crate::source::HostRun;
 
 /// A part of a buffer and where it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,9 @@ pub trait WriteQueue: Send + fmt::Debug {
     /// Starts writing `pieces` of `buffer`.
     fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()>;
 
+    /// Starts writing guest memory, which stays mapped and unchanged until the write is done.
+    fn submit_run(&mut self, run: HostRun<'_>, offset: u64) -> io::Result<()>;
+
     /// Waits until every write is done. Says nothing of durability: that is
     /// [`WriteFile::sync`].
     fn finish(&mut self) -> io::Result<()>;
@@ -40,13 +44,16 @@ pub trait WriteQueue: Send + fmt::Debug {
 #[derive(Debug)]
 pub struct WriteThrough<'a> {
     file: &'a mut dyn WriteFile,
-    buffer: Option<DirectBuffer>,
+    buffers: Vec<DirectBuffer>,
 }
 
 impl<'a> WriteThrough<'a> {
     /// A queue of `file`.
     pub fn new(file: &'a mut dyn WriteFile) -> Self {
-        Self { file, buffer: None }
+        Self {
+            file,
+            buffers: Vec::new(),
+        }
     }
 }
 
@@ -56,7 +63,7 @@ impl WriteQueue for WriteThrough<'_> {
     }
 
     fn buffer(&mut self) -> io::Result<DirectBuffer> {
-        self.buffer.take().map_or_else(DirectBuffer::new, Ok)
+        self.buffers.pop().map_or_else(DirectBuffer::new, Ok)
     }
 
     fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()> {
@@ -65,8 +72,12 @@ impl WriteQueue for WriteThrough<'_> {
             let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
             self.file.write_all_at(piece.offset, bytes)?;
         }
-        self.buffer = Some(buffer);
+        self.buffers.push(buffer);
         Ok(())
+    }
+
+    fn submit_run(&mut self, run: HostRun<'_>, offset: u64) -> io::Result<()> {
+        self.file.write_runs_at(offset, &[run])
     }
 
     fn finish(&mut self) -> io::Result<()> {

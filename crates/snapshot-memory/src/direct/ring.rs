@@ -212,6 +212,10 @@ impl WriteQueue for RingQueue {
         self.check()
     }
 
+    fn submit_run(&mut self, _: crate::source::HostRun<'_>, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn finish(&mut self) -> io::Result<()> {
         while self.writes > 0 {
             self.wait()?;

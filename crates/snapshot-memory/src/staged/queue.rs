@@ -4,6 +4,7 @@ use crate::backend::RelPath;
 use crate::capture::Engine;
 use crate::direct::{DirectBuffer, Piece, WriteQueue};
 use crate::error::FileError;
+use crate::source::HostRun;
 
 /// Writes of a staged file, several under way at once.
 #[derive(Debug)]
@@ -38,6 +39,13 @@ impl<'a> StagedQueue<'a> {
     pub fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> Result<(), FileError> {
         self.queue
             .submit(buffer, pieces)
+            .map_err(FileError::at("write", self.path))
+    }
+
+    /// Starts writing guest memory, which stays mapped and unchanged until the write is done.
+    pub fn submit_run(&mut self, run: HostRun<'_>, offset: u64) -> Result<(), FileError> {
+        self.queue
+            .submit_run(run, offset)
             .map_err(FileError::at("write", self.path))
     }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use snapshot_format::{Digest, GuestAddress, MemoryRegion, PAGE_BYTES};
@@ -6,6 +7,7 @@ use snapshot_format::{PageIndex, PageRange};
 
 use super::*;
 use crate::backend::{Backend, Fault, FaultBackend, MemBackend, RelPath};
+use crate::capture::{Cancel, CaptureControl, LayoutChoice};
 use crate::dirty::DirtyBitmap;
 use crate::error::MemoryError;
 use crate::image::DataFileNames;
@@ -124,6 +126,34 @@ struct Round {
     touched: Vec<u64>,
     paused: bool,
     full: bool,
+    options: CaptureOptions,
+}
+
+fn options() -> impl Strategy<Value = CaptureOptions> {
+    let layouts = [
+        LayoutChoice::Auto,
+        LayoutChoice::Sparse,
+        LayoutChoice::Packed,
+    ];
+    let engines = [
+        EngineChoice::Auto,
+        EngineChoice::Vectored,
+        EngineChoice::Buffered,
+        EngineChoice::Direct,
+    ];
+    let one_of = (
+        prop::sample::select(layouts.to_vec()),
+        prop::sample::select(engines.to_vec()),
+        1..4usize,
+    );
+    one_of.prop_map(|(layout, engine, threads)| {
+        let layout = match engine {
+            EngineChoice::Vectored => LayoutChoice::Sparse,
+            _ => layout,
+        };
+        let options = CaptureOptions::default().layout(layout).engine(engine);
+        options.threads(threads.try_into().unwrap())
+    })
 }
 
 fn rounds() -> impl Strategy<Value = Vec<Round>> {
@@ -132,12 +162,14 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
         prop::collection::vec(0..600u64, 0..10),
         any::<bool>(),
         prop::bool::weighted(0.15),
+        options(),
     );
-    let round = round.prop_map(|(writes, touched, paused, full)| Round {
+    let round = round.prop_map(|(writes, touched, paused, full, options)| Round {
         writes,
         touched,
         paused,
         full,
+        options,
     });
     prop::collection::vec(round, 1..8)
 }
@@ -180,6 +212,7 @@ proptest! {
             round.touched.iter().for_each(|&page| dirty.set(PageIndex(page)));
             let stability = [Stability::Running, Stability::Paused][usize::from(round.paused)];
             let full = n == 0 || round.full;
+            chain.options = round.options.clone();
             let written = chain.take(&memory, (!full).then_some(&dirty), stability).unwrap();
             let stats = written.stats;
             let image = bytes_of(&memory);
@@ -202,6 +235,97 @@ proptest! {
     }
 }
 
+// spec: MEM-08
+#[test]
+fn the_number_of_threads_changes_no_call() {
+    let layout = layout(&[(0, 5000), (1 << 20, 3000)]);
+    let memory = mapped(&layout);
+    for page in (0..8000).filter(|page| page % 3 != 0) {
+        memory
+            .write(page * PAGE_BYTES, &[page as u8 | 1; PAGE])
+            .unwrap();
+    }
+    let calls = |threads: usize, layout| {
+        let backend = Arc::new(FaultBackend::new(&MemBackend::new()));
+        let mut chain = Chain::new(backend.clone());
+        chain.options = CaptureOptions::default()
+            .layout(layout)
+            .threads(threads.try_into().unwrap());
+        let full = chain.take(&memory, None, Stability::Paused).unwrap();
+        let root = full.map_root;
+        let calls: Vec<String> = backend
+            .calls()
+            .iter()
+            .map(|call| format!("{call:?}"))
+            .collect();
+        (root, calls)
+    };
+    for layout in [LayoutChoice::Sparse, LayoutChoice::Packed] {
+        let alone = calls(1, layout);
+        (2..5).for_each(|threads| assert_eq!(calls(threads, layout), alone));
+    }
+}
+
+/// Memory whose reader panics when it comes to a page.
+struct Panics(MappedMemory, u64);
+
+impl GuestMemorySource for Panics {
+    fn layout(&self) -> &MemoryLayout {
+        self.0.layout()
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
+        assert!(
+            !(pages.start.0..pages.end().0).contains(&self.1),
+            "this page cannot be read"
+        );
+        self.0.read_pages(pages, out)
+    }
+
+    fn host_run(&self, _: PageRange) -> Option<HostRun<'_>> {
+        None
+    }
+}
+
+// spec: MEM-09
+#[test]
+fn a_source_that_panics_ends_the_capture() {
+    for (page, threads) in [(0, 1), (0, 3), (4999, 3), (2600, 2)] {
+        let source = Panics(mapped(&layout(&[(0, 5000)])), page);
+        let mut chain = Chain::new(Arc::new(MemBackend::new()));
+        chain.options = CaptureOptions::default().threads(threads.try_into().unwrap());
+        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            chain.take(&source, None, Stability::Running).map(drop)
+        }));
+        assert!(taken.is_err(), "page {page} on {threads} threads");
+    }
+}
+
+// spec: MEM-09
+#[test]
+fn a_capture_ends_when_it_is_asked_to() {
+    let memory = mapped(&layout(&[(0, 5000)]));
+    memory.write(0, &vec![7; 5000 * PAGE]).unwrap();
+    for after in 1..5 {
+        let cancel = Cancel::default();
+        let (asked, told) = (cancel.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = told.clone();
+        let control = CaptureControl::default()
+            .cancel(cancel)
+            .progress(move |progress| {
+                assert!(progress.taken_bytes <= progress.total_bytes);
+                if counted.fetch_add(1, Ordering::Relaxed) + 1 == after {
+                    asked.ask();
+                }
+            });
+        let mut chain = Chain::new(Arc::new(MemBackend::new()));
+        chain.options = CaptureOptions::default().control(control);
+        let taken = chain.take(&memory, None, Stability::Paused).map(drop);
+        assert!(matches!(taken, Err(SinkError::Cancelled)), "{taken:?}");
+        assert_eq!(told.load(Ordering::Relaxed), after);
+    }
+}
+
 /// Memory that is not mapped, and that changes with every read.
 struct Restless(MemoryLayout, std::sync::atomic::AtomicU8);
 
@@ -211,7 +335,7 @@ impl GuestMemorySource for Restless {
     }
 
     fn read_pages(&self, _: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
-        out.fill(1 + self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 200);
+        out.fill(1 + self.1.fetch_add(1, Ordering::Relaxed) % 200);
         Ok(())
     }
 
@@ -238,8 +362,8 @@ fn a_run_of_dirty_pages_is_one_write() {
         .layout(LayoutChoice::Sparse)
         .engine(EngineChoice::Vectored);
     let full = chain.take(&memory, None, Stability::Paused).unwrap();
-    // 1000 pages in pieces of 1 MiB.
-    assert_eq!(full.stats.write_calls, 4);
+    // 1000 pages in chunks of 2 MiB.
+    assert_eq!(full.stats.write_calls, 2);
     let dirty = DirtyBitmap::new(1000);
     dirty.set_range(PageRange::new(100, 50));
     dirty.set(PageIndex(700));

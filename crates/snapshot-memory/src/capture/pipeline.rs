@@ -1,0 +1,111 @@
+//! Chunks from the guest to the disk: handed out to threads, placed in order.
+
+use std::thread::{self, Scope};
+
+use super::choice::Choice;
+use super::chunk::{Body, CHUNK_PAGES, Chunk, ChunkReader, Seen};
+use super::placer::Placer;
+use super::plan::Plan;
+use super::pool::{ClosesPool, Pool};
+use crate::error::SinkError;
+use crate::source::GuestMemorySource;
+
+/// How chunks get from the guest to the disk.
+#[derive(Clone, Copy)]
+pub(super) struct Pipeline<'a> {
+    pub(super) source: &'a dyn GuestMemorySource,
+    pub(super) choice: Choice,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Reads all that `plan` gives, on several threads, and has `placer` place it, in order.
+    ///
+    /// Everything that touches a file happens on this thread.
+    pub(super) fn run(
+        self,
+        plan: &mut Plan<'_>,
+        placer: &mut Placer<'a, '_>,
+    ) -> Result<(), SinkError> {
+        let pool = Pool::default();
+        thread::scope(|scope| {
+            let _closes = ClosesPool(&pool);
+            for _ in 1..self.choice.threads {
+                self.spawn(scope, &pool);
+            }
+            self.feed(&pool, plan, placer)
+        })
+    }
+
+    fn spawn<'s>(self, scope: &'s Scope<'s, '_>, pool: &'s Pool)
+    where
+        'a: 's,
+    {
+        let reader = ChunkReader::new(self.source, self.choice.unit_pages);
+        let thread = thread::Builder::new().name("vmsnap-capture".to_owned());
+        if let Err(error) = thread.spawn_scoped(scope, move || pool.help(reader)) {
+            // The work is done by those that there are.
+            tracing::debug!(%error, "a capture has one thread less");
+        }
+    }
+
+    fn feed(
+        self,
+        pool: &Pool,
+        plan: &mut Plan<'_>,
+        placer: &mut Placer<'a, '_>,
+    ) -> Result<(), SinkError> {
+        let mut reader = ChunkReader::new(self.source, self.choice.unit_pages);
+        let (mut handed_out, mut placed) = (0, 0);
+        let mut is_more = true;
+        loop {
+            while let Some(chunk) = pool.take(placed) {
+                placed += 1;
+                placer.place(chunk?)?;
+            }
+            if is_more && handed_out - placed < AHEAD * self.choice.threads as u64 {
+                match self.chunk(handed_out, plan, placer)? {
+                    Some(chunk) => {
+                        pool.push(chunk);
+                        handed_out += 1;
+                    }
+                    None => is_more = false,
+                }
+                continue;
+            }
+            if handed_out == placed {
+                return Ok(());
+            }
+            if !pool.work_or_wait(placed, &mut reader) {
+                // Its panic goes on when the scope ends, whatever is returned.
+                return Err(SinkError::Cancelled);
+            }
+        }
+    }
+
+    /// The next chunk, to be read.
+    fn chunk(
+        self,
+        number: u64,
+        plan: &mut Plan<'_>,
+        placer: &mut Placer<'_, '_>,
+    ) -> Result<Option<Chunk>, SinkError> {
+        let parts = plan.next_parts(CHUNK_PAGES);
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let body = if self.choice.in_place {
+            Body::InPlace
+        } else {
+            Body::Copy(placer.buffer()?)
+        };
+        Ok(Some(Chunk {
+            number,
+            parts,
+            body,
+            seen: Seen::default(),
+        }))
+    }
+}
+
+/// Chunks that are handed out and not yet placed, for each thread: one to read, one to go on with.
+pub(super) const AHEAD: u64 = 2;
