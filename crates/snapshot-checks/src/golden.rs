@@ -13,14 +13,20 @@ pub struct GoldenFile {
     pub bytes: Vec<u8>,
 }
 
+/// Files that asked for a later version than that of their folder, which has come since: nothing
+/// else is wrong with them.
+const NO_LONGER_FROM_THE_FUTURE: [&str; 1] = ["v0.1/corrupt/future.vms"];
+
 /// Every valid golden file, sorted by name.
 pub fn valid() -> io::Result<Vec<GoldenFile>> {
     read("")
 }
 
-/// Every golden file that breaks a rule, sorted by name.
+/// Every golden file that breaks a rule or comes from the future, sorted by name.
 pub fn corrupt() -> io::Result<Vec<GoldenFile>> {
-    read("corrupt")
+    let mut files = read("corrupt")?;
+    files.retain(|file| !NO_LONGER_FROM_THE_FUTURE.contains(&file.name.as_str()));
+    Ok(files)
 }
 
 fn read(folder: &str) -> io::Result<Vec<GoldenFile>> {

@@ -45,9 +45,14 @@ impl WholeFile {
         let entry = MapRoot::entry(&header, envelope.table())?;
         let root = envelope.section(entry.kind, entry.instance)?;
         let root = MapRoot::parse(&header, envelope.table(), root)?;
-        let index = root.index.refs().iter();
-        let index = index.map(|leaf| root.index_leaf(leaf, leaf_bytes(leaf, bytes)?));
+        let mut end = 0;
+        let index = root.index.refs().iter().map(|place| {
+            let leaf = root.index_leaf(place, leaf_bytes(place, bytes)?)?;
+            end = root.follow_frames(place, &leaf, end)?;
+            Ok(leaf)
+        });
         let index = index.collect::<Result<_, DecodeError>>()?;
+        root.end_frames(end)?;
         let owners = root.owners.refs().iter();
         let owners = owners.map(|leaf| root.owner_leaf(leaf, leaf_bytes(leaf, bytes)?));
         let owners = owners.collect::<Result<_, DecodeError>>()?;

@@ -88,8 +88,8 @@ pub use name::{
     BranchName, Description, LabelKey, LabelValue, NameError, SnapshotName, Tag, VmName,
 };
 pub use page_map::{
-    DataLayout, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, LeafRef, LeafTable, MapRoot, OwnerLeaf,
-    PageBits, PageState,
+    DataLayout, Frame, FrameCoding, FrameEntry, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, LeafRef,
+    LeafTable, MapRoot, OwnerLeaf, PageBits, PageState,
 };
 pub use placement::{DataFileRef, FileEntry, Placement};
 pub use section::{SectionKind, SectionOffers, SectionPayload, StatePayload};

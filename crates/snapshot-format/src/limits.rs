@@ -27,6 +27,9 @@ pub const MAX_SECTION_BYTES: u64 = 16 << 20;
 /// Bytes of the root section of a `memory.map`.
 pub const MAX_MAP_ROOT_BYTES: u64 = 8 << 20;
 
+/// Bytes of one leaf of a page map.
+pub const MAX_LEAF_BYTES: usize = 536_608;
+
 /// Bytes of one payload in bitcode, of whatever kind.
 pub const MAX_BITCODE_BYTES: usize = 1 << 20;
 

@@ -37,6 +37,13 @@ impl EnvelopeBuilder {
         self
     }
 
+    /// Sets the lowest minor version that may read the file.
+    #[must_use]
+    pub const fn reader_minor(mut self, minor: u16) -> Self {
+        self.header.reader_minor = minor;
+        self
+    }
+
     /// Adds a section.
     #[must_use]
     pub fn section(mut self, section: &SectionPayload) -> Self {

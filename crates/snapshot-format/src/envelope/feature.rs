@@ -38,7 +38,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// The bits that this build knows: format 0.1 defines none.
+    /// The bits that this build knows: the format defines none.
     pub const KNOWN: Self = Self {
         read: 0,
         restore: 0,

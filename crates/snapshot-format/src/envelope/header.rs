@@ -19,7 +19,10 @@ pub const MAGIC: [u8; 8] = *b"\x89VMS\r\n\x1a\n";
 pub const HEADER_BYTES: usize = 128;
 
 /// The version of the format that this build writes.
-pub const FORMAT: FormatVersion = FormatVersion { major: 0, minor: 1 };
+pub const FORMAT: FormatVersion = FormatVersion { major: 0, minor: 2 };
+
+/// The lowest minor version that reads a file which uses nothing newer.
+pub const BASE_READER_MINOR: u16 = 1;
 
 /// Where each field of the header starts. The table of `specs/01-envelope.md` must agree.
 pub(crate) mod at {
@@ -105,12 +108,12 @@ pub(crate) struct RawHeader {
 }
 
 impl Header {
-    /// A header for a new file that has no section yet.
+    /// A header for a new file that has no section yet, and that every version can read.
     #[must_use]
     pub fn new(kind: FileKind, arch: Arch, id: SnapshotId, parent: Option<SnapshotId>) -> Self {
         Self {
             version: FORMAT,
-            reader_minor: FORMAT.minor,
+            reader_minor: BASE_READER_MINOR,
             kind,
             arch,
             features: Features::default(),

@@ -10,7 +10,9 @@ mod table;
 pub use builder::EnvelopeBuilder;
 pub use feature::{Features, Operation};
 pub use file_kind::{Arch, FileKind};
-pub use header::{FORMAT, FormatVersion, HEADER_BYTES, Header, MAGIC, WriterName};
+pub use header::{
+    BASE_READER_MINOR, FORMAT, FormatVersion, HEADER_BYTES, Header, MAGIC, WriterName,
+};
 pub use parse::Envelope;
 pub use table::{SECTION_ENTRY_BYTES, SectionEntry, SectionTable, envelope_digest};
 

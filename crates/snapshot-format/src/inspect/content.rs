@@ -124,11 +124,15 @@ fn read_map(envelope: &Envelope<'_>, bytes: &[u8]) -> Result<MapView, DecodeErro
         present_pages: 0,
         zero_pages: 0,
     };
+    let mut end = 0;
     for leaf in root.index.refs() {
         let parsed = root.index_leaf(leaf, leaf_bytes(bytes, leaf)?)?;
+        end = root.follow_frames(leaf, &parsed, end)?;
         view.present_pages += parsed.present().count() as u64;
         view.zero_pages += parsed.zero().count() as u64;
     }
+    let at_root = |error: DecodeError| error.shifted(entry.offset);
+    root.end_frames(end).map_err(at_root)?;
     for leaf in root.owners.refs() {
         root.owner_leaf(leaf, leaf_bytes(bytes, leaf)?)?;
     }

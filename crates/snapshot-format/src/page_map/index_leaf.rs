@@ -6,8 +6,10 @@ use crate::address::{GuestPage, PAGE_BYTES};
 use crate::bytes::Fields;
 use crate::error::{DecodeError, Part};
 use crate::id::Digest;
+use crate::page_map::frame_table::{FRAME_PAGES, Frame, FrameTable, frame_count};
 use crate::page_map::{
-    INDEX_LEAF, LEAF_HEADER_BYTES, LEAF_PAGES, LEAF_SHIFT, LEAF_WORDS, MAX_UNIT_PAGES, PageBits,
+    FRAME_ENTRY_BYTES, INDEX_LEAF, LEAF_HEADER_BYTES, LEAF_PAGES, LEAF_SHIFT, LEAF_WORDS,
+    MAX_UNIT_PAGES, PageBits,
 };
 
 /// What a snapshot says of one page.
@@ -32,6 +34,7 @@ pub struct IndexLeaf {
     present: PageBits,
     zero: PageBits,
     digests: Vec<Digest>,
+    frames: FrameTable,
     ranks: Box<[Rank; LEAF_WORDS]>,
 }
 
@@ -50,6 +53,7 @@ impl IndexLeaf {
         data_offset: u64,
         [present, zero]: [PageBits; 2],
         digests: Vec<Digest>,
+        frames: FrameTable,
     ) -> Self {
         let mut ranks = Box::new([Rank::default(); LEAF_WORDS]);
         let mut next = Rank::default();
@@ -65,6 +69,7 @@ impl IndexLeaf {
             present,
             zero,
             digests,
+            frames,
             ranks,
         }
     }
@@ -87,7 +92,8 @@ impl IndexLeaf {
         self.unit_pages
     }
 
-    /// Packed data: where the present pages of the leaf start in the data file. Sparse data: 0.
+    /// Where the present pages of the leaf, or their frames, start in the data file; 0 in sparse
+    /// data.
     #[must_use]
     pub const fn data_offset(&self) -> u64 {
         self.data_offset
@@ -139,6 +145,31 @@ impl IndexLeaf {
         self.data_offset.checked_add(rank * PAGE_BYTES)
     }
 
+    /// The frames of the present pages, by ascending page; none but in data that lies in frames.
+    pub fn frames(&self) -> impl Iterator<Item = Frame> + '_ {
+        let count = self.frames.entries().len();
+        (0..count).filter_map(|index| self.frames.frame(index, self.data_offset))
+    }
+
+    /// The frame that holds a present page; `None` if it is not present, or in no frame.
+    #[must_use]
+    pub fn frame_of(&self, page: usize) -> Option<Frame> {
+        let index = self.present_rank(page)? / FRAME_PAGES;
+        self.frames.frame(index, self.data_offset)
+    }
+
+    /// How many frames there are; 0 in data that does not lie in frames.
+    #[must_use]
+    pub fn frame_count(&self) -> usize {
+        self.frames.entries().len()
+    }
+
+    /// What the frames of the leaf take in the data file, in bytes.
+    #[must_use]
+    pub const fn frame_bytes(&self) -> u32 {
+        self.frames.len_bytes()
+    }
+
     /// The digest of the unit that holds a present page; `None` if the page is not present.
     #[must_use]
     pub fn unit_digest(&self, page: usize) -> Option<&Digest> {
@@ -168,7 +199,8 @@ impl IndexLeaf {
     /// The bytes of the leaf.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(Self::encoded_len(self.digests.len()));
+        let frames = self.frames.entries().len();
+        let mut out = Vec::with_capacity(Self::encoded_len(self.digests.len(), frames));
         self.encode_into(&mut out);
         out
     }
@@ -182,7 +214,7 @@ impl IndexLeaf {
         out.extend(len32(self.present.count()).to_le_bytes());
         out.extend(len32(self.zero.count()).to_le_bytes());
         out.extend(len32(self.digests.len()).to_le_bytes());
-        out.extend([0; 4]);
+        out.extend(len32(self.frames.entries().len()).to_le_bytes());
         for bits in [&self.present, &self.zero] {
             for word in bits.words() {
                 out.extend(word.to_le_bytes());
@@ -191,18 +223,20 @@ impl IndexLeaf {
         for digest in &self.digests {
             out.extend(digest.0);
         }
+        self.frames.encode_into(out);
     }
 
-    /// The length of a leaf with so many digests, in bytes.
+    /// The length of a leaf with so many digests and frames, in bytes.
     #[must_use]
-    pub const fn encoded_len(digest_count: usize) -> usize {
-        LEAF_HEADER_BYTES + LEAF_PAGES / 4 + digest_count * 32
+    pub const fn encoded_len(digest_count: usize, frame_count: usize) -> usize {
+        LEAF_HEADER_BYTES + LEAF_PAGES / 4 + digest_count * 32 + frame_count * FRAME_ENTRY_BYTES
     }
 
     /// Checks the bytes of leaf `number`. Whether they fit the rest of a map is checked by
     /// [`MapRoot::index_leaf`](crate::MapRoot::index_leaf).
     pub fn parse(bytes: &[u8], number: u32) -> Result<Self, DecodeError> {
-        let mut fields = Fields::new(bytes, Part::IndexLeaf(number));
+        let part = Part::IndexLeaf(number);
+        let mut fields = Fields::new(bytes, part);
         let sort = fields.u16()?;
         if sort != INDEX_LEAF {
             return Err(fields.invalid(0, "an index leaf has the mark 1", sort.into()));
@@ -221,7 +255,7 @@ impl IndexLeaf {
         }
         let data_offset = fields.u64()?;
         let counts = [fields.u32()?, fields.u32()?, fields.u32()?];
-        fields.reserved::<4>()?;
+        let found_frames = fields.u32()?;
         let present = parse_bits(&mut fields)?;
         let zero = parse_bits(&mut fields)?;
         check_disjoint(&fields, &present, &zero)?;
@@ -251,11 +285,13 @@ impl IndexLeaf {
                 return Err(fields.invalid(offset, rule, found.into()));
             }
         }
+        check_frame_count(&fields, found_frames, present.count(), unit_pages)?;
         let [_, _, digest_count] = counts;
         let mut digests = Vec::with_capacity(digest_count as usize);
         for _ in 0..digest_count {
             digests.push(Digest(fields.array()?));
         }
+        let frames = FrameTable::decode(&mut fields, part, found_frames as usize, present.count())?;
         fields.finish()?;
         Ok(Self::assemble(
             number,
@@ -263,6 +299,7 @@ impl IndexLeaf {
             data_offset,
             [present, zero],
             digests,
+            frames,
         ))
     }
 
@@ -316,6 +353,20 @@ fn check_disjoint(
             present & zero,
         )),
     }
+}
+
+/// That there is a frame for each 16 of `pages` present pages, or none at all.
+fn check_frame_count(
+    fields: &Fields<'_>,
+    found: u32,
+    pages: usize,
+    unit_pages: u16,
+) -> Result<(), DecodeError> {
+    if found == 0 || (found == len32(frame_count(pages)) && unit_pages == 1) {
+        return Ok(());
+    }
+    let rule = "there is a frame for each 16 present pages of units of one page, or none";
+    Err(fields.invalid(28, rule, found.into()))
 }
 
 /// A count of at most 16384.

@@ -2,6 +2,7 @@
 
 use crate::address::PAGE_BYTES;
 use crate::id::Digest;
+use crate::page_map::frame_table::{FrameEntry, FrameTable, frame_count, pages_of};
 use crate::page_map::index_leaf::unit_heads;
 use crate::page_map::{IndexLeaf, MAX_UNIT_PAGES, PageBits};
 
@@ -30,6 +31,17 @@ pub enum LeafError {
     Overlap {
         /// The leaf.
         number: u32,
+    },
+    /// Frames that are not those of the present pages: one for each 16, each of a length that it
+    /// may have, in a leaf whose units have one page.
+    #[error("leaf {number}: {found} frames do not hold its {present} present pages")]
+    Frames {
+        /// The leaf.
+        number: u32,
+        /// How many pages are present.
+        present: usize,
+        /// How many frames were given.
+        found: usize,
     },
     /// A data offset that is no multiple of the page.
     #[error("leaf {number}: data offset {data_offset:#x} is no multiple of 4096")]
@@ -89,16 +101,42 @@ impl IndexLeafBuilder {
 
     /// The leaf. `data_offset` is where its present pages start in packed data; 0 in sparse data.
     pub fn finish(self, data_offset: u64) -> Result<IndexLeaf, LeafError> {
+        if !data_offset.is_multiple_of(PAGE_BYTES) {
+            return Err(LeafError::DataOffset {
+                number: self.number,
+                data_offset,
+            });
+        }
+        self.assemble(data_offset, FrameTable::default())
+    }
+
+    /// The leaf, in a data file of frames: `frames` lie back to back from `data_offset` on, which
+    /// may be any, and hold the present pages by ascending page.
+    pub fn finish_frames(
+        self,
+        data_offset: u64,
+        frames: Vec<FrameEntry>,
+    ) -> Result<IndexLeaf, LeafError> {
+        let present = self.present.count();
+        let mut entries = frames.iter().enumerate();
+        let is_right = self.unit_pages == 1
+            && frames.len() == frame_count(present)
+            && entries.all(|(index, entry)| entry.fits(pages_of(index, present)));
+        if !is_right {
+            return Err(LeafError::Frames {
+                number: self.number,
+                present,
+                found: frames.len(),
+            });
+        }
+        self.assemble(data_offset, FrameTable::new(frames, present))
+    }
+
+    fn assemble(self, data_offset: u64, frames: FrameTable) -> Result<IndexLeaf, LeafError> {
         let number = self.number;
         let mut pairs = self.present.words().iter().zip(self.zero.words());
         if pairs.any(|(present, zero)| present & zero != 0) {
             return Err(LeafError::Overlap { number });
-        }
-        if !data_offset.is_multiple_of(PAGE_BYTES) {
-            return Err(LeafError::DataOffset {
-                number,
-                data_offset,
-            });
         }
         let words = self.present.words().iter();
         let units = words.map(|word| unit_heads(*word, self.unit_pages).count_ones() as usize);
@@ -117,6 +155,7 @@ impl IndexLeafBuilder {
             data_offset,
             bits,
             self.digests,
+            frames,
         ))
     }
 }

@@ -6,10 +6,14 @@ use crate::bytes::Fields;
 use crate::error::{DecodeError, Part};
 use crate::id::Digest;
 use crate::limits;
+use crate::page_map::frame_table::MAX_FRAMES;
 use crate::page_map::{IndexLeaf, LEAF_HEADER_BYTES, LEAF_PAGES};
 
 /// The length of one reference to a leaf, in bytes.
 pub const LEAF_REF_BYTES: usize = 56;
+
+// A leaf whose pages are all present, each with a digest, in frames.
+const _: () = assert!(limits::MAX_LEAF_BYTES == IndexLeaf::encoded_len(LEAF_PAGES, MAX_FRAMES));
 
 /// Where a leaf lies, and what its bytes must hash to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -75,8 +79,7 @@ impl LeafRef {
         let (number, len, offset, file) =
             (fields.u32()?, fields.u32()?, fields.u64()?, fields.u16()?);
         fields.reserved::<6>()?;
-        let longest = IndexLeaf::encoded_len(LEAF_PAGES);
-        let len_fits = (LEAF_HEADER_BYTES..=longest).contains(&(len as usize));
+        let len_fits = (LEAF_HEADER_BYTES..=limits::MAX_LEAF_BYTES).contains(&(len as usize));
         if !len.is_multiple_of(8) || !len_fits {
             return Err(fields.invalid(at + 4, "a leaf has the length of a leaf", len.into()));
         }

@@ -6,6 +6,7 @@
 
 mod bits;
 mod flatten;
+mod frame_table;
 mod index_leaf;
 mod layout_leaves;
 mod leaf_builder;
@@ -16,6 +17,9 @@ mod unit;
 
 pub use bits::PageBits;
 pub use flatten::flatten;
+pub use frame_table::{
+    FRAME_BYTES, FRAME_ENTRY_BYTES, FRAME_PAGES, Frame, FrameCoding, FrameEntry,
+};
 pub use index_leaf::{IndexLeaf, PageState};
 pub use leaf_builder::{IndexLeafBuilder, LeafError};
 pub use leaf_table::{LEAF_REF_BYTES, LeafRef, LeafTable};

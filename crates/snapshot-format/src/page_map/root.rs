@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use crate::address::{GuestAddress, PAGE_BYTES};
 use crate::bytes::Fields;
-use crate::envelope::{FileKind, Header, SectionEntry, SectionTable};
+use crate::envelope::{BASE_READER_MINOR, FileKind, Header, SectionEntry, SectionTable};
 use crate::error::{DecodeError, Part};
 use crate::id::{Digest, SnapshotId, SnapshotRef};
 use crate::layout::{MemoryLayout, MemoryRegion};
 use crate::limits;
+use crate::page_map::frame_table::frame_count;
 use crate::page_map::{IndexLeaf, LEAF_WORDS, LeafRef, LeafTable, MAX_UNIT_PAGES, OwnerLeaf};
 use crate::section::SectionKind;
 
@@ -28,6 +29,9 @@ pub(crate) mod at {
     pub(crate) const REGIONS: u64 = 96;
 }
 
+/// The length of data that lies in no frames.
+const UNFRAMED_LEN: &str = "sparse data is as long as the image, packed data is whole pages of it";
+
 /// How present pages lie in a data file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,6 +41,8 @@ pub enum DataLayout {
     Sparse,
     /// Present pages back to back, leaf by leaf.
     Packed,
+    /// Present pages in frames of 16, each compressed where that is shorter, back to back.
+    Frames,
 }
 
 /// The root of one `memory.map`.
@@ -50,7 +56,7 @@ pub struct MapRoot {
     pub layout: MemoryLayout,
     /// How present pages lie in the data file.
     pub data_layout: DataLayout,
-    /// Pages in one digest unit: a power of two up to 16; 1 in packed data.
+    /// Pages in one digest unit: a power of two up to 16; 1 in packed data and in frames.
     pub unit_pages: u16,
     /// The length of the data file in bytes.
     pub data_len_bytes: u64,
@@ -68,6 +74,7 @@ impl DataLayout {
         match self {
             Self::Sparse => 1,
             Self::Packed => 2,
+            Self::Frames => 3,
         }
     }
 
@@ -75,7 +82,18 @@ impl DataLayout {
         match number {
             1 => Some(Self::Sparse),
             2 => Some(Self::Packed),
+            3 => Some(Self::Frames),
             _ => None,
+        }
+    }
+
+    /// The lowest minor version of the format that reads such data: what the header of its map
+    /// says.
+    #[must_use]
+    pub const fn reader_minor(self) -> u16 {
+        match self {
+            Self::Sparse | Self::Packed => BASE_READER_MINOR,
+            Self::Frames => 2,
         }
     }
 }
@@ -160,6 +178,14 @@ impl MapRoot {
         header
             .check_lineage(PART, root.id, parent)
             .map_err(|error| error.shifted(entry.offset))?;
+        if header.reader_minor < root.data_layout.reader_minor() {
+            return Err(DecodeError::Invalid {
+                part: PART,
+                offset: entry.offset + at::LAYOUT,
+                rule: "the header asks for a reader that knows the layout of the data",
+                found: header.reader_minor.into(),
+            });
+        }
         let leaves = table.get(SectionKind::MAP_LEAVES, 0)?;
         for leaf in root.index.refs().iter().chain(root.owners.refs()) {
             if leaf.offset < leaves.offset || leaf.end() > leaves.end() {
@@ -189,7 +215,7 @@ impl MapRoot {
         let data_layout = DataLayout::from_number(layout_number).ok_or_else(|| {
             fields.invalid(
                 at::LAYOUT,
-                "data is sparse (1) or packed (2)",
+                "data is sparse (1), packed (2) or in frames (3)",
                 layout_number.into(),
             )
         })?;
@@ -229,17 +255,18 @@ impl MapRoot {
                 parsed.unit_pages().into(),
             ));
         }
-        let data_end = parsed
-            .data_offset()
-            .checked_add(parsed.present().count() as u64 * PAGE_BYTES);
-        let placed = match self.data_layout {
-            DataLayout::Sparse => parsed.data_offset() == 0,
-            DataLayout::Packed => {
-                parsed.data_offset().is_multiple_of(PAGE_BYTES)
-                    && data_end.is_some_and(|end| end <= self.data_len_bytes)
-            }
+        let frames = match self.data_layout {
+            DataLayout::Frames => frame_count(parsed.present().count()),
+            DataLayout::Sparse | DataLayout::Packed => 0,
         };
-        if !placed {
+        if parsed.frame_count() != frames {
+            return Err(invalid(
+                28,
+                "there are frames where the root says so, and only there",
+                parsed.frame_count() as u64,
+            ));
+        }
+        if !self.is_placed(&parsed) {
             return Err(invalid(
                 8,
                 "present pages lie in the data file",
@@ -277,6 +304,57 @@ impl MapRoot {
         OwnerLeaf::parse(bytes, leaf.number, self.file).map_err(|e| e.shifted(leaf.offset))
     }
 
+    /// Checks that the frames of a leaf start where those of the leaf before it end, at `end`, and
+    /// gives where they end. Nothing is checked in data that does not lie in frames.
+    pub fn follow_frames(
+        &self,
+        place: &LeafRef,
+        leaf: &IndexLeaf,
+        end: u64,
+    ) -> Result<u64, DecodeError> {
+        if self.data_layout != DataLayout::Frames {
+            return Ok(end);
+        }
+        if leaf.data_offset() != end {
+            return Err(DecodeError::Invalid {
+                part: Part::IndexLeaf(leaf.number()),
+                offset: place.offset + 8,
+                rule: "frames start where those of the leaf before end",
+                found: leaf.data_offset(),
+            });
+        }
+        Ok(end.saturating_add(leaf.frame_bytes().into()))
+    }
+
+    /// Checks that the frames of the last leaf, which end at `end`, end the data file.
+    pub fn end_frames(&self, end: u64) -> Result<(), DecodeError> {
+        if self.data_layout != DataLayout::Frames || end == self.data_len_bytes {
+            return Ok(());
+        }
+        Err(DecodeError::Invalid {
+            part: PART,
+            offset: at::DATA_LEN,
+            rule: "the last frame ends the data file",
+            found: end,
+        })
+    }
+
+    /// Whether the present pages of a leaf lie where they may.
+    fn is_placed(&self, leaf: &IndexLeaf) -> bool {
+        let ends_inside = |len_bytes: u64| {
+            let end = leaf.data_offset().checked_add(len_bytes);
+            end.is_some_and(|end| end <= self.data_len_bytes)
+        };
+        match self.data_layout {
+            DataLayout::Sparse => leaf.data_offset() == 0,
+            DataLayout::Packed => {
+                leaf.data_offset().is_multiple_of(PAGE_BYTES)
+                    && ends_inside(leaf.present().count() as u64 * PAGE_BYTES)
+            }
+            DataLayout::Frames => ends_inside(leaf.frame_bytes().into()),
+        }
+    }
+
     fn check(&self, fields: &Fields<'_>) -> Result<(), DecodeError> {
         if self.file == 0 || usize::from(self.file) > limits::MAX_DATA_FILES {
             return Err(fields.invalid(
@@ -287,28 +365,29 @@ impl MapRoot {
         }
         let unit_max = match self.data_layout {
             DataLayout::Sparse => MAX_UNIT_PAGES,
-            DataLayout::Packed => 1,
+            DataLayout::Packed | DataLayout::Frames => 1,
         };
         if !self.unit_pages.is_power_of_two() || self.unit_pages > unit_max {
             return Err(fields.invalid(
                 at::UNIT,
-                "a unit has 1, 2, 4, 8 or 16 pages, and 1 in packed data",
+                "a unit has 1, 2, 4, 8 or 16 pages, and 1 in packed data and in frames",
                 self.unit_pages.into(),
             ));
         }
-        let len_fits = match self.data_layout {
-            DataLayout::Sparse => self.data_len_bytes == self.layout.len_bytes(),
-            DataLayout::Packed => {
-                self.data_len_bytes.is_multiple_of(PAGE_BYTES)
-                    && self.data_len_bytes <= self.layout.len_bytes()
-            }
+        let image_len = self.layout.len_bytes();
+        let (len_fits, rule) = match self.data_layout {
+            DataLayout::Frames => (
+                self.data_len_bytes <= image_len,
+                "frames are not longer than the image",
+            ),
+            DataLayout::Sparse => (self.data_len_bytes == image_len, UNFRAMED_LEN),
+            DataLayout::Packed => (
+                self.data_len_bytes.is_multiple_of(PAGE_BYTES) && self.data_len_bytes <= image_len,
+                UNFRAMED_LEN,
+            ),
         };
         if !len_fits {
-            return Err(fields.invalid(
-                at::DATA_LEN,
-                "sparse data is as long as the image, packed data is whole pages of it",
-                self.data_len_bytes,
-            ));
+            return Err(fields.invalid(at::DATA_LEN, rule, self.data_len_bytes));
         }
         self.check_tables(fields)
     }

@@ -16,24 +16,28 @@ pub(crate) const DIFF: SnapshotId = SnapshotId(*b"\x01\x92\x00\x00\x00\x01\x70\x
 
 /// A file with its name in the golden directory.
 pub(crate) struct Case {
-    /// The name, with its extension.
+    /// The name, with the folder of its version and its extension.
     pub(crate) name: &'static str,
     /// The bytes of the file.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Every golden file of format 0.1.
+/// Every golden file that is valid.
 pub(crate) fn cases() -> Vec<Case> {
     let case = |name, bytes| Case { name, bytes };
     vec![
-        case("empty.vms", empty()),
-        case("manifest-full.vms", manifest_full().encode()),
-        case("manifest-diff.vms", manifest_diff().encode()),
-        case("placement.vms", placement().encode()),
-        case("state.vms", state().encode()),
-        case("machine-x86_64.vms", crate::machine::state_file().encode()),
-        case("memory-full.map", map_full().bytes),
-        case("memory-diff.map", map_diff().bytes),
+        case("v0.1/empty.vms", empty()),
+        case("v0.1/manifest-full.vms", manifest_full().encode()),
+        case("v0.1/manifest-diff.vms", manifest_diff().encode()),
+        case("v0.1/placement.vms", placement().encode()),
+        case("v0.1/state.vms", state().encode()),
+        case(
+            "v0.1/machine-x86_64.vms",
+            crate::machine::state_file().encode(),
+        ),
+        case("v0.1/memory-full.map", map_full().bytes),
+        case("v0.1/memory-diff.map", map_diff().bytes),
+        case("v0.2/memory-frames.map", crate::framed::map().bytes),
     ]
 }
 
@@ -225,10 +229,27 @@ pub(crate) fn map_diff() -> Map {
 }
 
 /// Writes the leaves, then the root, as a streaming writer does.
-pub(crate) fn write_map(mut root: MapRoot, index: Vec<IndexLeaf>, owners: Vec<OwnerLeaf>) -> Map {
+pub(crate) fn write_map(root: MapRoot, index: Vec<IndexLeaf>, owners: Vec<OwnerLeaf>) -> Map {
+    let index_bytes = index.iter().map(|leaf| (leaf.number(), leaf.encode()));
+    let owner_bytes = owners.iter().map(|leaf| (leaf.number(), leaf.encode()));
+    let (root, bytes) = write_leaves(root, index_bytes.collect(), owner_bytes.collect());
+    Map {
+        root,
+        index,
+        owners,
+        bytes,
+    }
+}
+
+/// Writes leaves of whatever bytes, each with its number.
+pub(crate) fn write_leaves(
+    mut root: MapRoot,
+    index: Vec<(u32, Vec<u8>)>,
+    owners: Vec<(u32, Vec<u8>)>,
+) -> (MapRoot, Vec<u8>) {
     let mut leaves = Vec::new();
     let file = root.file;
-    let mut place = |number, bytes: Vec<u8>| {
+    let mut place = |(number, bytes): (u32, Vec<u8>)| {
         let offset = 128 + leaves.len() as u64;
         leaves.extend_from_slice(&bytes);
         LeafRef {
@@ -239,11 +260,9 @@ pub(crate) fn write_map(mut root: MapRoot, index: Vec<IndexLeaf>, owners: Vec<Ow
             digest: Digest::of(&bytes),
         }
     };
-    let refs = index.iter().map(|leaf| place(leaf.number(), leaf.encode()));
+    let refs = index.into_iter().map(&mut place);
     root.index = LeafTable::new(refs.collect()).expect("sorted leaves");
-    let refs = owners
-        .iter()
-        .map(|leaf| place(leaf.number(), leaf.encode()));
+    let refs = owners.into_iter().map(&mut place);
     root.owners = LeafTable::new(refs.collect()).expect("sorted leaves");
     let root_bytes = root.encode();
     let entry = |kind, offset, bytes: &[u8]| {
@@ -262,14 +281,10 @@ pub(crate) fn write_map(mut root: MapRoot, index: Vec<IndexLeaf>, owners: Vec<Ow
         ),
     ]);
     let parent = root.parent.map(|parent| parent.id);
-    let header = Header::new(FileKind::MemoryMap, Arch::X86_64, root.id, parent);
+    let mut header = Header::new(FileKind::MemoryMap, Arch::X86_64, root.id, parent);
+    header.reader_minor = root.data_layout.reader_minor();
     let (header, table) = table.close(header);
     let mut bytes = header.encode().to_vec();
     bytes.extend([leaves, root_bytes, table].concat());
-    Map {
-        root,
-        index,
-        owners,
-        bytes,
-    }
+    (root, bytes)
 }

@@ -3,6 +3,7 @@
 use snapshot_format::{Arch, Envelope, EnvelopeBuilder, FileKind, MapRoot, OwnerLeaf};
 
 use crate::cases::{Case, DIFF, manifest_full, map_diff, map_full, state, write_map};
+use crate::framed;
 
 /// Every file of the directory of damaged ones. None of them is a plain flipped bit: each has
 /// right checksums and breaks one rule behind them.
@@ -30,37 +31,40 @@ pub(crate) fn cases() -> Vec<Case> {
     let empty_root = write_map(MapRoot { file: 2, ..root }, Vec::new(), Vec::new());
     vec![
         case(
-            "magic.vms",
+            "v0.1/magic.vms",
             [b"\x89VMS\n\x1a\n\0".as_slice(), &manifest[8..]].concat(),
         ),
-        case("checksum.vms", checksum),
-        case("digest.vms", digest),
-        case("padding.vms", padding),
-        case("longer.vms", longer),
-        case("shorter.vms", manifest[..manifest.len() - 1].to_vec()),
-        case("future.vms", with_header_byte(&manifest, 14, 2)),
-        case("feature.vms", with_header_byte(&manifest, 20, 0x80)),
-        case("unknown-kind.vms", with_header_byte(&manifest, 16, 99)),
-        case("unknown-codec.vms", with_table_bytes(&state, 10, &[9])),
+        case("v0.1/checksum.vms", checksum),
+        case("v0.1/digest.vms", digest),
+        case("v0.1/padding.vms", padding),
+        case("v0.1/longer.vms", longer),
+        case("v0.1/shorter.vms", manifest[..manifest.len() - 1].to_vec()),
+        case("v0.1/future.vms", with_header_byte(&manifest, 14, 2)),
+        case("v0.1/feature.vms", with_header_byte(&manifest, 20, 0x80)),
+        case("v0.1/unknown-kind.vms", with_header_byte(&manifest, 16, 99)),
+        case("v0.1/unknown-codec.vms", with_table_bytes(&state, 10, &[9])),
         case(
-            "overlap.vms",
+            "v0.1/overlap.vms",
             with_table_bytes(&state, 72 + 16, &128u64.to_le_bytes()),
         ),
-        case("other-id.vms", other_id),
-        case("too-many-sections.vms", with_header_byte(&manifest, 54, 1)),
+        case("v0.1/other-id.vms", other_id),
         case(
-            "root-version.map",
+            "v0.1/too-many-sections.vms",
+            with_header_byte(&manifest, 54, 1),
+        ),
+        case(
+            "v0.1/root-version.map",
             with_table_bytes(&map, 72 + 8, &2u16.to_le_bytes()),
         ),
-        case("lost-owner.map", {
+        case("v0.1/lost-owner.map", {
             let map = map_diff();
             write_map(map.root, map.index, Vec::new()).bytes
         }),
-        case("no-leaf.map", {
+        case("v0.1/no-leaf.map", {
             let map = map_full();
             write_map(map.root, Vec::new(), Vec::new()).bytes
         }),
-        case("leaf-of-another.map", {
+        case("v0.1/leaf-of-another.map", {
             let map = map_diff();
             let owners = vec![OwnerLeaf::uniform(1, 1)];
             write_map(
@@ -73,7 +77,7 @@ pub(crate) fn cases() -> Vec<Case> {
             )
             .bytes
         }),
-        case("wrong-length.map", {
+        case("v0.1/wrong-length.map", {
             write_map(
                 MapRoot {
                     data_len_bytes: 4096,
@@ -84,6 +88,40 @@ pub(crate) fn cases() -> Vec<Case> {
             )
             .bytes
         }),
+        case("v0.2/later.vms", with_header_byte(&manifest, 15, 0xff)),
+        case(
+            "v0.2/frame-coding.map",
+            framed::with_entry(0, |word| word | 9 << 28),
+        ),
+        case(
+            "v0.2/frame-length.map",
+            framed::with_entry(2, |word| word - 1),
+        ),
+        case(
+            "v0.2/frame-no-shorter.map",
+            framed::with_entry(2, |word| word | 1 << 28),
+        ),
+        case("v0.2/frame-empty.map", framed::with_entry(0, |_| 1 << 28)),
+        case(
+            "v0.2/frames-overlap.map",
+            framed::with_entry(0, |word| word + 1),
+        ),
+        case(
+            "v0.2/frames-short.map",
+            framed::with_root(|root| root.data_len_bytes += 1),
+        ),
+        case(
+            "v0.2/frames-beyond.map",
+            framed::with_root(|root| root.data_len_bytes -= 1),
+        ),
+        case(
+            "v0.2/frames-unsaid.map",
+            framed::with_root(framed::as_packed),
+        ),
+        case(
+            "v0.2/frames-for-older-readers.map",
+            with_header_byte(&framed::map().bytes, 14, 1),
+        ),
     ]
 }
 

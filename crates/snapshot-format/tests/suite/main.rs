@@ -5,6 +5,8 @@
 
 mod cases;
 mod damaged;
+mod framed;
+mod framed_rules;
 mod frames;
 mod golden;
 mod machine;

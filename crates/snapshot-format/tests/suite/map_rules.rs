@@ -41,6 +41,7 @@ fn an_index_leaf_agrees_with_itself() {
     corrupt(parse(20, &[2]), "the count of zero pages");
     corrupt(parse(24, &[2]), "a digest for each unit");
     corrupt(parse(2, &[16]), "a digest for each unit");
+    corrupt(parse(28, &[2]), "a frame for each 16 present pages");
     corrupt(parse(32 + 2048, &[1]), "both present and zero");
     let leaf = IndexLeaf::parse(&leaf, 0).expect("a sound leaf");
     let states = [0, 1, 300, 301, 302, 303].map(|page| leaf.state(page));
@@ -164,7 +165,7 @@ fn a_root_agrees_with_its_file() {
     corrupt(decode(64, &[0]), "from 1 to 4096");
     corrupt(decode(64, &[1, 0x10]), "from 1 to 4096");
     corrupt(decode(64, &[3]), "leaves of its own file");
-    corrupt(decode(66, &[3]), "sparse (1) or packed (2)");
+    corrupt(decode(66, &[4]), "sparse (1), packed (2) or in frames (3)");
     corrupt(decode(68, &[2]), "1 in packed data");
     corrupt(decode(16, &[0; 16]), "a parent has an id");
     let too_long = layout().len_bytes() + 4096;

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use snapshot_format::page_map::LEAF_HEADER_BYTES;
 use snapshot_format::{
-    Arch, Codec, DataLayout, Digest, Features, FileKind, FormatVersion, Header, IndexLeafBuilder,
-    LeafRef, LeafTable, MapRoot, OwnerLeaf, SectionEntry, SectionKind, SectionTable, SnapshotId,
-    SnapshotRef, envelope::WriterName,
+    Arch, Codec, DataLayout, Digest, Features, FileKind, FormatVersion, FrameCoding, FrameEntry,
+    Header, IndexLeafBuilder, LeafRef, LeafTable, MapRoot, OwnerLeaf, SectionEntry, SectionKind,
+    SectionTable, SnapshotId, SnapshotRef, envelope::WriterName,
 };
 
 use crate::cases::layout;
@@ -40,7 +40,7 @@ fn examples_are_bytes_of_golden_files() {
             let (place, rest) = fence.split_once('\n').expect("a line after the fence");
             let (hex, _) = rest.split_once("```").expect("the end of the fence");
             let (file, offset) = place.split_once('@').expect("file@offset");
-            let file = file.strip_prefix("golden/v0.1/").expect("a golden file");
+            let file = file.strip_prefix("golden/").expect("a golden file");
             let offset = match offset.strip_prefix("0x") {
                 Some(digits) => usize::from_str_radix(digits, 16),
                 None => offset.parse(),
@@ -290,6 +290,7 @@ fn the_fields_of_leaves_lie_where_the_tables_say() {
             ("digest_count", &[2, 0, 0, 0]),
             ("present", &present),
             ("zero", &zero),
+            ("frame_count", &[0, 0, 0, 0]),
         ],
     );
     check(
@@ -306,6 +307,30 @@ fn the_fields_of_leaves_lie_where_the_tables_say() {
     let wide = OwnerLeaf::from_fn(1, |page| if page == 5 { 0x0506 } else { 0 }).encode();
     assert_eq!(wide.len(), LEAF_HEADER_BYTES + 2 * 16_384);
     assert_eq!(wide[LEAF_HEADER_BYTES + 10..LEAF_HEADER_BYTES + 12], [6, 5]);
+}
+
+#[test]
+fn the_fields_of_a_frame_entry_lie_where_the_table_says() {
+    let entry = FrameEntry {
+        coding: FrameCoding::Zstd,
+        stored_len: 0x0fff,
+        checksum: 0x0102_0304,
+    };
+    let mut leaf = IndexLeafBuilder::new(0, 1).expect("a valid unit");
+    leaf.present().insert(0, 1);
+    leaf.digest(Digest([1; 32]));
+    let leaf = leaf.finish_frames(0, vec![entry]).expect("one frame");
+    let bytes = leaf.encode();
+    assert_eq!(bytes[28..32], [1, 0, 0, 0], "frame_count");
+    check(
+        "02-page-map.md",
+        "frame-entry",
+        &bytes[bytes.len() - 8..],
+        &[
+            ("coding_and_len", &[0xff, 0x0f, 0, 0x20]),
+            ("checksum", &[4, 3, 2, 1]),
+        ],
+    );
 }
 
 #[test]

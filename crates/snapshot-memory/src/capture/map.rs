@@ -73,7 +73,8 @@ impl<'a> MapWriter<'a> {
         .located(self.offset, root_bytes.len() as u64, root_digest);
         self.append(&root_bytes)?;
         let parent = root.parent.map(|parent| parent.id);
-        let header = Header::new(FileKind::MemoryMap, Arch::None, root.id, parent);
+        let mut header = Header::new(FileKind::MemoryMap, Arch::None, root.id, parent);
+        header.reader_minor = root.data_layout.reader_minor();
         let (header, table) = SectionTable::new(vec![leaves, root_entry]).close(header);
         self.file.write_all_at(header.table_offset, &table)?;
         let header_bytes = header.encode();

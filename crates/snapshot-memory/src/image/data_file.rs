@@ -143,7 +143,8 @@ impl DataFile {
         let unit = self.root.layout.unit(page, self.root.unit_pages)?;
         let offset = match self.root.data_layout {
             DataLayout::Packed => leaf.packed_offset(within_leaf(page))?,
-            _ => unit.start.image_offset()?,
+            DataLayout::Sparse => unit.start.image_offset()?,
+            _ => return None,
         };
         Some((unit, offset))
     }
