@@ -25,10 +25,10 @@ pub enum SnapshotError {
         source: StepError,
     },
     /// The end was asked for.
-    #[error("cancelled before the step: {before}")]
+    #[error("cancelled at the step: {step}")]
     Cancelled {
-        /// The step that did not happen any more.
-        before: Step,
+        /// The step that did not happen any more, or not to its end.
+        step: Step,
     },
     /// The dirty pages could not be had. All pages count as dirty from here on.
     #[error("{step}")]

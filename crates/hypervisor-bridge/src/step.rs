@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Step {
     /// Open a stage in the sink.
     Begin,
+    /// Have the sink prepare for memory.
+    Plan,
     /// Stop every vCPU.
     Stop,
     /// Tell the guest's watchdog.
@@ -56,6 +58,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Begin => "open a stage",
+            Self::Plan => "prepare the sink",
             Self::Stop => "stop the vCPUs",
             Self::Notify => "notify the guest of the pause",
             Self::Quiesce => "quiesce the devices",

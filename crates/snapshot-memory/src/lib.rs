@@ -114,7 +114,7 @@ pub use image::{
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
-pub use sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
+pub use sink::{MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{
     STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedFile, StagedQueue, StagedSnapshot,

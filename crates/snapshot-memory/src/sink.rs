@@ -1,8 +1,8 @@
 //! Where a snapshot goes: the trait that a hypervisor bridge writes to.
 
-use snapshot_format::{DataLayout, SectionPayload, SnapshotId, SnapshotRef};
+use snapshot_format::{DataLayout, MemoryLayout, SectionPayload, SnapshotId, SnapshotRef};
 
-use crate::capture::Engine;
+use crate::capture::{Cancel, Engine};
 use crate::dirty::DirtyBitmap;
 use crate::error::{PublishError, SinkError};
 use crate::source::{GuestMemorySource, Stability};
@@ -22,6 +22,20 @@ pub enum Pages<'a> {
     },
 }
 
+/// What is known of the memory of a snapshot before the machine is stopped.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryPlan<'a> {
+    /// How it is laid out.
+    pub layout: &'a MemoryLayout,
+    /// What the pages will be relative to; `None`: every page comes.
+    pub base: Option<SnapshotRef>,
+    /// Bytes of pages that there must be room for. A snapshot may come to need more.
+    pub bytes: u64,
+    /// Breaks the writing of memory off, as the flag of the sink's own
+    /// [`CaptureControl`](crate::CaptureControl) does.
+    pub cancel: &'a Cancel,
+}
+
 /// A place that takes snapshots: a store, or a plain directory.
 pub trait SnapshotSink: Send {
     /// Stages an empty snapshot. Nothing is visible before it is published; dropping it on the
@@ -34,9 +48,10 @@ pub trait StagedSink: Send {
     /// The identity that it will be published under.
     fn id(&self) -> SnapshotId;
 
-    /// Refuses a snapshot of up to `needed_bytes` of memory that there is no room for. Asked before
-    /// the machine is stopped.
-    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError>;
+    /// Prepares for memory before the machine is stopped, so that no pause is spent on what can be
+    /// known before it: refuses what there is no room for, and pages that are relative to
+    /// something else than the parent; reads what a diff needs of the parent.
+    fn prepare(&mut self, plan: MemoryPlan<'_>) -> Result<(), SinkError>;
 
     /// Adds a section of machine state.
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError>;

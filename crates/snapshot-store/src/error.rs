@@ -253,6 +253,7 @@ impl StoreError {
             Self::Image { source } => source.file(),
             Self::Sink { source } => match source.as_ref() {
                 SinkError::File(error) => Some(error.path.as_str()),
+                SinkError::EngineRefused { path, .. } => Some(path.as_str()),
                 _ => None,
             },
             _ => None,

@@ -66,8 +66,15 @@ pub struct SnapshotRequest<'r> {
     pub sink: &'r mut dyn SnapshotSink,
     /// Which pages it takes.
     pub selection: Selection<'r>,
-    /// When to give up.
+    /// When to give up: looked at between steps, and while memory is written.
     pub cancel: &'r Cancel,
+    /// Bytes of pages that there must be room for before the machine is stopped; 0: none.
+    ///
+    /// `None` asks for what is known while the machine runs. For a full snapshot that is all of
+    /// memory, as its zero pages are not known. For a diff it is the pages that were harvested
+    /// before and are in no durable snapshot: what was written since the last harvest comes to
+    /// light in the pause, so that a disk that is nearly full may still cost one.
+    pub room_bytes: Option<u64>,
 }
 
 impl<'t> Selection<'t> {

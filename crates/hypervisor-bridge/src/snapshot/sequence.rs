@@ -1,9 +1,9 @@
 //! The order of a snapshot.
 
-use snapshot_format::SectionPayload;
+use snapshot_format::{PAGE_BYTES, SectionPayload, SnapshotRef};
 use snapshot_memory::{
-    DirtyEpoch, DirtyError, GuestMemorySource, MemoryStats, Pages, Published, SinkError, Stability,
-    StagedSink,
+    DirtyEpoch, DirtyError, GuestMemorySource, MemoryPlan, MemoryStats, Pages, Published,
+    SinkError, Stability, StagedSink,
 };
 
 use super::guards::{QuietDevices, StoppedVcpus};
@@ -36,11 +36,24 @@ pub fn snapshot(
         sink,
         selection,
         cancel,
+        room_bytes,
     } = request;
-    check_base(selection)?;
+    let base = base(selection)?;
     go_on(cancel, Step::Begin)?;
     // Before the pause: making directories takes longer than many a pause.
     let mut staged = sink.begin().map_err(refused(Step::Begin))?;
+    go_on(cancel, Step::Plan)?;
+    let bytes = match room_bytes {
+        Some(bytes) => bytes,
+        None => known_bytes(selection, machine.memory)?,
+    };
+    let plan = MemoryPlan {
+        layout: machine.memory.layout(),
+        base,
+        bytes,
+        cancel,
+    };
+    staged.prepare(plan).map_err(refused(Step::Plan))?;
     let mut time = PauseBreakdown::default();
 
     let frozen = pause(machine, &mut *staged, selection, cancel, &mut time)?;
@@ -67,13 +80,25 @@ pub fn snapshot(
     })
 }
 
-/// A diff needs something that it is relative to; better said before the machine is stopped.
-fn check_base(selection: Selection<'_>) -> Result<(), SnapshotError> {
+/// What a diff is relative to, without which there is none; `None` for a full snapshot.
+fn base(selection: Selection<'_>) -> Result<Option<SnapshotRef>, SnapshotError> {
     let Selection::Diff { tracker, consumer } = selection else {
-        return Ok(());
+        return Ok(None);
     };
-    let base = tracker.base(consumer).map_err(dirty)?;
-    base.map(drop).ok_or(SnapshotError::NoBase)
+    let base = tracker.base(consumer).map_err(dirty(Step::Begin))?;
+    base.ok_or(SnapshotError::NoBase).map(Some)
+}
+
+/// Bytes of pages that the snapshot takes, as far as that is known while the machine runs.
+fn known_bytes(
+    selection: Selection<'_>,
+    memory: &dyn GuestMemorySource,
+) -> Result<u64, SnapshotError> {
+    let Selection::Diff { tracker, consumer } = selection else {
+        return Ok(memory.layout().len_bytes());
+    };
+    let pages = tracker.pending(consumer).map_err(dirty(Step::Plan))?;
+    Ok(pages.saturating_mul(PAGE_BYTES))
 }
 
 /// Stops the machine, freezes it, and lets it go on.
@@ -212,7 +237,7 @@ fn harvest(selection: Selection<'_>) -> Result<Option<DirtyEpoch>, SnapshotError
     let Some((tracker, consumer)) = selection.tracking() else {
         return Ok(None);
     };
-    let epoch = tracker.epoch(consumer).map_err(dirty)?;
+    let epoch = tracker.epoch(consumer).map_err(dirty(Step::Harvest))?;
     for failure in epoch.failures() {
         // Not an error: the tracker has marked all pages instead.
         tracing::warn!(error = %failure, "a dirty source failed, all pages count as dirty");
@@ -232,9 +257,9 @@ fn commit(epoch: Option<DirtyEpoch>, published: Published) -> Result<(), Snapsho
         })
 }
 
-fn go_on(cancel: &Cancel, next: Step) -> Result<(), SnapshotError> {
+fn go_on(cancel: &Cancel, step: Step) -> Result<(), SnapshotError> {
     if cancel.is_asked() {
-        return Err(SnapshotError::Cancelled { before: next });
+        return Err(SnapshotError::Cancelled { step });
     }
     Ok(())
 }
@@ -244,15 +269,18 @@ fn at(step: Step) -> impl Fn(StepError) -> SnapshotError {
 }
 
 fn refused(step: Step) -> impl Fn(SinkError) -> SnapshotError {
-    move |source| SnapshotError::Sink {
-        step,
-        source: Box::new(source),
+    move |source| match source {
+        SinkError::Cancelled => SnapshotError::Cancelled { step },
+        source => SnapshotError::Sink {
+            step,
+            source: Box::new(source),
+        },
     }
 }
 
-fn dirty(source: DirtyError) -> SnapshotError {
-    SnapshotError::Dirty {
-        step: Step::Harvest,
+fn dirty(step: Step) -> impl Fn(DirtyError) -> SnapshotError {
+    move |source| SnapshotError::Dirty {
+        step,
         source: Box::new(source),
     }
 }

@@ -108,13 +108,15 @@ impl Bench {
             sink: &mut self.sink,
             selection,
             cancel: self.script.cancel(),
+            room_bytes: None,
         };
         snapshot(machine, request)
     }
 }
 
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "begin",
+    "prepare",
     "stop",
     "notify 0",
     "notify 1",
@@ -275,6 +277,7 @@ fn a_machine_that_is_not_resumed_says_what_had_failed_before() {
         sink: &mut bench.sink,
         selection: Selection::Full,
         cancel: script.cancel(),
+        room_bytes: None,
     };
     let failed = snapshot(machine, request).unwrap_err();
     let SnapshotError::NotResumed { step, after, .. } = &failed else {

@@ -6,8 +6,8 @@ use snapshot_format::{
     Digest, PAGE_BYTES, PageRange, SectionOffers, SectionPayload, SnapshotId, SnapshotRef,
 };
 use snapshot_memory::{
-    GuestMemorySource, MemoryError, MemoryStats, Pages, PublishError, Published, SealedSink,
-    SinkError, SnapshotSink, Stability, StagedSink,
+    GuestMemorySource, MemoryError, MemoryPlan, MemoryStats, Pages, PublishError, Published,
+    SealedSink, SinkError, SnapshotSink, Stability, StagedSink,
 };
 
 use super::script::Script;
@@ -24,7 +24,7 @@ pub struct KeptSnapshot {
     pub image: Vec<u8>,
 }
 
-/// Keeps snapshots in memory. It records `begin`, `memory`, `section`, `seal` and `publish`.
+/// Keeps snapshots in memory. It records `begin`, `prepare`, `memory`, `section`, `seal` and `publish`.
 ///
 /// Clones share what is kept.
 #[derive(Clone, Debug, Default)]
@@ -127,8 +127,8 @@ impl StagedSink for Staged {
         self.id
     }
 
-    fn require_room(&self, _: u64) -> Result<(), SinkError> {
-        self.sink.reach("room")
+    fn prepare(&mut self, _: MemoryPlan<'_>) -> Result<(), SinkError> {
+        self.sink.reach("prepare")
     }
 
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {

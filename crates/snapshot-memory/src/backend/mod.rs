@@ -75,7 +75,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// still linked at `path` when this returns.
     fn lock(&self, path: &RelPath, mode: LockMode, wait: Duration) -> io::Result<Box<dyn Lock>>;
 
-    /// Bytes that this process may still write to the file system below the root.
+    /// Bytes that this process may still write to the file system below the root; `u64::MAX` where
+    /// the file system does not say.
     fn free_bytes(&self) -> io::Result<u64>;
 
     /// The processes that hold the lock at `path`, as far as the system tells: for messages only.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     asked: Arc<AtomicBool>,
+    also: Option<Box<Cancel>>,
 }
 
 impl Cancel {
@@ -22,7 +23,20 @@ impl Cancel {
     /// Whether the end was asked for.
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+        self.asked.load(Ordering::Acquire) || self.also.as_ref().is_some_and(|also| also.is_asked())
+    }
+
+    /// This flag, which counts as set as well once `other` is.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let also = match self.also {
+            None => other,
+            Some(also) => also.or(other),
+        };
+        Self {
+            asked: self.asked,
+            also: Some(Box::new(also)),
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use crate::backend::{Backend, EntryKind, RelPath};
 use crate::capture::CaptureOptions;
 use crate::error::{FileError, PublishError, SinkError};
 use crate::image::MemoryImage;
-use crate::sink::{MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
+use crate::sink::{
+    MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink,
+};
 use crate::source::{GuestMemorySource, Stability};
 use crate::staged::{self, STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedSnapshot};
 
@@ -159,8 +161,8 @@ impl StagedSink for Staged {
         self.snapshot.id()
     }
 
-    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
-        self.snapshot.require_room(needed_bytes)
+    fn prepare(&mut self, plan: MemoryPlan<'_>) -> Result<(), SinkError> {
+        self.snapshot.prepare(plan, self.parent.as_ref())
     }
 
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {

@@ -129,6 +129,17 @@ impl DirtyTracker {
         Ok(consumer.ok_or(DirtyError::UnknownConsumer)?.base)
     }
 
+    /// How many pages the next epoch of `consumer` has at least: those that were harvested since
+    /// its base, or all without a base. The sources are not asked.
+    pub fn pending(&self, consumer: ConsumerId) -> Result<u64, DirtyError> {
+        let state = self.shared.lock();
+        let consumer = state.consumers.get(&consumer);
+        let consumer = consumer.ok_or(DirtyError::UnknownConsumer)?;
+        let pages = consumer.pages();
+        pages.or_from(&consumer.active);
+        Ok(pages.count())
+    }
+
     /// Moves bits from the sources to every consumer, and closes nothing: a round of pre-copy.
     ///
     /// A source that fails is answered by marking all pages; its error is handed out.

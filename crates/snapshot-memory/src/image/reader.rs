@@ -106,6 +106,20 @@ impl MemoryImage {
         self.owners.get(number, read).map(Some)
     }
 
+    /// Reads and checks what a diff against this image reads of it: the flattened map, as far as
+    /// it is kept, which is 16 KiB at most for 64 MiB of guest memory.
+    pub fn warm(&self) -> Result<(), ImageError> {
+        let mut bytes = 0;
+        for leaf in self.table.refs() {
+            bytes += leaf.len as usize;
+            if bytes > MAX_OWNER_CACHE_BYTES {
+                break;
+            }
+            self.owner_leaf(leaf.number)?;
+        }
+        Ok(())
+    }
+
     /// Fills `out`, which is exactly as long, with the bytes of `pages`.
     pub fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), ImageError> {
         let wanted = pages.len_bytes().and_then(|len| usize::try_from(len).ok());

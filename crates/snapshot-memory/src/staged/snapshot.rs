@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
-    Arch, BranchName, Content, Digest, FileEntry, FileKind, Manifest, Placement, SectionPayload,
-    SnapshotId, SnapshotRef, StateFile, VmName,
+    Arch, BranchName, Content, Digest, FileEntry, FileKind, Manifest, PAGE_BYTES, Placement,
+    SectionPayload, SnapshotId, SnapshotRef, StateFile, VmName,
 };
 
 use super::discard::StageDir;
@@ -14,11 +14,17 @@ use crate::backend::{Backend, InvalidName, RelPath};
 use crate::capture::{CaptureOptions, MemoryWriter, WrittenMemory};
 use crate::error::{FileError, SinkError};
 use crate::image::MemoryImage;
-use crate::sink::{MemoryStats, Pages};
+use crate::sink::{MemoryPlan, MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
 
 /// Before the id in the name of a directory that is being written.
 pub const STAGE_PREFIX: &str = ".stage-";
+
+/// What the page map takes at most for a page: a digest, its state, its owner.
+const MAP_BYTES_PER_PAGE: u64 = 36;
+
+/// Room for all that is not memory: state, manifest, placement, the roots of the map.
+const OTHER_BYTES: u64 = 1 << 20;
 
 /// A snapshot being written to `<folder>/.stage-<id>`, a hidden sibling of its final directory
 /// `<folder>/<id>`.
@@ -92,9 +98,35 @@ impl StagedSnapshot {
         self.options = options;
     }
 
-    /// Refuses a snapshot that the file system has no room for. Better known before the machine is
-    /// stopped than after.
-    pub fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
+    /// Prepares for memory before the machine is stopped; see
+    /// [`StagedSink::prepare`](crate::StagedSink::prepare). A diff needs the memory of the parent.
+    pub fn prepare(
+        &mut self,
+        plan: MemoryPlan<'_>,
+        parent: Option<&MemoryImage>,
+    ) -> Result<(), SinkError> {
+        if let Some(found) = plan.base {
+            let expected = self.parent;
+            let Some(parent) = parent.filter(|_| expected == Some(found)) else {
+                return Err(SinkError::WrongParent { expected, found });
+            };
+            if parent.layout() != plan.layout {
+                return Err(SinkError::LayoutDiffers);
+            }
+            parent.warm()?;
+        }
+        self.require_room(plan.bytes)?;
+        let control = &mut self.options.control;
+        control.cancel = control.cancel.clone().or(plan.cancel.clone());
+        Ok(())
+    }
+
+    /// Refuses a snapshot with so many bytes of pages that the file system has no room for.
+    fn require_room(&self, memory_bytes: u64) -> Result<(), SinkError> {
+        let map_bytes = (memory_bytes / PAGE_BYTES).saturating_mul(MAP_BYTES_PER_PAGE);
+        let needed_bytes = memory_bytes
+            .saturating_add(map_bytes)
+            .saturating_add(OTHER_BYTES);
         let free = self.dir.backend().free_bytes();
         let free_bytes =
             free.map_err(FileError::at("measure the free space of", self.dir.path()))?;

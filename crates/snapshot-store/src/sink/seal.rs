@@ -39,8 +39,11 @@ impl StoreStage {
             store,
             new,
             parent_lease,
+            parent_image,
             lock,
         } = self;
+        // The lease stays; open files are of no more use.
+        drop(parent_image);
         // Memory takes long, and needs no lock of the machine.
         staged.make_durable()?;
         let vm_lock = store.lock_vm(&new.vm)?;

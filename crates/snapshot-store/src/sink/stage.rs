@@ -2,13 +2,14 @@
 
 use snapshot_format::{SectionPayload, SnapshotId, SnapshotRef};
 use snapshot_memory::{
-    GuestMemorySource, MemoryStats, Pages, SealedSink, SinkError, SnapshotSink, Stability,
-    StagedSink, StagedSnapshot,
+    GuestMemorySource, MemoryPlan, MemoryStats, Pages, SealedSink, SinkError, SnapshotSink,
+    Stability, StagedSink, StagedSnapshot,
 };
 
 use crate::directory::Location;
 use crate::error::StoreError;
 use crate::identity;
+use crate::image::StoredImage;
 use crate::lease::Lease;
 use crate::sink::own_lock::OwnLock;
 use crate::sink::{NewSnapshot, StoreSealed};
@@ -31,6 +32,8 @@ pub struct StoreStage {
     pub(super) new: NewSnapshot,
     /// Keeps the parent and all that it needs.
     pub(super) parent_lease: Option<Lease>,
+    /// The memory of the parent, once a diff needs it.
+    pub(super) parent_image: Option<StoredImage>,
     pub(super) lock: OwnLock,
 }
 
@@ -100,6 +103,7 @@ impl StoreSink {
             store: store.clone(),
             new: new.clone(),
             parent_lease,
+            parent_image: None,
             lock,
         })
     }
@@ -112,10 +116,14 @@ impl StoreStage {
         self.staged.id()
     }
 
-    /// Refuses a snapshot that the store has no room for; see
-    /// [`StagedSnapshot::require_room`].
-    pub fn require_room(&self, needed_bytes: u64) -> Result<(), StoreError> {
-        Ok(self.staged.require_room(needed_bytes)?)
+    /// Prepares for memory before the machine is stopped: refuses what the store has no room for,
+    /// and opens the parent of a diff.
+    pub fn prepare(&mut self, plan: MemoryPlan<'_>) -> Result<(), StoreError> {
+        if let Some(base) = plan.base {
+            self.open_parent(base)?;
+        }
+        let parent = self.parent_image.as_ref().map(StoredImage::image);
+        Ok(self.staged.prepare(plan, parent)?)
     }
 
     /// Adds a section of machine state.
@@ -130,22 +138,26 @@ impl StoreStage {
         pages: Pages<'_>,
         stability: Stability,
     ) -> Result<MemoryStats, StoreError> {
-        let stats = match (pages, self.new.parent) {
-            (Pages::Since { base, .. }, Some(parent)) if base == parent => {
-                let stored = self.store.image(parent.id)?;
-                let image = Some(stored.image());
-                self.staged.memory(source, pages, stability, image)?
-            }
-            (Pages::Since { base, .. }, _) => {
-                return Err(StoreError::WrongParent {
-                    expected: base,
-                    problem: "the pages are relative to it, and the snapshot is not its child"
-                        .to_owned(),
-                });
-            }
-            _ => self.staged.memory(source, pages, stability, None)?,
-        };
-        Ok(stats)
+        if let Pages::Since { base, .. } = pages {
+            self.open_parent(base)?;
+        }
+        let parent = self.parent_image.as_ref().map(StoredImage::image);
+        Ok(self.staged.memory(source, pages, stability, parent)?)
+    }
+
+    /// Opens the memory of the parent, which must be `base`. Does nothing where it is open.
+    fn open_parent(&mut self, base: SnapshotRef) -> Result<(), StoreError> {
+        if self.new.parent != Some(base) {
+            return Err(StoreError::WrongParent {
+                expected: base,
+                problem: "the pages are relative to it, and the snapshot is not its child"
+                    .to_owned(),
+            });
+        }
+        if self.parent_image.is_none() {
+            self.parent_image = Some(self.store.image(base.id)?);
+        }
+        Ok(())
     }
 }
 
@@ -160,8 +172,8 @@ impl StagedSink for StoreStage {
         self.staged.id()
     }
 
-    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
-        self.staged.require_room(needed_bytes)
+    fn prepare(&mut self, plan: MemoryPlan<'_>) -> Result<(), SinkError> {
+        Ok(Self::prepare(self, plan)?)
     }
 
     fn section(&mut self, section: SectionPayload) -> Result<(), SinkError> {

@@ -173,6 +173,7 @@ impl Guest for KvmGuest {
                 sink,
                 selection,
                 cancel,
+                room_bytes: None,
             },
         )?;
         Ok(GuestSnapshot {

@@ -155,6 +155,7 @@ impl Guest for ProcessGuest {
                 sink,
                 selection,
                 cancel,
+                room_bytes: None,
             },
         )?;
         Ok(GuestSnapshot {

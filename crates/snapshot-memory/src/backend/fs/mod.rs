@@ -202,6 +202,10 @@ impl Backend for FsBackend {
 
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = fstatvfs(&self.root)?;
+        if stat.blocks() == 0 {
+            // Such as ramfs, which ends where memory does.
+            return Ok(u64::MAX);
+        }
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
