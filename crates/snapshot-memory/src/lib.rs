@@ -97,8 +97,8 @@ mod uffd;
 mod zero;
 
 pub use capture::{
-    Cancel, CaptureControl, CaptureOptions, CaptureProgress, Dedup, Engine, EngineChoice,
-    LayoutChoice, MemoryWriter, Pace, WrittenMemory,
+    Cancel, CaptureControl, CaptureOptions, CaptureProgress, CostModel, Dedup, Engine,
+    EngineChoice, LayoutChoice, MemoryWriter, Pace, WrittenMemory,
 };
 pub use direct::{DirectBuffer, Piece, WriteQueue, WriteThrough};
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};

@@ -3,6 +3,11 @@
 mod choice;
 mod chunk;
 mod control;
+mod cost;
+#[cfg(test)]
+mod fixture;
+mod gaps;
+mod inherit;
 mod leaves;
 mod map;
 mod options;
@@ -14,6 +19,7 @@ mod pool;
 mod writer;
 
 pub use control::{Cancel, CaptureControl, CaptureProgress};
+pub use cost::CostModel;
 pub use options::{CaptureOptions, Dedup, Engine, EngineChoice, LayoutChoice};
 pub use pace::Pace;
 pub use writer::{MemoryWriter, WrittenMemory};

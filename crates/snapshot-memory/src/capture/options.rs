@@ -25,7 +25,7 @@ pub struct CaptureOptions {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum LayoutChoice {
-    /// By the cost model of `specs/07-memory-capture.md`, from the number of dirty pages, the
+    /// By the cost model of `specs/10-capture-choices.md`, from the number of dirty pages, the
     /// number of their runs, and the file system.
     #[default]
     Auto,

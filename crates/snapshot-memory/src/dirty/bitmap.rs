@@ -175,6 +175,19 @@ impl DirtyBitmap {
         words.map(|word| u64::from(word.count_ones())).sum()
     }
 
+    /// How many runs [`iter_runs`](Self::iter_runs) gives, counted word by word.
+    #[must_use]
+    pub fn run_count(&self) -> u64 {
+        let (mut runs, mut last) = (0, 0);
+        for word in &self.words {
+            let word = word.load(Ordering::Acquire);
+            // A run starts at each bit whose lower neighbour is clear.
+            runs += u64::from((word & !(word << 1 | last)).count_ones());
+            last = word >> (WORD_PAGES - 1);
+        }
+        runs
+    }
+
     /// Whether no bit is set.
     #[must_use]
     pub fn is_clean(&self) -> bool {

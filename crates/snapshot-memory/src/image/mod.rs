@@ -5,6 +5,7 @@ mod check;
 mod compare;
 mod data_file;
 mod error;
+mod known;
 mod read;
 mod reader;
 
@@ -12,6 +13,7 @@ pub use check::CheckedBytes;
 pub use compare::CompareError;
 pub use data_file::{DataFile, DataFileNames};
 pub use error::ImageError;
+pub(crate) use known::KnownPage;
 pub use reader::{Extent, MemoryImage, PageCounts};
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ proptest! {
             model.retain(|&page| page < PAGES);
             prop_assert_eq!(&pages(&bitmap), &model);
             prop_assert_eq!(bitmap.count(), model.len() as u64);
+            prop_assert_eq!(bitmap.run_count(), bitmap.iter_runs().count() as u64);
             prop_assert_eq!(bitmap.is_clean(), model.is_empty());
             for page in 0..PAGES + 70 {
                 prop_assert_eq!(bitmap.is_set(PageIndex(page)), model.contains(&page));
