@@ -45,6 +45,7 @@
 //! | `capture` | the writer of a data file and its map |
 //! | `directory` | snapshots in a plain directory |
 //! | `dirty` | bitmaps, sources, the tracker and its epochs |
+//! | `frames` | pages compressed and decoded, 16 at a time |
 //! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
 //! | `priority` | giving way to others |
 //! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
@@ -81,6 +82,7 @@ mod direct;
 mod directory;
 mod dirty;
 mod error;
+mod frames;
 mod guest_io;
 mod image;
 mod mapping;
@@ -107,6 +109,7 @@ pub use dirty::{
     VmmWrites, WriteMarker,
 };
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
+pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
 pub use image::{
     CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MemoryImage,
     PageCounts,

@@ -1,0 +1,14 @@
+//! Frames of a data file: up to 16 pages compressed as one, and decoded again.
+//!
+//! A capture never compresses: this is for rewriting a data file in the background.
+
+mod decoder;
+mod encoder;
+
+pub use decoder::FrameFault;
+pub use encoder::{FrameCodec, FrameCodecError, FrameEncoder};
+
+pub(crate) use decoder::FrameDecoder;
+
+#[cfg(test)]
+mod tests;
