@@ -6,6 +6,7 @@
 //! - `block`: the real command on real file systems, cut at every sync and rename
 //! - `crash`: every call of a store's operations cut, failed and torn, in memory
 //! - `golden`: the golden files, which the others start from
+//! - `way`: the engines and layouts that memory is written with
 //! - `whole_file`: every check of one file, and everything that it says
 //! - `seal`: makes the checksums and digests of changed bytes right again
 //! - `hostile`: flips, truncations, lies and swaps, and how each is judged
@@ -18,8 +19,10 @@ pub mod fuzz;
 pub mod golden;
 pub mod hostile;
 pub mod seal;
+mod way;
 mod whole_file;
 
+pub use way::Way;
 pub use whole_file::WholeFile;
 
 /// The example of the README, compiled and run as a test.

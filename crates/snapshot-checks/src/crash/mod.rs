@@ -13,7 +13,6 @@ mod judge;
 mod model;
 mod report;
 mod scenario;
-mod way;
 
 pub use enumerate::{Effort, enumerate};
 pub use report::Report;

@@ -11,7 +11,7 @@ use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
 use super::model::{Model, chain};
-use super::way::Way;
+use crate::Way;
 
 /// One operation on a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

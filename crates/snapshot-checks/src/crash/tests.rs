@@ -7,8 +7,8 @@ use snapshot_memory::{Engine, EngineChoice, LayoutChoice, STAGE_PREFIX};
 use snapshot_store::Store;
 
 use super::scenario::Scenario;
-use super::way::Way;
 use super::*;
+use crate::Way;
 
 // spec: STO-26
 #[test]

@@ -7,14 +7,16 @@ use snapshot_memory::{CaptureOptions, EngineChoice, LayoutChoice};
 
 /// An engine and a layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Way {
-    pub(super) engine: EngineChoice,
-    pub(super) layout: LayoutChoice,
+pub struct Way {
+    /// How pages get to the data file.
+    pub engine: EngineChoice,
+    /// How they lie in it.
+    pub layout: LayoutChoice,
 }
 
 impl Way {
     /// Every engine with every layout that it writes.
-    pub(super) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::new(EngineChoice::Vectored, LayoutChoice::Sparse),
         Self::new(EngineChoice::Vectored, LayoutChoice::Auto),
         Self::new(EngineChoice::Buffered, LayoutChoice::Sparse),
@@ -30,7 +32,8 @@ impl Way {
     }
 
     /// The options of a capture, with so many threads.
-    pub(super) fn options(self, threads: NonZeroUsize) -> CaptureOptions {
+    #[must_use]
+    pub fn options(self, threads: NonZeroUsize) -> CaptureOptions {
         CaptureOptions::default()
             .engine(self.engine)
             .layout(self.layout)
