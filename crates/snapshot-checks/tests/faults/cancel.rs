@@ -51,7 +51,10 @@ fn a_capture_that_is_cancelled_before_it_begins_writes_no_page() {
         let is_typed = matches!(failure.not_committed(), Some(SinkError::Cancelled));
         assert!(is_typed, "{}: {}", rig.name, failure.text());
         let calls = backend.calls();
-        let write = calls.iter().find(|call| call.operation == "write");
+        let is_page = |operation, path: &str| operation == "write" && path.ends_with("memory.img");
+        let write = calls
+            .iter()
+            .find(|call| is_page(call.operation, &call.path));
         assert_eq!(write, None, "{}", rig.name);
         rig.assert_untouched(&backend, "cancelled before");
     }
