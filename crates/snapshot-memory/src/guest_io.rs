@@ -37,7 +37,16 @@ unsafe impl Send for HostRun<'_> {}
 // SAFETY: as for Send; no method writes.
 unsafe impl Sync for HostRun<'_> {}
 
-impl HostRun<'_> {
+impl<'a> HostRun<'a> {
+    /// The run that is `bytes`, which nobody writes while they are borrowed.
+    pub(crate) fn of_bytes(bytes: &'a [u8]) -> Self {
+        Self {
+            address: bytes.as_ptr(),
+            len_bytes: bytes.len(),
+            mapping: PhantomData,
+        }
+    }
+
     /// The run of `len_bytes` bytes at `address`.
     ///
     /// # Safety
@@ -74,6 +83,16 @@ impl HostRun<'_> {
     pub fn prefix(&self, len_bytes: usize) -> Self {
         Self {
             len_bytes: self.len_bytes.min(len_bytes),
+            ..*self
+        }
+    }
+
+    /// The part of `len_bytes` bytes from `start`, cut to the run.
+    pub(crate) fn part(&self, start: usize, len_bytes: usize) -> Self {
+        let start = start.min(self.len_bytes);
+        Self {
+            address: self.address.wrapping_add(start),
+            len_bytes: len_bytes.min(self.len_bytes - start),
             ..*self
         }
     }
@@ -229,6 +248,21 @@ fn pwritev(fd: BorrowedFd<'_>, vectors: &[libc::iovec], offset: u64) -> io::Resu
             Ok(written) => return usize::try_from(written).map_err(io::Error::other),
         }
     }
+}
+
+/// Writes as much of `run` at `offset` as one call does.
+pub(crate) fn write_once_at(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    run: &HostRun<'_>,
+) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EFBIG)?;
+    // SAFETY:
+    // - the run is mapped and readable as `HostRun` vouches for; the kernel only reads it;
+    // - `fd` is borrowed, so it is open.
+    let written =
+        unsafe { libc::pwrite(fd.as_raw_fd(), run.address.cast(), run.len_bytes, offset) };
+    usize::try_from(Errno::result(written)?).map_err(io::Error::other)
 }
 
 #[cfg(test)]

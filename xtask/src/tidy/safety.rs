@@ -209,6 +209,14 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "an allocator that counts",
     ),
     (
+        "crates/snapshot-memory/src/direct/alignment.rs",
+        "calls statx",
+    ),
+    (
+        "crates/snapshot-memory/src/direct/ring.rs",
+        "hands memory to an io_uring",
+    ),
+    (
         "crates/snapshot-memory/src/guest_io.rs",
         "hands guest memory to the kernel",
     ),

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use crate::direct::WriteQueue;
+use crate::direct::{QueueMode, WriteQueue};
 use crate::source::HostRun;
 
 #[cfg(any(test, feature = "testing"))]
@@ -145,10 +145,15 @@ pub trait WriteFile: Send + fmt::Debug {
     /// shorter. A file system that cannot is no error.
     fn reserve(&mut self, len_bytes: u64) -> io::Result<()>;
 
-    /// A queue of writes with so many buffers: past the page cache if `direct` and the file system
-    /// and the kernel can, else through it. While there is one, nothing else writes to the file.
-    fn write_queue(&mut self, direct: bool, buffers: usize)
-    -> io::Result<Box<dyn WriteQueue + '_>>;
+    /// A queue of writes with so many buffers. While there is one, nothing else writes to the file.
+    ///
+    /// An error with a [`DirectRefused`](crate::DirectRefused) inside says that the file cannot be
+    /// written as `mode` demands.
+    fn write_queue<'m>(
+        &'m mut self,
+        mode: QueueMode,
+        buffers: usize,
+    ) -> io::Result<Box<dyn WriteQueue<'m> + 'm>>;
 }
 
 /// A held lock; dropping it releases.

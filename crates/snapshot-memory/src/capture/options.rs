@@ -46,8 +46,9 @@ pub enum EngineChoice {
     Vectored,
     /// Gathered in buffers and written through the page cache.
     Buffered,
-    /// Written past the page cache by io_uring, several writes under way at once: straight from
-    /// memory on huge pages, gathered in buffers on huge pages otherwise.
+    /// Written past the page cache, by io_uring with several writes under way at once where the
+    /// host allows it: straight from memory on huge pages, gathered in buffers on huge pages
+    /// otherwise. Refused where the file system takes no such writes.
     Direct,
 }
 
@@ -74,6 +75,8 @@ pub enum Engine {
     Vectored,
     /// io_uring past the page cache.
     Direct,
+    /// `pwrite` past the page cache, one at a time: for hosts that allow no io_uring.
+    DirectSync,
     /// `pwrite` through the page cache, from buffers.
     Buffered,
 }
@@ -122,6 +125,7 @@ impl Engine {
         match self {
             Self::Vectored => "vectored",
             Self::Direct => "direct",
+            Self::DirectSync => "direct-sync",
             Self::Buffered => "buffered",
         }
     }

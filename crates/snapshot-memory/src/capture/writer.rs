@@ -12,6 +12,7 @@ use super::options::{CaptureOptions, Engine, EngineChoice};
 use super::pipeline::Pipeline;
 use super::placer::{Placer, Tally};
 use super::plan::Plan;
+use crate::direct::QueueMode;
 use crate::error::{FileError, SinkError};
 use crate::image::{DataFile, MemoryImage};
 use crate::sink::{MemoryStats, Pages};
@@ -149,11 +150,12 @@ impl<'a> MemoryWriter<'a> {
         data: &mut StagedFile,
         leaves: LeafWriter<'m>,
     ) -> Result<(Tally, WrittenLeaves<'m>), SinkError> {
-        let direct = !matches!(
-            self.options.engine,
-            EngineChoice::Vectored | EngineChoice::Buffered
-        );
-        let queue = data.write_queue(direct, BUFFERS_A_THREAD * choice.threads)?;
+        let mode = match self.options.engine {
+            EngineChoice::Auto => QueueMode::PreferDirect,
+            EngineChoice::Direct => QueueMode::Direct,
+            EngineChoice::Vectored | EngineChoice::Buffered => QueueMode::Buffered,
+        };
+        let queue = data.write_queue(mode, BUFFERS_A_THREAD * choice.threads)?;
         let mut placer = Placer::new(source, queue, leaves, choice, self.options.control.clone());
         let mut plan = Plan::new(source.layout(), pages, choice.unit_pages);
         let pipeline = Pipeline { source, choice };

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut};
+
+use crate::guest_io::HostRun;
 
 /// A buffer of 2 MiB, on a huge page where the kernel gives one.
 ///
@@ -45,5 +48,25 @@ impl DerefMut for DirectBuffer {
 impl fmt::Debug for DirectBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectBuffer").finish_non_exhaustive()
+    }
+}
+
+/// A buffer that is being written. Nobody can change it until all who lent it gave it back.
+#[derive(Clone, Debug)]
+pub(crate) struct LentBuffer(Arc<DirectBuffer>);
+
+impl LentBuffer {
+    pub(super) fn new(buffer: DirectBuffer) -> Self {
+        Self(Arc::new(buffer))
+    }
+
+    /// The bytes, for the kernel or a copy.
+    pub(super) fn run(&self) -> HostRun<'_> {
+        HostRun::of_bytes(&self.0)
+    }
+
+    /// The buffer, once this is the last one who holds it.
+    pub(super) fn give_back(self) -> Option<DirectBuffer> {
+        Arc::into_inner(self.0)
     }
 }

@@ -1,9 +1,28 @@
 //! Several writes of one file under way at once, past the page cache.
+//!
+//! One queue ([`DirectQueue`]) over what carries the writes out ([`Device`]): an io_uring, or plain
+//! calls where the kernel gives none. The queue decides, the device only does; so every rule of the
+//! queue is tested with a device that answers what the test wants.
 
+mod alignment;
 mod buffer;
+mod description;
+mod device;
+mod flight;
+mod open;
+mod outcome;
+mod plain;
 mod queue;
 mod ring;
+mod through;
+mod write;
 
 pub use buffer::DirectBuffer;
-pub use queue::{Piece, WriteQueue, WriteThrough};
-pub(crate) use ring::RingQueue;
+pub(crate) use device::{Completion, Device};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use flight::DirectQueue;
+pub use open::DirectRefused;
+pub(crate) use open::{Probe, open};
+pub use queue::{Piece, QueueMode, WriteQueue};
+pub use through::WriteThrough;
+pub(crate) use write::Write;

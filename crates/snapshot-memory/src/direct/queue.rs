@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 
 use super::DirectBuffer;
-use crate::backend::WriteFile;
-use crate::source::HostRun;
+use crate::capture::Engine;
+use crate::guest_io::HostRun;
 
 /// A part of a buffer and where it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,69 +18,43 @@ pub struct Piece {
     pub offset: u64,
 }
 
-/// Writes of one file, several under way at once.
-///
-/// An error of any write is given by a later call, and by every call from then on: nothing that
-/// was submitted may be taken for written before [`finish`](Self::finish) has said so.
-pub trait WriteQueue: Send + fmt::Debug {
-    /// Whether writes go past the page cache.
-    fn is_direct(&self) -> bool;
+/// Which way the writes of a queue go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueMode {
+    /// Through the page cache.
+    Buffered,
+    /// Past the page cache where the file takes such writes, else through it.
+    PreferDirect,
+    /// Past the page cache; a file that takes no such writes is
+    /// [`DirectRefused`](super::DirectRefused).
+    Direct,
+}
 
-    /// A buffer to fill: a new one, or one whose writes are done. Waits for one if need be.
+/// Writes of one file, several under way at once. `'m`: how long guest memory stays mapped.
+///
+/// Pieces may be written in any order: two that overlap give either's bytes. An error of any write
+/// is given by a later call, and by every call from then on: nothing that was submitted may be
+/// taken for written before [`finish`](Self::finish) has said so. Dropping the queue waits for
+/// writes that are under way, and starts none that are not.
+pub trait WriteQueue<'m>: Send + fmt::Debug {
+    /// What writes now: a queue that was opened for direct writes may have gone over to the cache.
+    fn engine(&self) -> Engine;
+
+    /// A buffer to fill: a new one, or one whose writes are done. Waits for one if need be. What a
+    /// buffer holds at first is not told.
     fn buffer(&mut self) -> io::Result<DirectBuffer>;
 
     /// Starts writing `pieces` of `buffer`.
     fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()>;
 
-    /// Starts writing guest memory, which stays mapped and unchanged until the write is done.
-    fn submit_run(&mut self, run: HostRun<'_>, offset: u64) -> io::Result<()>;
+    /// Starts writing `run` to `offset`, straight from where it is. Address, length and offset are
+    /// multiples of 4096.
+    ///
+    /// The bytes are read some time before [`finish`](Self::finish) returns, perhaps more than
+    /// once: the guest must be paused until then.
+    fn submit_run(&mut self, run: HostRun<'m>, offset: u64) -> io::Result<()>;
 
     /// Waits until every write is done. Says nothing of durability: that is
-    /// [`WriteFile::sync`].
+    /// [`WriteFile::sync`](crate::backend::WriteFile::sync).
     fn finish(&mut self) -> io::Result<()>;
-}
-
-/// A queue that writes at once, for files without direct writes.
-#[derive(Debug)]
-pub struct WriteThrough<'a> {
-    file: &'a mut dyn WriteFile,
-    buffers: Vec<DirectBuffer>,
-}
-
-impl<'a> WriteThrough<'a> {
-    /// A queue of `file`.
-    pub fn new(file: &'a mut dyn WriteFile) -> Self {
-        Self {
-            file,
-            buffers: Vec::new(),
-        }
-    }
-}
-
-impl WriteQueue for WriteThrough<'_> {
-    fn is_direct(&self) -> bool {
-        false
-    }
-
-    fn buffer(&mut self) -> io::Result<DirectBuffer> {
-        self.buffers.pop().map_or_else(DirectBuffer::new, Ok)
-    }
-
-    fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()> {
-        for piece in pieces {
-            let bytes = buffer.get(piece.start..piece.start + piece.len_bytes);
-            let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
-            self.file.write_all_at(piece.offset, bytes)?;
-        }
-        self.buffers.push(buffer);
-        Ok(())
-    }
-
-    fn submit_run(&mut self, run: HostRun<'_>, offset: u64) -> io::Result<()> {
-        self.file.write_runs_at(offset, &[run])
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -1,254 +1,164 @@
-//! Direct writes through io_uring.
+//! The device that is an io_uring.
 
-// UNSAFETY: hands addresses of buffers to the kernel, which reads them until a write completes.
+// UNSAFETY: hands addresses of memory to the kernel, which reads them until a write completes.
 #![expect(unsafe_code, reason = "submits to an io_uring")]
 
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, opcode, types};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::{DirectBuffer, Piece, WriteQueue};
+use super::description::Description;
+use super::{Completion, Device, Write};
 
 /// Writes under way at most; also the size of the submission queue.
-const MAX_WRITES: u32 = 64;
+const DEPTH: u32 = 64;
 
-/// A queue of direct writes to one file.
+/// An io_uring that writes to one file.
 ///
-/// Every buffer that the kernel may still read is owned by this value, and dropping it waits for
-/// the kernel.
-pub(crate) struct RingQueue {
+/// It owns every [`Write`] that the kernel may still read from, and gives it back when the kernel
+/// is done. One whose outcome cannot be waited for is never given up.
+pub(super) struct Ring<'m> {
     ring: IoUring,
-    file: OwnedFd,
-    /// Buffers with pieces that are not yet written; a write names its slot.
-    slots: Vec<Slot>,
-    free: Vec<DirectBuffer>,
-    buffers_left: usize,
-    writes: usize,
-    failed: Option<i32>,
+    file: Description,
+    /// What the kernel has; a completion names its place.
+    writes: Vec<Option<Write<'m>>>,
+    /// Pushed, and not yet told to the kernel.
+    is_pending: bool,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    buffer: Option<DirectBuffer>,
-    pieces: Vec<Piece>,
-    /// Pieces not yet written, those included that are not yet pushed.
-    unfinished: usize,
-}
-
-impl RingQueue {
-    /// A queue that writes to `file` past the page cache, with so many buffers.
-    ///
-    /// `None` where the kernel gives no io_uring or the file system takes no direct writes. From
-    /// then on *all* writes to the file description go past the cache.
-    pub(crate) fn open(file: BorrowedFd<'_>, buffers: usize) -> io::Result<Option<Self>> {
-        let Ok(ring) = IoUring::new(MAX_WRITES) else {
-            return Ok(None);
-        };
-        let file = file.try_clone_to_owned()?;
-        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
-        if fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_DIRECT)).is_err() {
-            return Ok(None);
-        }
-        let slots = (0..buffers.max(1)).map(|_| Slot::default()).collect();
-        Ok(Some(Self {
-            ring,
+impl<'m> Ring<'m> {
+    /// A ring that writes to `file`.
+    pub(super) fn new(file: Description) -> io::Result<Self> {
+        Ok(Self {
+            ring: IoUring::new(DEPTH)?,
             file,
-            slots,
-            free: Vec::new(),
-            buffers_left: buffers.max(1),
-            writes: 0,
-            failed: None,
-        }))
+            writes: (0..DEPTH).map(|_| None).collect(),
+            is_pending: false,
+        })
     }
 
-    /// Puts the write of piece `piece` of slot `slot` into the submission queue.
-    fn push(&mut self, slot: usize, piece: usize) -> io::Result<()> {
-        while self.writes >= MAX_WRITES as usize {
-            self.wait()?;
+    /// Whether the kernel gives a ring that can write, tried with one that does nothing.
+    pub(super) fn probe() -> io::Result<()> {
+        let mut ring: IoUring = IoUring::new(1)?;
+        let mut known = io_uring::Probe::new();
+        ring.submitter().register_probe(&mut known)?;
+        if !known.is_supported(opcode::Write::CODE) {
+            return Err(io::ErrorKind::Unsupported.into());
         }
-        let held = self.slots.get(slot).ok_or(io::ErrorKind::InvalidInput)?;
-        let (Some(buffer), Some(part)) = (&held.buffer, held.pieces.get(piece)) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let bytes = buffer.get(part.start..part.start + part.len_bytes);
-        let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
-        let len = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let write = opcode::Write::new(types::Fd(self.file.as_raw_fd()), bytes.as_ptr(), len)
-            .offset(part.offset)
-            .build()
-            .user_data((slot as u64) << 32 | piece as u64);
-        // SAFETY:
-        // - the bytes lie in a buffer that its slot owns until `complete` has seen this write, and
-        //   `drop` waits for all; nobody writes to a buffer in a slot;
-        // - the descriptor is open as long as `self`.
-        unsafe { self.ring.submission().push(&write) }.map_err(io::Error::other)?;
-        self.writes += 1;
+        // SAFETY: the operation names no memory and no descriptor.
+        let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+        pushed.map_err(io::Error::other)?;
+        ring.submit_and_wait(1)?;
         Ok(())
     }
 
-    /// Submits what is queued, waits for one write at least, and takes note of all that are done.
-    fn wait(&mut self) -> io::Result<()> {
-        if self.writes > 0 {
-            self.enter(1)?;
-        }
-        self.complete()
-    }
-
-    fn enter(&mut self, want: usize) -> io::Result<()> {
+    /// Tells the kernel what is pushed, and waits for so many completions.
+    fn enter(&mut self, at_least: usize) -> io::Result<()> {
         loop {
-            match self.ring.submit_and_wait(want) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The completion queue is full: what is in it is taken out first.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn complete(&mut self) -> io::Result<()> {
-        let done: Vec<(u64, i32)> = {
-            let completions = self.ring.completion();
-            completions
-                .map(|done| (done.user_data(), done.result()))
-                .collect()
-        };
-        for (name, result) in done {
-            self.writes -= 1;
-            let (slot, piece) = (index(name >> 32), index(name & 0xFFFF_FFFF));
-            let again = self.note(slot, piece, result);
-            if again {
-                self.push(slot, piece)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes note of one write; whether the rest of it must be written again.
-    fn note(&mut self, slot: usize, piece: usize, result: i32) -> bool {
-        let Some(held) = self.slots.get_mut(slot) else {
-            return false;
-        };
-        let part = held.pieces.get_mut(piece);
-        let written = usize::try_from(result);
-        let again = match (part, written) {
-            (Some(part), Ok(written)) if written > 0 && written < part.len_bytes => {
-                part.start += written;
-                part.offset += written as u64;
-                part.len_bytes -= written;
-                true
-            }
-            (Some(part), Ok(written)) if written == part.len_bytes => false,
-            _ if result == -libc::EINTR || result == -libc::EAGAIN => true,
-            _ => {
-                // A write of nothing is what a full device may answer.
-                let errno = if result < 0 { -result } else { libc::ENOSPC };
-                self.failed.get_or_insert(errno);
-                false
-            }
-        };
-        let again = again && self.failed.is_none();
-        if !again {
-            held.unfinished -= 1;
-        }
-        if held.unfinished == 0 {
-            self.free.extend(held.buffer.take());
-        }
-        again
-    }
-
-    fn check(&self) -> io::Result<()> {
-        self.failed
-            .map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
-    }
-}
-
-impl WriteQueue for RingQueue {
-    fn is_direct(&self) -> bool {
-        true
-    }
-
-    fn buffer(&mut self) -> io::Result<DirectBuffer> {
-        loop {
-            self.check()?;
-            if let Some(buffer) = self.free.pop() {
-                return Ok(buffer);
-            }
-            if self.buffers_left > 0 {
-                self.buffers_left -= 1;
-                return DirectBuffer::new();
-            }
-            if self.writes == 0 {
-                return Err(io::Error::other("every buffer is in the caller's hands"));
-            }
-            self.wait()?;
-        }
-    }
-
-    fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()> {
-        self.check()?;
-        if pieces.is_empty() {
-            self.free.push(buffer);
-            return Ok(());
-        }
-        let slot = self.slots.iter().position(|slot| slot.buffer.is_none());
-        let slot = slot.ok_or_else(|| io::Error::other("more buffers than the queue has"))?;
-        if let Some(held) = self.slots.get_mut(slot) {
-            *held = Slot {
-                buffer: Some(buffer),
-                pieces: pieces.to_vec(),
-                unfinished: pieces.len(),
-            };
-        }
-        for piece in 0..pieces.len() {
-            self.push(slot, piece)?;
-        }
-        self.ring.submit()?;
-        self.complete()?;
-        self.check()
-    }
-
-    fn submit_run(&mut self, _: crate::source::HostRun<'_>, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        while self.writes > 0 {
-            self.wait()?;
-        }
-        self.check()
-    }
-}
-
-impl Drop for RingQueue {
-    fn drop(&mut self) {
-        self.failed.get_or_insert(libc::ECANCELED);
-        while self.writes > 0 {
-            if let Err(error) = self.wait() {
-                tracing::warn!(%error, "writes cannot be waited for; their buffers are given up");
-                // The kernel may still read them: they are never unmapped.
-                for slot in &mut self.slots {
-                    mem::forget(slot.buffer.take());
+            match self.ring.submit_and_wait(at_least) {
+                Ok(_) => {
+                    self.is_pending = !self.ring.submission().is_empty();
+                    return Ok(());
                 }
-                return;
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // The kernel is short of memory, or of room for completions: those that are
+                    // there are taken out first.
+                    Some(libc::EAGAIN | libc::EBUSY) => {
+                        std::thread::yield_now();
+                        return Ok(());
+                    }
+                    _ => return Err(error),
+                },
             }
+        }
+    }
+
+    /// Takes out what is done.
+    fn collect(&mut self, done: &mut Vec<Completion<'m>>) {
+        for entry in self.ring.completion() {
+            let place = usize::try_from(entry.user_data()).unwrap_or(usize::MAX);
+            let Some(write) = self.writes.get_mut(place).and_then(Option::take) else {
+                continue;
+            };
+            let result = usize::try_from(entry.result())
+                .map_err(|_| io::Error::from_raw_os_error(entry.result().wrapping_neg()));
+            done.push(Completion { write, result });
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.writes.iter().all(Option::is_none)
+    }
+}
+
+impl<'m> Device<'m> for Ring<'m> {
+    fn depth(&self) -> usize {
+        DEPTH as usize
+    }
+
+    fn start(&mut self, write: Write<'m>) -> io::Result<()> {
+        let free = self.writes.iter_mut().enumerate();
+        let mut free = free.filter(|(_, place)| place.is_none());
+        let (number, place) = free.next().ok_or(io::ErrorKind::ResourceBusy)?;
+        let run = write.run();
+        let len = u32::try_from(run.len_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let entry = opcode::Write::new(types::Fd(self.file.as_raw_fd()), run.address(), len)
+            .offset(write.offset())
+            .build()
+            .user_data(number as u64);
+        // SAFETY:
+        // - The kernel only reads the bytes of `write`, and only until it has given a completion.
+        //   Until then `writes` owns `write`, which keeps them mapped, and nobody gets a mutable
+        //   reference to a buffer that a `Write` holds. Dropping this value forgets what has not
+        //   completed, so that a buffer is never unmapped under the kernel.
+        // - Guest memory is mapped for 'm, and this value is not used after it. If it was leaked
+        //   instead of dropped, the kernel may read the addresses after 'm: whatever is there
+        //   then, reading changes nothing in this process, an unmapped address fails the write,
+        //   and the file is one whose queue nobody has finished.
+        // - The descriptor is open as long as `file`; an entry that the kernel has not taken is
+        //   dropped with the ring.
+        unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        *place = Some(write);
+        self.is_pending = true;
+        Ok(())
+    }
+
+    fn wait(&mut self, at_least: usize, done: &mut Vec<Completion<'m>>) -> io::Result<()> {
+        let enough = done.len() + at_least;
+        if self.is_pending {
+            self.enter(0)?;
+        }
+        self.collect(done);
+        while done.len() < enough && !self.is_idle() {
+            self.enter(enough - done.len())?;
+            self.collect(done);
+        }
+        Ok(())
+    }
+
+    fn set_direct(&mut self, is_direct: bool) -> io::Result<()> {
+        self.file.set_direct(is_direct)
+    }
+}
+
+impl Drop for Ring<'_> {
+    fn drop(&mut self) {
+        for write in self.writes.iter_mut().filter_map(Option::take) {
+            mem::forget(write);
         }
     }
 }
 
-impl fmt::Debug for RingQueue {
+impl fmt::Debug for Ring<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RingQueue")
-            .field("writes", &self.writes)
-            .field("failed", &self.failed)
+        let writes = self.writes.iter().flatten().count();
+        f.debug_struct("Ring")
+            .field("file", &self.file)
+            .field("writes", &writes)
             .finish_non_exhaustive()
     }
-}
-
-fn index(name: u64) -> usize {
-    usize::try_from(name).unwrap_or(usize::MAX)
 }

@@ -4,7 +4,9 @@ use snapshot_format::sabotage::Sabotage;
 
 use super::StagedQueue;
 use crate::backend::{Backend, RelPath, WriteFile};
-use crate::error::FileError;
+use crate::capture::Engine;
+use crate::direct::{DirectRefused, QueueMode};
+use crate::error::{FileError, SinkError};
 use crate::source::HostRun;
 
 /// A new file that is being written, together with its name.
@@ -53,16 +55,24 @@ impl StagedFile {
         reserved.map_err(FileError::at("reserve blocks of", &self.path))
     }
 
-    /// A queue of writes with so many buffers: past the page cache if `direct` and the file takes
-    /// such writes, else through it.
+    /// A queue of writes with so many buffers. Where the file cannot be written as `mode` demands,
+    /// this is [`SinkError::EngineRefused`].
     pub fn write_queue(
         &mut self,
-        direct: bool,
+        mode: QueueMode,
         buffers: usize,
-    ) -> Result<StagedQueue<'_>, FileError> {
-        let queue = self.file.write_queue(direct, buffers);
-        let queue = queue.map_err(FileError::at("write", &self.path))?;
-        Ok(StagedQueue::new(&self.path, queue))
+    ) -> Result<StagedQueue<'_>, SinkError> {
+        let path = &self.path;
+        let queue = self.file.write_queue(mode, buffers);
+        let queue = queue.map_err(|error| match DirectRefused::of(&error) {
+            Some(refused) => SinkError::EngineRefused {
+                path: path.clone(),
+                engine: Engine::Direct.name(),
+                reason: refused.reason(),
+            },
+            None => FileError::at("write", path)(error).into(),
+        })?;
+        Ok(StagedQueue::new(path, queue))
     }
 
     /// Bytes of blocks that the file occupies.

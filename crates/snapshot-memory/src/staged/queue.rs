@@ -10,22 +10,18 @@ use crate::source::HostRun;
 #[derive(Debug)]
 pub struct StagedQueue<'a> {
     path: &'a RelPath,
-    queue: Box<dyn WriteQueue + 'a>,
+    queue: Box<dyn WriteQueue<'a> + 'a>,
 }
 
 impl<'a> StagedQueue<'a> {
-    pub(super) fn new(path: &'a RelPath, queue: Box<dyn WriteQueue + 'a>) -> Self {
+    pub(super) fn new(path: &'a RelPath, queue: Box<dyn WriteQueue<'a> + 'a>) -> Self {
         Self { path, queue }
     }
 
-    /// What writes.
+    /// What writes now: a queue that was opened for direct writes may have gone over to the cache.
     #[must_use]
     pub fn engine(&self) -> Engine {
-        if self.queue.is_direct() {
-            Engine::Direct
-        } else {
-            Engine::Buffered
-        }
+        self.queue.engine()
     }
 
     /// A buffer to fill; waits for one if need be.
@@ -42,8 +38,9 @@ impl<'a> StagedQueue<'a> {
             .map_err(FileError::at("write", self.path))
     }
 
-    /// Starts writing guest memory, which stays mapped and unchanged until the write is done.
-    pub fn submit_run(&mut self, run: HostRun<'_>, offset: u64) -> Result<(), FileError> {
+    /// Starts writing `run` to `offset`, straight from where it is; see
+    /// [`WriteQueue::submit_run`].
+    pub fn submit_run(&mut self, run: HostRun<'a>, offset: u64) -> Result<(), FileError> {
         self.queue
             .submit_run(run, offset)
             .map_err(FileError::at("write", self.path))

@@ -36,6 +36,12 @@ pub(super) const SCAN_CHECK_WPASYNC: u64 = 1 << 1;
 /// `PAGE_IS_WRITTEN`.
 pub(super) const PAGE_IS_WRITTEN: u64 = 1 << 1;
 
+/// `PAGE_IS_PRESENT`.
+pub(super) const PAGE_IS_PRESENT: u64 = 1 << 3;
+
+/// `PAGE_IS_HUGE`: mapped by a huge page, transparent or of hugetlbfs.
+pub(super) const PAGE_IS_HUGE: u64 = 1 << 6;
+
 /// `struct uffdio_api`.
 #[repr(C)]
 #[derive(Debug, Default)]

@@ -96,22 +96,51 @@ pub(super) fn take_written(
     range: &Range<u64>,
     found: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
+    let written = PmScanArg {
+        flags: abi::SCAN_WP_MATCHING | abi::SCAN_CHECK_WPASYNC,
+        category_mask: abi::PAGE_IS_WRITTEN,
+        return_mask: abi::PAGE_IS_WRITTEN,
+        ..PmScanArg::default()
+    };
+    scan(pagemap, range, written, found)
+}
+
+/// Puts the pages of `range` that are present into `found`, as runs of addresses of which all or
+/// none are on huge pages. Gives the number of runs.
+pub(super) fn find_present(
+    pagemap: &File,
+    range: &Range<u64>,
+    found: &mut [PageRegion],
+) -> io::Result<usize> {
+    let present = PmScanArg {
+        category_mask: abi::PAGE_IS_PRESENT,
+        return_mask: abi::PAGE_IS_PRESENT | abi::PAGE_IS_HUGE,
+        ..PmScanArg::default()
+    };
+    scan(pagemap, range, present, found).map(|(count, _)| count)
+}
+
+/// Scans `range` for what `wanted` says, into `found`.
+fn scan(
+    pagemap: &File,
+    range: &Range<u64>,
+    wanted: PmScanArg,
+    found: &mut [PageRegion],
+) -> io::Result<(usize, u64)> {
     let mut argument = PmScanArg {
         size: size_of::<PmScanArg>() as u64,
-        flags: abi::SCAN_WP_MATCHING | abi::SCAN_CHECK_WPASYNC,
         start: range.start,
         end: range.end,
         vec: found.as_mut_ptr().addr() as u64,
         vec_len: found.len() as u64,
-        category_mask: abi::PAGE_IS_WRITTEN,
-        return_mask: abi::PAGE_IS_WRITTEN,
-        ..PmScanArg::default()
+        ..wanted
     };
     found.as_mut_ptr().expose_provenance();
     // SAFETY:
     // - `argument` is the structure that PAGEMAP_SCAN reads and writes, alive during the call;
     // - `vec` and `vec_len` name `found`, which we hold exclusively, and any bytes are a valid
-    //   `PageRegion`.
+    //   `PageRegion`;
+    // - what the scan may do to `range` is to protect pages that this crate protects already.
     let count = unsafe { pagemap_scan(pagemap.as_raw_fd(), &raw mut argument) }?;
     let count = usize::try_from(count).map_err(|_| Errno::EOVERFLOW)?;
     Ok((count.min(found.len()), argument.walk_end))

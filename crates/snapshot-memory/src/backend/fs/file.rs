@@ -11,7 +11,7 @@ use nix::unistd::{Whence, lseek};
 
 use super::{STAT_BLOCK_BYTES, read_only, unsigned};
 use crate::backend::{ReadFile, WriteFile};
-use crate::direct::{RingQueue, WriteQueue, WriteThrough};
+use crate::direct::{self, DirectRefused, Probe, QueueMode, WriteQueue, WriteThrough};
 use crate::guest_io;
 use crate::source::HostRun;
 
@@ -78,11 +78,13 @@ impl ReadFile for FsReadFile {
 #[derive(Debug)]
 pub(super) struct FsWriteFile {
     file: File,
+    probe: Probe,
 }
 
 impl FsWriteFile {
-    pub(super) fn new(file: File) -> Self {
-        Self { file }
+    /// A file; `probe` is what is known of the file system that it lies on.
+    pub(super) fn new(file: File, probe: Probe) -> Self {
+        Self { file, probe }
     }
 }
 
@@ -120,13 +122,18 @@ impl WriteFile for FsWriteFile {
         }
     }
 
-    fn write_queue(
-        &mut self,
-        direct: bool,
+    fn write_queue<'m>(
+        &'m mut self,
+        mode: QueueMode,
         buffers: usize,
-    ) -> io::Result<Box<dyn WriteQueue + '_>> {
-        if direct && let Some(ring) = RingQueue::open(self.file.as_fd(), buffers)? {
-            return Ok(Box::new(ring));
+    ) -> io::Result<Box<dyn WriteQueue<'m> + 'm>> {
+        if mode != QueueMode::Buffered {
+            match direct::open(self.file.as_fd(), &self.probe, buffers) {
+                Err(error) if mode == QueueMode::PreferDirect => {
+                    let _ = DirectRefused::of(&error).ok_or(error)?;
+                }
+                opened => return opened,
+            }
         }
         Ok(Box::new(WriteThrough::new(self)))
     }

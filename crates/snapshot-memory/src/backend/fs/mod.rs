@@ -18,6 +18,7 @@ use super::{
     Backend, Entry, EntryKind, FileSystem, Lock, LockMode, Metadata, ReadFile, Refusal, RelPath,
     WriteFile,
 };
+use crate::direct::Probe;
 
 mod file;
 mod holders;
@@ -41,11 +42,14 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 /// from another process since.
 ///
 /// System calls: `openat2`, `fstat`, `pread64`, `pwrite64`, `pwritev`, `lseek`, `ftruncate`,
-/// `fsync`, `fchmod`, `mkdirat`, `renameat2`, `unlinkat`, `getdents64`, `newfstatat`, `flock`,
-/// `fstatfs`, `geteuid`; naming the holders of a lock reads `/proc/locks`.
+/// `fsync`, `fchmod`, `fallocate`, `mkdirat`, `renameat2`, `unlinkat`, `getdents64`, `newfstatat`,
+/// `flock`, `fstatfs`, `geteuid`; naming the holders of a lock reads `/proc/locks`. Writing past the
+/// page cache adds `statx`, `fcntl`, `io_uring_setup`, `io_uring_enter`, `io_uring_register` and the
+/// `mmap` of rings and buffers; where those of io_uring are refused, `pwrite64` takes their place.
 #[derive(Debug)]
 pub struct FsBackend {
     root: OwnedFd,
+    probe: Probe,
 }
 
 impl FsBackend {
@@ -65,7 +69,8 @@ impl FsBackend {
     /// The tree below an open directory.
     pub fn from_fd(root: OwnedFd) -> io::Result<Self> {
         if file_type(fstat(&root)?.st_mode) == EntryKind::Directory {
-            Ok(Self { root })
+            let probe = Probe::default();
+            Ok(Self { root, probe })
         } else {
             Err(Errno::ENOTDIR.into())
         }
@@ -130,7 +135,8 @@ impl Backend for FsBackend {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOCTTY;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let fd = open_at(&self.root, path, flags, mode)?;
-        Ok(Box::new(FsWriteFile::new(File::from(fd))))
+        let probe = self.probe.clone();
+        Ok(Box::new(FsWriteFile::new(File::from(fd), probe)))
     }
 
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {

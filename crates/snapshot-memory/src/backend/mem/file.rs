@@ -6,9 +6,11 @@ use std::os::fd::BorrowedFd;
 use super::MemBackend;
 use super::content::Content;
 use super::disk::Inode;
+use super::late::LateWrites;
 use super::op::Op;
 use crate::backend::{ReadFile, WriteFile};
-use crate::direct::{WriteQueue, WriteThrough};
+use crate::capture::Engine;
+use crate::direct::{DirectQueue, QueueMode, WriteQueue, WriteThrough};
 use crate::source::HostRun;
 
 /// The longest file that Linux has.
@@ -125,12 +127,16 @@ impl WriteFile for MemWriteFile {
         self.set_len(len.max(len_bytes))
     }
 
-    fn write_queue(
-        &mut self,
-        _direct: bool,
-        _buffers: usize,
-    ) -> io::Result<Box<dyn WriteQueue + '_>> {
-        Ok(Box::new(WriteThrough::new(self)))
+    fn write_queue<'m>(
+        &'m mut self,
+        mode: QueueMode,
+        buffers: usize,
+    ) -> io::Result<Box<dyn WriteQueue<'m> + 'm>> {
+        if mode == QueueMode::Buffered {
+            return Ok(Box::new(WriteThrough::new(self)));
+        }
+        let late = LateWrites::new(self);
+        Ok(Box::new(DirectQueue::new(late, Engine::Direct, buffers)))
     }
 }
 

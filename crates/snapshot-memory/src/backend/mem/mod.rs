@@ -14,6 +14,7 @@ mod content;
 pub(super) mod disk;
 mod file;
 mod hints;
+mod late;
 pub(super) mod op;
 
 use content::Content;
