@@ -3,7 +3,7 @@
 use std::io;
 
 use snapshot_memory::backend::WriteFile;
-use snapshot_memory::{HostRun, Pace, WriteQueue, WriteThrough};
+use snapshot_memory::{HostRun, Pace, QueueMode, WriteQueue, WriteThrough};
 
 /// A file whose bytes are spent from a [`Pace`] before they are written.
 #[derive(Debug)]
@@ -57,7 +57,14 @@ impl WriteFile for PacedFile<'_> {
     }
 
     /// One write at a time, as each waits for its turn.
-    fn write_queue(&mut self, _: bool, _: usize) -> io::Result<Box<dyn WriteQueue + '_>> {
+    fn write_queue<'m>(
+        &'m mut self,
+        mode: QueueMode,
+        _: usize,
+    ) -> io::Result<Box<dyn WriteQueue<'m> + 'm>> {
+        if mode == QueueMode::Direct {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(Box::new(WriteThrough::new(self)))
     }
 }

@@ -10,7 +10,8 @@ use crate::direct::{Completion, Device, Write};
 const DEPTH: usize = 8;
 
 /// What an io_uring may do at its worst, and always in the same way: nothing is written before
-/// someone waits, and then the last write comes first. Bytes are read when they are written.
+/// so many writes are held or the queue is finished, and then the last comes first. Bytes are read
+/// when they are written; errors are told then.
 #[derive(Debug)]
 pub(super) struct LateWrites<'m> {
     file: &'m mut MemWriteFile,
