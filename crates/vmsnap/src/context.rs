@@ -154,7 +154,7 @@ impl Context {
 }
 
 /// An error of reading the memory file at `path`.
-fn memory_failure(error: &MemoryError, path: &Path) -> Failure {
+pub(crate) fn memory_failure(error: &MemoryError, path: &Path) -> Failure {
     let exit = match error {
         MemoryError::Read { source, .. } => exit_of_io(source.kind()),
         _ => Exit::Failed,

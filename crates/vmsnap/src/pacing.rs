@@ -8,6 +8,7 @@ use snapshot_memory::{CaptureControl, Pace, lower_priority};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::quantity::parse_bytes;
 
 /// How much of the host a command takes.
@@ -34,11 +35,11 @@ impl Pacing {
         })
     }
 
-    /// Control of writing memory: its rate, and its end when the user asks.
-    pub(crate) fn control(&self, context: &Context) -> CaptureControl {
+    /// Control of writing memory: its rate, and whom it tells how far it is.
+    pub(crate) fn control(&self, progress: Progress) -> CaptureControl {
         CaptureControl::default()
-            .cancel(context.interrupt.cancel())
             .bytes_per_second(self.io_limit)
+            .progress(move |so_far| progress.set(so_far.taken_bytes, so_far.total_bytes))
     }
 
     /// Starts the clock of other work.

@@ -3,6 +3,7 @@
 mod inputs;
 mod state;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -11,15 +12,17 @@ use snapshot_format::{
     DataLayout, LabelKey, LabelValue, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName,
 };
 use snapshot_memory::{
-    CaptureOptions, DirtyBitmap, EngineChoice, LayoutChoice, MemoryStats, Pages, Stability,
+    CaptureOptions, DirtyBitmap, EngineChoice, LayoutChoice, MemoryPlan, MemoryStats, Pages,
+    Stability,
 };
 use snapshot_store::{
-    Access, Location, Metadata, NewSnapshot, Reference, Selection, SnapshotRecord, Store,
+    Access, ErrorKind, Location, Metadata, NewSnapshot, Reference, Selection, SnapshotRecord,
+    Store, StoreStage,
 };
 
 use crate::answer::Answer;
 use crate::command::{reference, verify};
-use crate::context::Context;
+use crate::context::{Context, memory_failure};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::pacing::Pacing;
@@ -172,12 +175,7 @@ impl Import {
         let capture = CaptureOptions::default()
             .layout(self.layout.into())
             .engine(self.engine.into())
-            .control(self.pacing.control(context));
-        let memory = WatchedMemory {
-            memory: &inputs.memory,
-            progress: &progress,
-            interrupt: &context.interrupt,
-        };
+            .control(self.pacing.control(progress));
         let failed = |error| context.import_failure(&error, &self.memory);
         let sink = store.sink(self.new_snapshot(inputs, parent).capture(capture));
         let mut stage = sink.stage().map_err(failed)?;
@@ -191,14 +189,63 @@ impl Import {
             },
             _ => Pages::Full,
         };
+        self.prepare(context, &mut stage, inputs, pages)?;
         // Somebody may still write the file: what is digested must be what is written.
         let stats = stage
-            .memory(&memory, pages, Stability::Running)
+            .memory(&inputs.memory, pages, Stability::Running)
             .map_err(failed)?;
         context.check_interrupt()?;
         let sealed = stage.seal().map_err(failed)?;
         let published = sealed.publish().map_err(failed)?;
         Ok((published.snapshot.id, stats))
+    }
+
+    /// Refuses a snapshot that there is no room for, before anything of it is written.
+    fn prepare(
+        &self,
+        context: &Context,
+        stage: &mut StoreStage,
+        inputs: &Inputs,
+        pages: Pages<'_>,
+    ) -> Result<(), Failure> {
+        let (base, dirty) = match pages {
+            Pages::Since { base, dirty } => (Some(base), Some(dirty)),
+            _ => (None, None),
+        };
+        let cancel = context.interrupt.cancel();
+        let plan = |bytes| MemoryPlan {
+            layout: inputs.layout(),
+            base,
+            bytes,
+            cancel: &cancel,
+        };
+        let mut prepared = stage.prepare(plan(inputs.stored_bytes(dirty)));
+        if matches!(&prepared, Err(error) if error.kind() == ErrorKind::NoSpace) {
+            // Zero pages take none. Where room is short, it is worth a look at every page.
+            let bytes = self.bytes_not_zero(context, inputs, dirty)?;
+            prepared = stage.prepare(plan(bytes));
+        }
+        prepared.map_err(|error| context.import_failure(&error, &self.memory))
+    }
+
+    /// Bytes of the pages in `dirty`, or of all, that are not zero.
+    fn bytes_not_zero(
+        &self,
+        context: &Context,
+        inputs: &Inputs,
+        dirty: Option<&DirtyBitmap>,
+    ) -> Result<u64, Failure> {
+        let progress = context.progress("measure", inputs.taken_bytes(dirty));
+        let mut pace = self.pacing.start(context);
+        let counted = inputs.bytes_not_zero(dirty, &mut |bytes| {
+            progress.add(bytes);
+            match pace.spend(bytes) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        context.check_interrupt()?;
+        counted.map_err(|error| memory_failure(&error, &self.memory))
     }
 
     /// The pages to take.

@@ -49,9 +49,18 @@ fn a_full_disk_is_said_to_be_full_and_nothing_is_left() {
     let large = around.write("large", &pattern(2000, 2));
     let large = large.to_str().unwrap();
     let before = sandbox.listing();
-    sandbox.refused(&["import", "vm", "--memory", large], 7);
+    let refused = sandbox.refused(&["import", "vm", "--memory", large], 7);
+    // It is known before anything is written: 1600 pages are not zero, their map, and 1 MiB.
+    let needed = 1600 * (PAGE + 36) + (1 << 20);
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&format!("{needed} bytes")), "{message}");
     assert_eq!(sandbox.listing(), before);
     assert!(sandbox.restored(&first) == small);
+
+    // Blocks that hold only zeros need no room.
+    let zeros = around.write("zeros", &vec![0; 2000 * PAGE]);
+    let zeros = id(&sandbox.json(&["import", "vm", "--memory", zeros.to_str().unwrap()]));
+    sandbox.json(&["verify", &zeros]);
 
     // A store elsewhere, an output on the full disk.
     let elsewhere = around.path("other-store");

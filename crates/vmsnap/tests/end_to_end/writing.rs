@@ -19,13 +19,11 @@ fn every_layout_and_engine_gives_back_every_byte_and_says_what_it_was() {
             if layout != "auto" {
                 assert_eq!(imported["layout"], layout, "{imported}");
             }
+            if engine != "auto" {
+                assert_eq!(imported["engine"], engine, "{imported}");
+            }
             assert_eq!(imported["pages"]["present"], 480);
             assert_eq!(imported["pages"]["zero"], 120);
-            let used = imported["engine"].as_str().unwrap();
-            assert!(
-                ["vectored", "buffered", "direct"].contains(&used),
-                "{imported}"
-            );
             assert!(sandbox.restored(&id(&imported)) == memory, "{imported}");
         }
     }
