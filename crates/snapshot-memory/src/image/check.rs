@@ -2,12 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use snapshot_format::page_map::FRAME_PAGES;
 use snapshot_format::{
-    DataLayout, DecodeError, GuestPage, IndexLeaf, LEAF_PAGES, PAGE_BYTES, Part,
+    DataLayout, DecodeError, GuestPage, IndexLeaf, LEAF_PAGES, LeafRef, PAGE_BYTES, Part,
+    SectionKind,
 };
 
 use super::data_file::DataFile;
 use super::error::ImageError;
+use super::framed::DecodedFrame;
 
 /// What a check has read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,17 +64,58 @@ impl DataFile {
         watch.checked.map = map;
         (watch.progress)(map)?;
         let mut free_from = 0;
-        for leaf in self.root.index.refs() {
-            match self.index_leaf(leaf.number) {
+        let (mut frames_end, mut decoded) = (Some(0), DecodedFrame::default());
+        for place in self.root.index.refs() {
+            match self.index_leaf(place.number) {
                 Ok(Some(leaf)) => {
                     watch.sift(self.check_owners(&leaf));
-                    self.check_leaf(&leaf, &mut free_from, watch)?;
+                    if self.root.data_layout == DataLayout::Frames {
+                        self.check_frames(place, &leaf, &mut frames_end, &mut decoded, watch)?;
+                    } else {
+                        self.check_leaf(&leaf, &mut free_from, watch)?;
+                    }
                 }
                 Ok(None) => {}
-                Err(error) => (watch.report)(error),
+                Err(error) => {
+                    frames_end = None;
+                    (watch.report)(error);
+                }
             }
         }
+        watch.sift(self.check_frames_end(frames_end));
         watch.sift(self.check_zero(free_from, self.root.data_len_bytes));
+        ControlFlow::Continue(())
+    }
+
+    /// Checks that the last frame ends the data file, where it is known at which `end` it ends.
+    fn check_frames_end(&self, end: Option<u64>) -> Result<(), ImageError> {
+        let root = self.table().get(SectionKind::MAP_ROOT, 0);
+        let root = root.map_err(|error| self.map_error(error))?;
+        let ends = end.map_or(Ok(()), |end| self.root.end_frames(end));
+        ends.map_err(|error| self.map_error(error.shifted(root.offset)))
+    }
+
+    /// Checks the frames of one leaf, each read once, and that they follow those before them, if
+    /// it is known at which `end` these end.
+    fn check_frames(
+        &self,
+        place: &LeafRef,
+        leaf: &IndexLeaf,
+        end: &mut Option<u64>,
+        decoded: &mut DecodedFrame,
+        watch: &mut Watch<'_>,
+    ) -> ControlFlow<()> {
+        let start = end.unwrap_or(leaf.data_offset());
+        let follows = self.root.follow_frames(place, leaf, start);
+        watch.sift(follows.map(drop).map_err(|error| self.map_error(error)));
+        *end = Some(leaf.data_offset() + u64::from(leaf.frame_bytes()));
+        let pages: Vec<usize> = leaf.present().pages().collect();
+        for (frame, pages) in leaf.frames().zip(pages.chunks(FRAME_PAGES)) {
+            watch.sift(self.check_frame(leaf, &frame, pages, decoded));
+            let len_bytes = u64::from(frame.entry.stored_len);
+            watch.checked.data += len_bytes;
+            (watch.progress)(len_bytes)?;
+        }
         ControlFlow::Continue(())
     }
 

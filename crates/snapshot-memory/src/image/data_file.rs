@@ -11,6 +11,7 @@ use snapshot_format::{
 
 use super::cache::LeafCache;
 use super::error::ImageError;
+use super::framed::SpareFrame;
 use crate::backend::ReadFile;
 
 /// A data file and its map. The root of the map is read and checked at opening; leaves are read
@@ -25,6 +26,7 @@ pub struct DataFile {
     frame_digest: Digest,
     reference: DataFileRef,
     index: LeafCache<IndexLeaf>,
+    pub(super) spare_frame: Arc<SpareFrame>,
 }
 
 /// What the two files are called in errors.
@@ -79,6 +81,7 @@ impl DataFile {
             frame_digest,
             reference: *wanted,
             index,
+            spare_frame: Arc::default(),
         })
     }
 
@@ -137,7 +140,8 @@ impl DataFile {
 
     /// The pages that share a digest with a page, and where they lie in the data file.
     ///
-    /// `None` if the page is no memory of this file's layout or, packed, is not present.
+    /// `None` if the page is no memory of this file's layout or, packed, is not present, or if the
+    /// data lies in frames.
     pub(super) fn unit(&self, leaf: &IndexLeaf, page: GuestPage) -> Option<(PageRange, u64)> {
         use snapshot_format::DataLayout;
         let unit = self.root.layout.unit(page, self.root.unit_pages)?;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::frames::FrameFault;
 use snapshot_format::{DecodeError, Digest, ErrorKind, GuestPage, PageRange, SnapshotId};
 
 /// Memory of a snapshot could not be read, or is not what was written.
@@ -71,6 +72,22 @@ pub enum ImageError {
         stored: Digest,
         /// The digest of the bytes.
         computed: Digest,
+    },
+    /// A frame whose bytes are not what was stored, or that does not decode to its pages.
+    #[error(
+        "{file} at offset {offset:#x}: a frame of {len_bytes} bytes is damaged; put back a copy of \
+         the file"
+    )]
+    Frame {
+        /// The file.
+        file: String,
+        /// Where the frame starts.
+        offset: u64,
+        /// How many bytes it takes in the file.
+        len_bytes: u32,
+        /// What is wrong with it.
+        #[source]
+        source: FrameFault,
     },
     /// Bytes that belong to no page and are not zero.
     #[error("{file} at offset {offset:#x}: bytes that belong to no stored page must be zero")]
@@ -148,6 +165,7 @@ impl ImageError {
             | Self::OtherMap { file, .. }
             | Self::DataLength { file, .. }
             | Self::DataDigest { file, .. }
+            | Self::Frame { file, .. }
             | Self::Stray { file, .. }
             | Self::NotHeld { file, .. }
             | Self::FileNumber { file, .. } => Some(file),
@@ -160,7 +178,9 @@ impl ImageError {
     pub fn offset(&self) -> Option<u64> {
         match self {
             Self::Map { source, .. } => source.offset(),
-            Self::DataDigest { offset, .. } | Self::Stray { offset, .. } => Some(*offset),
+            Self::DataDigest { offset, .. }
+            | Self::Frame { offset, .. }
+            | Self::Stray { offset, .. } => Some(*offset),
             _ => None,
         }
     }

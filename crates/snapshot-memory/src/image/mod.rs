@@ -5,6 +5,7 @@ mod check;
 mod compare;
 mod data_file;
 mod error;
+mod framed;
 mod known;
 mod read;
 mod reader;

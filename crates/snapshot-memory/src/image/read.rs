@@ -1,6 +1,6 @@
 //! Reading pages out of one data file, each with the digest unit it belongs to.
 
-use snapshot_format::{Digest, GuestPage, IndexLeaf, PAGE_BYTES, PageRange};
+use snapshot_format::{DataLayout, Digest, GuestPage, IndexLeaf, PAGE_BYTES, PageRange};
 
 use super::data_file::{DataFile, within_leaf};
 use super::error::ImageError;
@@ -16,6 +16,9 @@ impl DataFile {
         first: GuestPage,
         out: &mut [u8],
     ) -> Result<(), ImageError> {
+        if self.root.data_layout == DataLayout::Frames {
+            return self.read_framed(leaf, first, out);
+        }
         let (mut page, mut rest) = (first, out);
         while !rest.is_empty() {
             let whole = self.whole_units(leaf, page, rest.len() as u64 / PAGE_BYTES)?;

@@ -55,9 +55,11 @@ impl MemoryImage {
     pub fn new(
         layout: MemoryLayout,
         table: LeafTable,
-        files: Vec<DataFile>,
+        mut files: Vec<DataFile>,
     ) -> Result<Self, ImageError> {
-        for (place, file) in files.iter().enumerate() {
+        let spare_frame = Arc::default();
+        for (place, file) in files.iter_mut().enumerate() {
+            file.spare_frame = Arc::clone(&spare_frame);
             let (expected, found) = (place + 1, file.root.file);
             if usize::from(found) != expected {
                 let file = file.names.map.clone();

@@ -1,6 +1,6 @@
 //! Memory files made page by page, the slow and obvious way, to hold the reader against.
 
-use snapshot_format::page_map::flatten;
+use snapshot_format::page_map::{FRAME_BYTES, flatten};
 use snapshot_format::{
     Arch, Codec, DataFileRef, DataLayout, Digest, EnvelopeBuilder, FileKind, GuestAddress,
     IndexLeafBuilder, LeafRef, LeafTable, MapRoot, MemoryLayout, MemoryRegion, OwnerLeaf,
@@ -8,6 +8,7 @@ use snapshot_format::{
 };
 
 use crate::backend::{Backend, MemBackend, RelPath};
+use crate::frames::{FrameCodec, FrameEncoder};
 use crate::image::{DataFile, DataFileNames, ImageError, MemoryImage};
 
 /// What one snapshot says of a page.
@@ -15,7 +16,7 @@ use crate::image::{DataFile, DataFileNames, ImageError, MemoryImage};
 pub(super) enum Cell {
     Inherited,
     Zero,
-    /// A page whose bytes follow from this number.
+    /// A page whose bytes follow from this number: noise if it is odd.
     Data(u8),
 }
 
@@ -26,6 +27,8 @@ pub(super) struct Chain {
     pub(super) model: Vec<u8>,
     pub(super) table: LeafTable,
     pub(super) files: Vec<DataFileRef>,
+    /// How frames are compressed, one after the other.
+    pub(super) codecs: Vec<FrameCodec>,
     owners: Vec<OwnerLeaf>,
 }
 
@@ -38,6 +41,16 @@ pub(super) fn layout(regions: &[(u64, u64)]) -> MemoryLayout {
 }
 
 pub(super) fn page_of(seed: u8) -> Vec<u8> {
+    if seed % 2 == 1 {
+        let mut state = u64::from(seed);
+        let noise = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        });
+        return noise.take(4096).collect();
+    }
     (0..4096u32)
         .map(|i| (i as u8).wrapping_mul(seed | 1) ^ seed)
         .collect()
@@ -57,6 +70,7 @@ impl Chain {
             model,
             table,
             files,
+            codecs: vec![FrameCodec::Lz4, FrameCodec::ZSTD],
             owners,
         }
     }
@@ -86,12 +100,19 @@ impl Chain {
                 &data,
                 data_offset,
             );
-            let packed = if data_layout == DataLayout::Packed {
-                data_offset
-            } else {
-                0
+            let leaf = match data_layout {
+                DataLayout::Packed => leaf.finish(data_offset),
+                DataLayout::Frames => {
+                    let pages = data.split_off(data_offset as usize);
+                    let frames = pages.chunks(FRAME_BYTES).zip(self.codecs.iter().cycle());
+                    let frames = frames.map(|(pages, codec)| {
+                        FrameEncoder::new(*codec).unwrap().append(pages, &mut data)
+                    });
+                    leaf.finish_frames(data_offset, frames.collect())
+                }
+                _ => leaf.finish(0),
             };
-            let leaf = leaf.finish(packed).unwrap();
+            let leaf = leaf.unwrap();
             let parent = self
                 .owners
                 .iter()
@@ -175,7 +196,7 @@ impl Chain {
         self.model[page * 4096..][..4096].copy_from_slice(&bytes);
         if let Cell::Data(_) = cell {
             match data_layout {
-                DataLayout::Packed => data.extend(&bytes),
+                DataLayout::Packed | DataLayout::Frames => data.extend(&bytes),
                 _ => data[page * 4096..][..4096].copy_from_slice(&bytes),
             }
         }
@@ -201,7 +222,7 @@ impl Chain {
             let guest = snapshot_format::GuestPage(u64::from(number) * 16384 + page as u64);
             let unit = self.layout.unit(guest, unit_pages).unwrap();
             let from = match data_layout {
-                DataLayout::Packed => data_offset as usize + rank * 4096,
+                DataLayout::Packed | DataLayout::Frames => data_offset as usize + rank * 4096,
                 _ => unit.start.0 as usize * 4096,
             };
             leaf.digest(Digest::of(&data[from..][..unit.count as usize * 4096]));
@@ -219,6 +240,7 @@ fn map_of(root: &MapRoot, leaves: Vec<u8>) -> Vec<u8> {
         bytes,
     };
     EnvelopeBuilder::new(FileKind::MemoryMap, Arch::X86_64, root.id)
+        .reader_minor(root.data_layout.reader_minor())
         .section(&section(SectionKind::MAP_LEAVES, leaves))
         .section(&section(SectionKind::MAP_ROOT, root.encode()))
         .finish()

@@ -1,4 +1,5 @@
 mod fixture;
+mod framed;
 
 use std::ops::ControlFlow;
 
@@ -28,6 +29,7 @@ fn cells() -> impl Strategy<Value = Vec<Cell>> {
 fn data_layouts() -> impl Strategy<Value = (DataLayout, u16)> {
     prop_oneof![
         Just((DataLayout::Packed, 1)),
+        Just((DataLayout::Frames, 1)),
         prop::sample::select(vec![1, 2, 4, 8, 16]).prop_map(|unit| (DataLayout::Sparse, unit)),
     ]
 }
