@@ -22,6 +22,16 @@ pub enum Pages<'a> {
     },
 }
 
+impl<'a> Pages<'a> {
+    /// The pages written since the base; `None` where every page is taken.
+    pub(crate) fn dirty(self) -> Option<&'a DirtyBitmap> {
+        match self {
+            Self::Full => None,
+            Self::Since { dirty, .. } => Some(dirty),
+        }
+    }
+}
+
 /// What is known of the memory of a snapshot before the machine is stopped.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan<'a> {

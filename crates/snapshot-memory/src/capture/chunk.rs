@@ -1,10 +1,13 @@
 //! Looking at some pages: which are zero, and what the digests of the others are.
 
-use snapshot_format::{Digest, PAGE_BYTES, PageRange};
+use snapshot_format::{
+    Digest, GuestPage, MemoryLayout, PAGE_BYTES, PageIndex, PageRange, PageState,
+};
 
+use super::inherit::{Candidate, Inheritance};
 use super::plan::Part;
 use crate::direct::DirectBuffer;
-use crate::error::MemoryError;
+use crate::error::{MemoryError, SinkError};
 use crate::source::GuestMemorySource;
 use crate::zero::is_zero;
 
@@ -41,9 +44,9 @@ pub(super) enum Body {
 /// What was found in a chunk.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// For each page whether it is zero.
-    pub(super) zero: Vec<bool>,
-    /// By ascending page, one for each digest unit with a page that is not zero.
+    /// For each page what is to become of it.
+    pub(super) pages: Vec<PageState>,
+    /// By ascending page, one for each digest unit with a present page.
     pub(super) digests: Vec<Digest>,
 }
 
@@ -57,21 +60,41 @@ impl Chunk {
 pub(super) struct ChunkReader<'a> {
     source: &'a dyn GuestMemorySource,
     unit_pages: u16,
+    inheritance: Option<Inheritance<'a>>,
     /// What pages are copied to that will be written from where they are.
     scratch: Box<[u8]>,
 }
 
 impl<'a> ChunkReader<'a> {
-    pub(super) fn new(source: &'a dyn GuestMemorySource, unit_pages: u16) -> Self {
+    /// With an inheritance chunks are copied and units are of one page.
+    pub(super) fn new(
+        source: &'a dyn GuestMemorySource,
+        unit_pages: u16,
+        inheritance: Option<Inheritance<'a>>,
+    ) -> Self {
         Self {
             source,
             unit_pages,
+            inheritance,
             scratch: Box::default(),
         }
     }
 
-    /// Copies the pages of a chunk, each once, finds the zero ones and digests the others.
-    pub(super) fn read(&mut self, chunk: &mut Chunk) -> Result<(), MemoryError> {
+    /// Copies the pages of a chunk, each once, finds those that are zero, digests the others, and
+    /// finds those that are as in the parent.
+    pub(super) fn read(&mut self, chunk: &mut Chunk) -> Result<(), SinkError> {
+        self.copy(chunk)?;
+        match (&mut self.inheritance, &chunk.body) {
+            (Some(inheritance), Body::Copy(copy)) => {
+                chunk
+                    .seen
+                    .inherit(inheritance, self.source.layout(), &chunk.parts, copy)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn copy(&mut self, chunk: &mut Chunk) -> Result<(), MemoryError> {
         if matches!(chunk.body, Body::InPlace) && self.scratch.is_empty() {
             self.scratch = vec![0; bytes_of(STEP_PAGES)].into();
         }
@@ -113,16 +136,56 @@ impl Seen {
         let (pages, _) = bytes.as_chunks::<PAGE>();
         let mut any = false;
         for page in pages {
-            let zero = is_zero(page);
-            self.zero.push(zero);
-            any |= !zero;
-            if !zero && unit_pages == 1 {
+            if is_zero(page) {
+                self.pages.push(PageState::Zero);
+                continue;
+            }
+            self.pages.push(PageState::Present);
+            any = true;
+            if unit_pages == 1 {
                 self.digests.push(Digest::of(page));
             }
         }
         if any && unit_pages > 1 {
             self.digests.push(Digest::of(bytes));
         }
+    }
+}
+
+impl Seen {
+    /// Finds the pages of a copy that are as in the parent, and takes their digests away.
+    fn inherit(
+        &mut self,
+        inheritance: &mut Inheritance<'_>,
+        layout: &MemoryLayout,
+        parts: &[Part],
+        copy: &[u8],
+    ) -> Result<(), SinkError> {
+        let runs = parts.iter().flat_map(|part| layout.runs(part.pages));
+        let places = runs.flat_map(|(guest, run)| (guest.0..).zip(run.start.0..run.end().0));
+        let mut digests = self.digests.iter();
+        let states = self.pages.iter().zip(copy.chunks(PAGE));
+        let candidates: Vec<Candidate<'_>> = places
+            .zip(states)
+            .map(|((guest, image), (state, bytes))| Candidate {
+                guest: GuestPage(guest),
+                image: PageIndex(image),
+                bytes,
+                digest: match state {
+                    PageState::Present => digests.next().copied(),
+                    _ => None,
+                },
+            })
+            .collect();
+        let same = inheritance.same_pages(&candidates)?;
+        let kept = candidates.iter().zip(same).filter(|(_, same)| !**same);
+        self.digests = kept.filter_map(|(page, _)| page.digest).collect();
+        for (state, same) in self.pages.iter_mut().zip(same) {
+            if *same {
+                *state = PageState::Inherited;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -43,11 +43,14 @@ impl CostModel {
     /// The figures of a file system; those of ext4 where nothing is known.
     #[must_use]
     pub fn of(file_system: &FileSystem) -> Self {
-        let (extent_ns, bytes_per_us) = match file_system.name.as_str() {
-            "btrfs" => (10_000, 1_000),
-            "tmpfs" | "memory" => (250, 2_000),
-            _ => (5_000, 2_000),
-        };
+        match file_system.name.as_str() {
+            "btrfs" => Self::new(10_000, 1_000),
+            "tmpfs" | "memory" => Self::new(250, 2_000),
+            _ => Self::default(),
+        }
+    }
+
+    fn new(extent_ns: u64, bytes_per_us: u64) -> Self {
         Self {
             extent_ns,
             bytes_per_us,
@@ -76,6 +79,13 @@ impl CostModel {
         let extents = shape.dirty_runs.saturating_mul(self.extent_ns);
         let bytes = shape.dirty_pages.saturating_mul(self.page_ns());
         extents.saturating_mul(SPARSE_BYTES_PER_EXTENT_TIME) <= bytes
+    }
+}
+
+/// The figures of ext4.
+impl Default for CostModel {
+    fn default() -> Self {
+        Self::new(5_000, 2_000)
     }
 }
 

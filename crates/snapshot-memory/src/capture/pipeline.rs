@@ -4,10 +4,13 @@ use std::thread::{self, Scope};
 
 use super::choice::Choice;
 use super::chunk::{Body, CHUNK_PAGES, Chunk, ChunkReader, Seen};
+use super::inherit::Inheritance;
 use super::placer::Placer;
 use super::plan::Plan;
 use super::pool::{ClosesPool, Pool};
+use crate::dirty::DirtyBitmap;
 use crate::error::SinkError;
+use crate::image::MemoryImage;
 use crate::source::GuestMemorySource;
 
 /// How chunks get from the guest to the disk.
@@ -15,6 +18,8 @@ use crate::source::GuestMemorySource;
 pub(super) struct Pipeline<'a> {
     pub(super) source: &'a dyn GuestMemorySource,
     pub(super) choice: Choice,
+    /// What dirty pages are compared with, and which they are.
+    pub(super) parent: Option<(&'a MemoryImage, &'a DirtyBitmap)>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -40,12 +45,19 @@ impl<'a> Pipeline<'a> {
     where
         'a: 's,
     {
-        let reader = ChunkReader::new(self.source, self.choice.unit_pages);
+        let reader = self.reader();
         let thread = thread::Builder::new().name("vmsnap-capture".to_owned());
         if let Err(error) = thread.spawn_scoped(scope, move || pool.help(reader)) {
             // The work is done by those that there are.
             tracing::debug!(%error, "a capture has one thread less");
         }
+    }
+
+    fn reader(self) -> ChunkReader<'a> {
+        let inheritance = self
+            .parent
+            .and_then(|(image, dirty)| Inheritance::new(image, dirty, self.choice.dedup));
+        ChunkReader::new(self.source, self.choice.unit_pages, inheritance)
     }
 
     fn feed(
@@ -54,7 +66,7 @@ impl<'a> Pipeline<'a> {
         plan: &mut Plan<'_>,
         placer: &mut Placer<'a, '_>,
     ) -> Result<(), SinkError> {
-        let mut reader = ChunkReader::new(self.source, self.choice.unit_pages);
+        let mut reader = self.reader();
         let (mut handed_out, mut placed) = (0, 0);
         let mut is_more = true;
         loop {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use snapshot_format::{
     DataLayout, Digest, IndexLeafBuilder, LEAF_PAGES, MemoryLayout, PAGE_BYTES, PageRange,
+    PageState,
 };
 
 use super::choice::Choice;
@@ -137,7 +138,7 @@ impl<'a, 'm> Placer<'a, 'm> {
     /// Enters the pages of a chunk in the map, and notes in `kept` which are stored.
     fn enter(&mut self, chunk: &Chunk) -> Result<(), SinkError> {
         let layout = self.source.layout();
-        let mut zero = chunk.seen.zero.iter();
+        let mut states = chunk.seen.pages.iter();
         let mut digests = chunk.seen.digests.iter();
         let unit_pages = self.leaves.unit_pages();
         let mut at = 0;
@@ -152,18 +153,22 @@ impl<'a, 'm> Placer<'a, 'm> {
             for (guest, run) in layout.runs(part.pages) {
                 for (page, image) in (guest.0..).zip(run.start.0..run.end().0) {
                     let within = usize::try_from(page % LEAF_PAGES as u64).unwrap_or(0);
-                    if zero.next().copied().unwrap_or_default() {
-                        leaf.zero().insert(within, 1);
-                        self.tally.zero += 1;
-                    } else {
-                        leaf.present().insert(within, 1);
-                        self.tally.present += 1;
-                        keep(&mut self.kept, at, image);
-                        let of = Some(page / unit_pages);
-                        if unit != of {
-                            unit = of;
-                            digest(leaf, digests.next());
+                    match states.next() {
+                        Some(PageState::Zero) => {
+                            leaf.zero().insert(within, 1);
+                            self.tally.zero += 1;
                         }
+                        Some(PageState::Present) => {
+                            leaf.present().insert(within, 1);
+                            self.tally.present += 1;
+                            keep(&mut self.kept, at, image);
+                            let of = Some(page / unit_pages);
+                            if unit != of {
+                                unit = of;
+                                digest(leaf, digests.next());
+                            }
+                        }
+                        _ => {}
                     }
                     at += 1;
                 }

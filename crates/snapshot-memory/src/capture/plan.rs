@@ -2,6 +2,8 @@
 
 use snapshot_format::{LEAF_PAGES, MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
 
+use super::choice::Choice;
+use super::gaps::merged;
 use crate::sink::Pages;
 
 /// Pages that are worked on at once. With digest units of several pages it begins and ends with a
@@ -24,21 +26,20 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// All memory of `layout`, or its dirty pages.
-    pub(super) fn new(layout: &'a MemoryLayout, pages: Pages<'a>, unit_pages: u16) -> Self {
+    /// All memory of `layout`, or its dirty pages with the gaps between them that are filled.
+    pub(super) fn new(layout: &'a MemoryLayout, pages: Pages<'a>, choice: Choice) -> Self {
         let parts: Box<dyn Iterator<Item = Part> + 'a> = match pages {
-            Pages::Full => Box::new(layout.leaves().into_iter().map(|leaf| Part {
-                leaf,
-                pages: leaf_range(layout, leaf),
-            })),
+            _ if choice.full => full_parts(layout),
+            Pages::Full => full_parts(layout),
             Pages::Since { dirty, .. } => {
-                let runs = dirty.iter_runs().flat_map(|run| layout.runs(run));
+                let runs = merged(dirty.iter_runs(), choice.gap_pages);
+                let runs = runs.flat_map(|run| layout.runs(run));
                 Box::new(runs.flat_map(|(guest, run)| by_leaf(guest.0, run)))
             }
         };
         Self {
             layout,
-            unit_pages,
+            unit_pages: choice.unit_pages,
             parts,
             rest: None,
         }
@@ -76,6 +77,14 @@ impl<'a> Plan<'a> {
         let unit = guest.and_then(|page| self.layout.unit(page, self.unit_pages));
         unit.map_or(room, |unit| unit.start.0.saturating_sub(pages.start.0))
     }
+}
+
+fn full_parts<'a>(layout: &'a MemoryLayout) -> Box<dyn Iterator<Item = Part> + 'a> {
+    let leaves = layout.leaves().into_iter();
+    Box::new(leaves.map(|leaf| Part {
+        leaf,
+        pages: leaf_range(layout, leaf),
+    }))
 }
 
 fn cut(part: Part, count: u64) -> (Part, Part) {
@@ -133,9 +142,12 @@ fn leaf_range(layout: &MemoryLayout, number: u32) -> PageRange {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use snapshot_format::{Digest, GuestAddress, MemoryRegion, SnapshotId, SnapshotRef};
+    use snapshot_format::{
+        DataLayout, Digest, GuestAddress, MemoryRegion, SnapshotId, SnapshotRef,
+    };
 
     use super::*;
+    use crate::capture::Dedup;
     use crate::dirty::DirtyBitmap;
 
     fn layout() -> MemoryLayout {
@@ -150,6 +162,19 @@ mod tests {
             region(40_005, 9),
         ])
         .unwrap()
+    }
+
+    fn choice(full: bool, unit_pages: u16) -> Choice {
+        Choice {
+            full,
+            data_layout: DataLayout::Sparse,
+            unit_pages,
+            gap_pages: 0,
+            dedup: Dedup::Off,
+            in_place: false,
+            threads: 1,
+            page_count: 0,
+        }
     }
 
     proptest! {
@@ -170,7 +195,7 @@ mod tests {
             } else {
                 (Pages::Since { base, dirty: &dirty }, 1)
             };
-            let mut plan = Plan::new(&layout, pages, unit);
+            let mut plan = Plan::new(&layout, pages, choice(full, unit));
             let seen = DirtyBitmap::new(layout.page_count());
             let mut last = 0;
             loop {

@@ -5,10 +5,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::chunk::{Chunk, ChunkReader};
-use crate::error::MemoryError;
+use crate::error::SinkError;
 
 /// A chunk that was read, or why it could not be.
-pub(super) type ReadChunk = Result<Chunk, MemoryError>;
+pub(super) type ReadChunk = Result<Chunk, SinkError>;
 
 /// The work of a capture that any thread may do.
 ///

@@ -6,6 +6,7 @@ use snapshot_format::{
 };
 
 use super::choice::Choice;
+use super::cost::CostModel;
 use super::leaves::{LeafWriter, WrittenLeaves};
 use super::map::{MapWriter, table};
 use super::options::{CaptureOptions, Engine, EngineChoice};
@@ -30,6 +31,7 @@ pub struct MemoryWriter<'a> {
     parent_image: Option<&'a MemoryImage>,
     stability: Stability,
     options: CaptureOptions,
+    cost: CostModel,
 }
 
 /// The memory of a snapshot as it was written.
@@ -64,6 +66,7 @@ impl<'a> MemoryWriter<'a> {
             parent_image: None,
             stability,
             options: CaptureOptions::default(),
+            cost: CostModel::default(),
         }
     }
 
@@ -83,6 +86,12 @@ impl<'a> MemoryWriter<'a> {
         Self { options, ..self }
     }
 
+    /// Sets what writing costs where the files are; unless set, what it costs on ext4.
+    #[must_use]
+    pub fn cost(self, cost: CostModel) -> Self {
+        Self { cost, ..self }
+    }
+
     /// Writes `pages` of `source` to `data`, and what and where they are to `map`: two new files.
     pub fn write(
         &self,
@@ -94,13 +103,21 @@ impl<'a> MemoryWriter<'a> {
         let span = tracing::debug_span!("write memory", snapshot = %self.snapshot);
         let _entered = span.enter();
         let base = self.base(source, pages)?;
-        let choice = Choice::new(&self.options, source, pages, self.stability);
+        let choice = Choice::new(&self.options, &self.cost, source, pages, self.stability);
+        let base = base.filter(|_| !choice.full);
         self.check_engine(choice, data)?;
         let layout = source.layout();
         let number = number_of(base.map_or(1, |base| base.files().len() + 1))?;
         make_room(data, layout, pages, choice)?;
         let leaves = LeafWriter::new(MapWriter::new(map, number), base, number, choice.unit_pages);
-        let (tally, leaves) = self.capture(source, pages, choice, data, leaves)?;
+        let parent = base.zip(pages.dirty());
+        let plan = Plan::new(layout, pages, choice);
+        let pipeline = Pipeline {
+            source,
+            choice,
+            parent,
+        };
+        let (tally, leaves) = self.capture(pipeline, plan, data, leaves)?;
         let data_len_bytes = match choice.data_layout {
             DataLayout::Packed => tally.present * PAGE_BYTES,
             _ => layout.len_bytes(),
@@ -144,9 +161,8 @@ impl<'a> MemoryWriter<'a> {
     /// Writes pages to the data file and leaves to the map.
     fn capture<'m>(
         &self,
-        source: &dyn GuestMemorySource,
-        pages: Pages<'_>,
-        choice: Choice,
+        pipeline: Pipeline<'_>,
+        mut plan: Plan<'_>,
         data: &mut StagedFile,
         leaves: LeafWriter<'m>,
     ) -> Result<(Tally, WrittenLeaves<'m>), SinkError> {
@@ -155,10 +171,9 @@ impl<'a> MemoryWriter<'a> {
             EngineChoice::Direct => QueueMode::Direct,
             EngineChoice::Vectored | EngineChoice::Buffered => QueueMode::Buffered,
         };
+        let Pipeline { source, choice, .. } = pipeline;
         let queue = data.write_queue(mode, BUFFERS_A_THREAD * choice.threads)?;
         let mut placer = Placer::new(source, queue, leaves, choice, self.options.control.clone());
-        let mut plan = Plan::new(source.layout(), pages, choice.unit_pages);
-        let pipeline = Pipeline { source, choice };
         pipeline.run(&mut plan, &mut placer)?;
         let (mut tally, leaves) = placer.finish()?;
         if self.options.engine == EngineChoice::Vectored {

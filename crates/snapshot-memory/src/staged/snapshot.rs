@@ -11,7 +11,7 @@ use snapshot_format::{
 use super::discard::StageDir;
 use super::{SealedSnapshot, StagedFile};
 use crate::backend::{Backend, InvalidName, RelPath};
-use crate::capture::{CaptureOptions, MemoryWriter, WrittenMemory};
+use crate::capture::{CaptureOptions, CostModel, MemoryWriter, WrittenMemory};
 use crate::error::{FileError, SinkError};
 use crate::image::MemoryImage;
 use crate::sink::{MemoryPlan, MemoryStats, Pages};
@@ -38,6 +38,7 @@ pub struct StagedSnapshot {
     parent: Option<SnapshotRef>,
     arch: Arch,
     options: CaptureOptions,
+    cost: CostModel,
     sections: Vec<SectionPayload>,
     memory: Option<WrittenMemory>,
     /// Written and not yet durable.
@@ -73,6 +74,9 @@ impl StagedSnapshot {
         arch: Arch,
     ) -> Result<Self, SinkError> {
         let stage = join(&folder, &format!("{STAGE_PREFIX}{id}"))?;
+        // Advice: where a file system does not say what it is, the usual one is taken.
+        let file_system = backend.file_system();
+        let cost = file_system.map_or_else(|_| CostModel::default(), |kind| CostModel::of(&kind));
         Ok(Self {
             dir: StageDir::create(backend, stage)?,
             folder,
@@ -80,6 +84,7 @@ impl StagedSnapshot {
             parent,
             arch,
             options: CaptureOptions::default(),
+            cost,
             sections: Vec::new(),
             memory: None,
             open: Vec::new(),
@@ -155,7 +160,9 @@ impl StagedSnapshot {
         if self.memory.is_some() {
             return Err(SinkError::Twice { what: "memory" });
         }
-        let mut writer = MemoryWriter::new(self.id, stability).options(self.options.clone());
+        let mut writer = MemoryWriter::new(self.id, stability)
+            .options(self.options.clone())
+            .cost(self.cost);
         if let Some(reference) = self.parent {
             writer = writer.parent(reference, parent);
         }
