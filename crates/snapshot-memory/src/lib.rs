@@ -49,6 +49,7 @@
 //! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
 //! | `priority` | giving way to others |
 //! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
+//! | `relayout` | the pages of a snapshot in another data file, laid out anew |
 //! | `sink`, `staged` | stage, seal, publish |
 //! | `uffd` | dirty pages of the own process |
 //! | `testing`, `skip` | conformance suites; under the feature `testing` |
@@ -88,6 +89,7 @@ mod image;
 mod mapping;
 mod priority;
 mod raw_file;
+mod relayout;
 mod sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
@@ -111,15 +113,17 @@ pub use dirty::{
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
 pub use image::{
-    CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MemoryImage,
+    CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MapFile, MemoryImage,
     PageCounts,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
+pub use relayout::{RelayoutError, RelayoutOptions, WrittenLayout};
 pub use sink::{MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{
-    STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedFile, StagedQueue, StagedSnapshot,
+    PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedSnapshot, SnapshotFacts, StagedFile,
+    StagedPlacement, StagedQueue, StagedSnapshot,
 };
 pub use uffd::WpAsyncSource;

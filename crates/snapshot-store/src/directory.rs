@@ -1,11 +1,14 @@
 //! Which file lies where below a store's root. Nothing here is read from a file.
 
 use snapshot_format::{FileKind, SnapshotId, VmName};
-use snapshot_memory::STAGE_PREFIX;
 use snapshot_memory::backend::RelPath;
+use snapshot_memory::{PLACE_PREFIX, STAGE_PREFIX};
 
 /// The changeable part of a snapshot.
 pub(crate) const METADATA_FILE: &str = "snapshot.json";
+
+/// Before the id in the name of a lock of placements.
+const PLACE_LOCK_PREFIX: &str = "place.";
 
 /// The directories of a store, in the order in which they are made.
 pub(crate) const DIRECTORIES: [&str; 5] = ["vms", "snapshots", "trash", "locks", "cache"];
@@ -73,6 +76,26 @@ pub(crate) fn staged_id(name: &str) -> Option<SnapshotId> {
     name.strip_prefix(STAGE_PREFIX)?.parse().ok()
 }
 
+/// `snapshots/.place-<id>`.
+pub(crate) fn placing(id: SnapshotId) -> RelPath {
+    below(&Location::Live.directory(), &format!("{PLACE_PREFIX}{id}"))
+}
+
+/// The id in the name of a directory in which a new placement is prepared.
+pub(crate) fn placing_id(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix(PLACE_PREFIX)?.parse().ok()
+}
+
+/// `locks/place.<id>`: held while a new placement of a snapshot is made.
+pub(crate) fn place_lock(id: SnapshotId) -> RelPath {
+    below(&plain("locks"), &format!("{PLACE_LOCK_PREFIX}{id}"))
+}
+
+/// The id in the name of a lock of placements.
+pub(crate) fn place_lock_id(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix(PLACE_LOCK_PREFIX)?.parse().ok()
+}
+
 /// `locks/<id>`: held exclusively while a snapshot is made or deleted, shared while it is used.
 pub(crate) fn snapshot_lock(id: SnapshotId) -> RelPath {
     below(&plain("locks"), &id.to_string())
@@ -122,6 +145,10 @@ mod tests {
         assert_eq!(stage(id).as_str(), format!("snapshots/.stage-{text}"));
         assert_eq!(staged_id(stage(id).name()), Some(id));
         assert_eq!(staged_id(text), None);
+        assert_eq!(placing(id).as_str(), format!("snapshots/.place-{text}"));
+        assert_eq!(placing_id(placing(id).name()), Some(id));
+        assert_eq!(place_lock(id).as_str(), format!("locks/place.{text}"));
+        assert_eq!(place_lock_id(place_lock(id).name()), Some(id));
         assert_eq!(
             Location::Trash.snapshot(id).as_str(),
             format!("trash/{text}")

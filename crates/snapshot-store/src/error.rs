@@ -129,6 +129,12 @@ pub enum StoreError {
         /// How long was waited.
         waited_ms: u64,
     },
+    /// Another writer was faster.
+    #[error("{what} changed in the meantime")]
+    Overtaken {
+        /// What was to be changed.
+        what: String,
+    },
     /// The snapshot may not be deleted.
     #[error("snapshot {id} is {reason}")]
     Refused {
@@ -229,7 +235,7 @@ impl StoreError {
             },
             Self::TooNew { .. } => ErrorKind::TooNew,
             Self::WrongParent { .. } => ErrorKind::Incompatible,
-            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Busy { .. } | Self::Overtaken { .. } => ErrorKind::Busy,
             Self::Refused { .. } | Self::NetworkFileSystem { .. } => ErrorKind::Refused,
             Self::DurabilityUncertain { .. } => ErrorKind::DurabilityUncertain,
             Self::Io { source, .. } => kind_of_io(source),
@@ -290,6 +296,7 @@ impl StoreError {
             Self::DurabilityUncertain { .. } => {
                 "look whether it is there, and verify it; take the next diff relative to the old parent"
             }
+            Self::Overtaken { .. } => "try again",
             Self::ReadOnly => "ask for write permission, or mount the file system for writing",
             _ => match self.kind() {
                 ErrorKind::Corrupt => "run verify, and put back a copy of the file",

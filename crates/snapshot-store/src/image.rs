@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{DataFileRef, FileKind, SnapshotId};
+use snapshot_format::{DataFileRef, Digest, FileKind, Manifest, SnapshotId};
 use snapshot_memory::backend::WriteFile;
-use snapshot_memory::{DataFile, DataFileNames, MemoryImage};
+use snapshot_memory::{DataFile, DataFileNames, MapFile, MemoryImage};
 
 use crate::error::StoreError;
 use crate::lease::Lease;
@@ -73,12 +73,38 @@ impl Store {
         }
         let files = placed.placement.dependencies.iter();
         let files = files.map(|data| self.open_data_file(data));
+        let files: Vec<DataFile> = files.collect::<Result<_, _>>()?;
+        if let (Some(first), Some(own)) = (self.open_first_map(placed)?, files.last()) {
+            own.check_same_root(&first).map_err(StoreError::image)?;
+        }
         MemoryImage::new(
             placed.manifest.layout.clone(),
             placed.placement.flattened.clone(),
-            files.collect::<Result<_, _>>()?,
+            files,
         )
         .map_err(StoreError::image)
+    }
+
+    /// Opens the map that the manifest names, where the placement names memory that was laid out
+    /// anew.
+    pub(crate) fn open_first_map(&self, placed: &Placed) -> Result<Option<MapFile>, StoreError> {
+        let Manifest { id, map_root, .. } = placed.manifest;
+        let own = placed.placement.own_data(map_root).ok().flatten();
+        match (own, map_root) {
+            (Some(own), Some(map_root)) if own.index != 0 => self.open_map(id, map_root).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens the first map of a snapshot.
+    pub(crate) fn open_map(&self, id: SnapshotId, map_root: Digest) -> Result<MapFile, StoreError> {
+        let first = DataFileRef {
+            snapshot: id,
+            index: 0,
+            map_root,
+        };
+        let (path, map) = placed::open_file(self.backend(), id, FileKind::MemoryMap, 0)?;
+        MapFile::open(map, path.as_str().to_owned(), &first).map_err(StoreError::image)
     }
 
     /// Opens a data file and its map, of a snapshot that is in use or deleted.

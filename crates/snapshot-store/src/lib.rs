@@ -56,6 +56,7 @@
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
 //! - `placed`, `reading`, `image`: reading one
+//! - `relayout`, `placing`: the same memory in another data file
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
@@ -76,11 +77,13 @@ mod metadata;
 mod open;
 mod options;
 mod placed;
+mod placing;
 mod reading;
 mod record;
 mod recovery;
 mod reference;
 mod relabel;
+mod relayout;
 mod sink;
 mod store;
 mod tree;
@@ -100,6 +103,7 @@ pub use options::{Access, OpenOptions};
 pub use reading::SnapshotDetail;
 pub use record::{DamagedSnapshot, Listing, SnapshotRecord};
 pub use reference::Reference;
+pub use relayout::RelayoutReport;
 pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};

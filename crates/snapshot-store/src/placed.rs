@@ -93,8 +93,32 @@ pub(crate) fn open_file(
     })
 }
 
+/// The kinds and indexes of the memory files that are not the first of their kind.
+pub(crate) fn later_memory(
+    backend: &dyn Backend,
+    location: Location,
+    id: SnapshotId,
+) -> Result<Vec<(FileKind, u32)>, StoreError> {
+    let path = location.snapshot(id);
+    let entries = backend
+        .list(&path)
+        .map_err(|error| StoreError::io("list", &path, error))?;
+    let file = |name: &str| {
+        let (index, extension) = name.strip_prefix("memory.")?.split_once('.')?;
+        let kind = match extension {
+            "map" => FileKind::MemoryMap,
+            "img" => FileKind::MemoryData,
+            _ => return None,
+        };
+        let index = index.parse().ok()?;
+        // One spelling only.
+        (kind.file_name(index) == name).then_some((kind, index))
+    };
+    Ok(entries.iter().filter_map(|e| file(&e.name)).collect())
+}
+
 /// The numbers of the placement files, highest first.
-fn generations(
+pub(crate) fn generations(
     backend: &dyn Backend,
     location: Location,
     id: SnapshotId,
@@ -115,7 +139,7 @@ fn generations(
 }
 
 /// Reads one placement, and checks that it and the manifest speak of the same files.
-fn read_generation(
+pub(crate) fn read_generation(
     backend: &dyn Backend,
     location: Location,
     manifest: &Manifest,
@@ -126,11 +150,6 @@ fn read_generation(
     let path = directory::below(&location.snapshot(manifest.id), &name);
     let bytes = file::read(backend, &path, limits::MAX_ENVELOPE_BYTES)?;
     let placement = Placement::parse(&bytes).map_err(|error| StoreError::decode(&path, error))?;
-    let own_data = || {
-        let mut data = placement.dependencies.iter();
-        data.find(|data| data.snapshot == manifest.id)
-            .map(|data| data.map_root)
-    };
     let state = || placement.file(FileKind::State, 0).map(|file| file.digest);
     let problem = if placement.id != manifest.id {
         Some("it belongs to another snapshot")
@@ -138,15 +157,16 @@ fn read_generation(
         Some("its generation is not the one in its name")
     } else if placement.manifest != digest {
         Some("it names another manifest")
-    } else if own_data() != manifest.map_root {
-        Some("it names another memory than the manifest")
     } else if state() != manifest.state {
         Some("it names another machine state than the manifest")
     } else {
         None
     };
-    match problem {
-        None => Ok(placement),
-        Some(problem) => Err(StoreError::damaged(&path, problem)),
+    if let Some(problem) = problem {
+        return Err(StoreError::damaged(&path, problem));
+    }
+    match placement.own_data(manifest.map_root) {
+        Ok(_) => Ok(placement),
+        Err(error) => Err(StoreError::decode(&path, error)),
     }
 }

@@ -123,7 +123,7 @@ impl Store {
     }
 
     /// Where a snapshot in use lies.
-    fn live(&self, id: SnapshotId) -> Result<Placed, StoreError> {
+    pub(crate) fn live(&self, id: SnapshotId) -> Result<Placed, StoreError> {
         if !self.exists_at(Location::Live, id)? {
             return Err(StoreError::NotFound {
                 what: format!("snapshot {id}"),

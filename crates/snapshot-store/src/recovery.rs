@@ -9,10 +9,11 @@ use snapshot_memory::backend::{Backend, EntryKind, LockMode, RelPath};
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
+use crate::placing;
 use crate::store::Store;
 
 /// How deep directories are nested in a staging directory.
-const MAX_DEPTH: usize = 4;
+pub(crate) const MAX_DEPTH: usize = 4;
 
 /// Removes staging directories and lock files that nobody holds.
 ///
@@ -41,11 +42,22 @@ fn sweep(store: &Store) -> Result<(), StoreError> {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, snapshot = %id, "an unfinished snapshot remains");
             }
+        } else if let Some(id) = directory::placing_id(&entry.name) {
+            if let Err(error) = placing::discard_leftovers(store, id) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, snapshot = %id, "an unfinished placement remains");
+            }
         } else if let Ok(id) = entry.name.parse() {
             known.insert(id);
         }
     }
     known.extend(store.ids_at(Location::Trash)?);
+    for id in locks
+        .iter()
+        .filter_map(|entry| directory::place_lock_id(&entry.name))
+    {
+        placing::discard_leftovers(store, id)?;
+    }
     let orphans = locks.iter().filter_map(|entry| entry.name.parse().ok());
     for id in orphans.filter(|id| !known.contains(id)) {
         discard(store, id)?;
@@ -79,7 +91,11 @@ fn discard(store: &Store, id: SnapshotId) -> Result<(), StoreError> {
 }
 
 /// Removes a directory and what is in it.
-fn remove_tree(backend: &dyn Backend, path: &RelPath, depth: usize) -> Result<(), StoreError> {
+pub(crate) fn remove_tree(
+    backend: &dyn Backend,
+    path: &RelPath,
+    depth: usize,
+) -> Result<(), StoreError> {
     let entries = match backend.list(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -73,6 +73,40 @@ impl Placement {
         files.find(|file| file.kind == kind && file.index == index)
     }
 
+    /// The data file that holds the snapshot's own pages; `None` without memory.
+    ///
+    /// Checked against the manifest, which names the root of the first map, index 0, and never
+    /// changes: the data file is that one, or one that was laid out anew, beside which the first
+    /// one is still among the files.
+    pub fn own_data(&self, map_root: Option<Digest>) -> Result<Option<&DataFileRef>, DecodeError> {
+        let is_own = |data: &&DataFileRef| data.snapshot == self.id;
+        let mut owns = self.dependencies.iter().filter(is_own);
+        let (own, further) = (owns.next(), owns.next());
+        let Some(map_root) = map_root else {
+            return match own {
+                None => Ok(None),
+                Some(_) => Err(invalid("memory is named where the manifest names it", 0)),
+            };
+        };
+        let own = own.filter(|own| further.is_none() && self.dependencies.last() == Some(own));
+        let own = own.ok_or(invalid("the own data file is named once, and last", 0))?;
+        let first = self.file(FileKind::MemoryData, 0);
+        let has_map = self.file(FileKind::MemoryMap, 0).is_some();
+        if !has_map || first.is_none_or(|first| first.digest != map_root) {
+            return Err(invalid(
+                "the memory that the manifest names is among the files",
+                0,
+            ));
+        }
+        if own.index != 0 && self.generation == 1 {
+            return Err(invalid(
+                "the first placement names memory of index 0",
+                own.index.into(),
+            ));
+        }
+        Ok(Some(own))
+    }
+
     /// The name of this placement's own file.
     #[must_use]
     pub fn file_name(&self) -> String {

@@ -88,7 +88,7 @@ impl CaptureControl {
         self
     }
 
-    pub(super) fn tell(&self, progress: CaptureProgress) {
+    pub(crate) fn tell(&self, progress: CaptureProgress) {
         if let Some(tell) = &self.progress {
             tell(progress);
         }

@@ -14,7 +14,7 @@ const LEAVES_VERSION: u16 = 1;
 
 /// A memory map that grows at its end. Only the references to leaves are kept in memory.
 #[derive(Debug)]
-pub(super) struct MapWriter<'a> {
+pub(crate) struct MapWriter<'a> {
     file: &'a mut StagedFile,
     number: u16,
     offset: u64,
@@ -23,15 +23,15 @@ pub(super) struct MapWriter<'a> {
 
 /// A memory map that is written.
 #[derive(Debug)]
-pub(super) struct WrittenMap {
-    pub(super) root: Digest,
-    pub(super) len_bytes: u64,
+pub(crate) struct WrittenMap {
+    pub(crate) root: Digest,
+    pub(crate) len_bytes: u64,
     /// What a placement names the map by.
-    pub(super) frame: Digest,
+    pub(crate) frame: Digest,
 }
 
 impl<'a> MapWriter<'a> {
-    pub(super) fn new(file: &'a mut StagedFile, number: u16) -> Self {
+    pub(crate) fn new(file: &'a mut StagedFile, number: u16) -> Self {
         Self {
             file,
             number,
@@ -41,7 +41,7 @@ impl<'a> MapWriter<'a> {
     }
 
     /// Appends leaf `number`.
-    pub(super) fn leaf(&mut self, number: u32, bytes: &[u8]) -> Result<LeafRef, FileError> {
+    pub(crate) fn leaf(&mut self, number: u32, bytes: &[u8]) -> Result<LeafRef, FileError> {
         let leaf = LeafRef {
             number,
             file: self.number,
@@ -55,7 +55,7 @@ impl<'a> MapWriter<'a> {
     }
 
     /// Writes what stands around the leaves: root, section table, header.
-    pub(super) fn finish(mut self, root: &MapRoot) -> Result<WrittenMap, SinkError> {
+    pub(crate) fn finish(mut self, root: &MapRoot) -> Result<WrittenMap, SinkError> {
         let leaves_at = HEADER_BYTES as u64;
         let leaves_digest = Digest(*self.leaves.finalize().as_bytes());
         let entry = |kind, version| SectionEntry::new(kind, 0, version, Codec::Raw);
@@ -95,7 +95,7 @@ impl<'a> MapWriter<'a> {
 }
 
 /// The table of leaves that were written in ascending order.
-pub(super) fn table(refs: Vec<LeafRef>) -> LeafTable {
+pub(crate) fn table(refs: Vec<LeafRef>) -> LeafTable {
     let sorted = LeafTable::new(refs);
     debug_assert!(sorted.is_some(), "leaves are written in order");
     sorted.unwrap_or_default()

@@ -20,6 +20,7 @@ mod writer;
 
 pub use control::{Cancel, CaptureControl, CaptureProgress};
 pub use cost::CostModel;
+pub(crate) use map::{MapWriter, table};
 pub use options::{CaptureOptions, Dedup, Engine, EngineChoice, LayoutChoice};
 pub use pace::Pace;
 pub use writer::{MemoryWriter, WrittenMemory};

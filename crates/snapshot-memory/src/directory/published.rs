@@ -9,7 +9,7 @@ use snapshot_format::{
 
 use crate::backend::{Backend, ReadFile, RelPath};
 use crate::error::FileError;
-use crate::image::{DataFile, DataFileNames, ImageError, MemoryImage};
+use crate::image::{DataFile, DataFileNames, ImageError, MapFile, MemoryImage};
 
 /// A published snapshot: its manifest and its placement, checked against each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,7 +77,7 @@ impl PublishedSnapshot {
         let mut first_error = None;
         for generation in generations.into_iter().rev() {
             let path = child(&dir, &FileKind::Placement.file_name(generation))?;
-            match read_placement(backend, &path, found) {
+            match read_placement(backend, &path, &manifest, found) {
                 Ok(placement) => {
                     return Ok(Self {
                         manifest,
@@ -103,10 +103,25 @@ impl PublishedSnapshot {
     pub fn image(&self, backend: &dyn Backend) -> Result<MemoryImage, DirectoryError> {
         let files = self.placement.dependencies.iter();
         let files = files.map(|data| open_data(backend, data));
-        let files = files.collect::<Result<_, _>>()?;
+        let files: Vec<DataFile> = files.collect::<Result<_, _>>()?;
+        if let (Some(first), Some(own)) = (self.first_data(), files.last())
+            && own.reference().index != 0
+        {
+            let (name, map) = open(backend, &first, FileKind::MemoryMap)?;
+            own.check_same_root(&MapFile::open(map, name, &first)?)?;
+        }
         let layout = self.manifest.layout.clone();
         let flattened = self.placement.flattened.clone();
         Ok(MemoryImage::new(layout, flattened, files)?)
+    }
+
+    /// The data file that its manifest names.
+    fn first_data(&self) -> Option<DataFileRef> {
+        Some(DataFileRef {
+            snapshot: self.manifest.id,
+            index: 0,
+            map_root: self.manifest.map_root?,
+        })
     }
 
     /// Reads its machine state; nothing is offered where it has none.
@@ -125,34 +140,43 @@ impl PublishedSnapshot {
 fn read_placement(
     backend: &dyn Backend,
     path: &RelPath,
-    manifest: Digest,
+    manifest: &Manifest,
+    found: Digest,
 ) -> Result<Placement, DirectoryError> {
     let bytes = read_small(backend, path)?;
     let placement = Placement::parse(&bytes).map_err(damaged(path))?;
-    if placement.manifest != manifest {
+    if placement.manifest != found {
         return Err(DirectoryError::Replaced {
             path: path.clone(),
             expected: placement.manifest,
-            found: manifest,
+            found,
         });
     }
+    let own = placement.own_data(manifest.map_root);
+    own.map_err(damaged(path))?;
     Ok(placement)
 }
 
 fn open_data(backend: &dyn Backend, data: &DataFileRef) -> Result<DataFile, DirectoryError> {
-    let dir = child(&RelPath::root(), &data.snapshot.to_string())?;
-    let open = |kind: FileKind| -> Result<(String, Box<dyn ReadFile>), DirectoryError> {
-        let path = child(&dir, &kind.file_name(data.index))?;
-        let file = backend.open(&path).map_err(FileError::at("open", &path))?;
-        Ok((path.to_string(), file))
-    };
-    let (map_name, map) = open(FileKind::MemoryMap)?;
-    let (data_name, bytes) = open(FileKind::MemoryData)?;
+    let (map_name, map) = open(backend, data, FileKind::MemoryMap)?;
+    let (data_name, bytes) = open(backend, data, FileKind::MemoryData)?;
     let names = DataFileNames {
         map: map_name,
         data: data_name,
     };
     Ok(DataFile::open(map, bytes, names, data)?)
+}
+
+/// Opens one of the two files of a data file.
+fn open(
+    backend: &dyn Backend,
+    data: &DataFileRef,
+    kind: FileKind,
+) -> Result<(String, Box<dyn ReadFile>), DirectoryError> {
+    let dir = child(&RelPath::root(), &data.snapshot.to_string())?;
+    let path = child(&dir, &kind.file_name(data.index))?;
+    let file = backend.open(&path).map_err(FileError::at("open", &path))?;
+    Ok((path.to_string(), file))
 }
 
 /// Reads a file of at most [`limits::MAX_ENVELOPE_BYTES`].

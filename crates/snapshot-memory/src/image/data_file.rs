@@ -50,16 +50,7 @@ impl DataFile {
         wanted: &DataFileRef,
     ) -> Result<Self, ImageError> {
         let (table, root_bytes, root, frame_digest) = read_root(&*map, &names.map)?;
-        let found = Digest::of(&root_bytes);
-        if found != wanted.map_root || root.id != wanted.snapshot {
-            let (snapshot, expected) = (wanted.snapshot, wanted.map_root);
-            return Err(ImageError::OtherMap {
-                file: names.map,
-                snapshot,
-                expected,
-                found,
-            });
-        }
+        check_wanted(&root, &root_bytes, wanted, &names.map)?;
         let found = data
             .len()
             .map_err(ImageError::file_at("measure", &names.data))?;
@@ -89,6 +80,16 @@ impl DataFile {
     #[must_use]
     pub fn root(&self) -> &MapRoot {
         &self.root
+    }
+
+    /// Bytes of blocks that the data file and its map occupy.
+    pub fn allocated_bytes(&self) -> Result<u64, ImageError> {
+        let measured = |file: &dyn ReadFile, name: &str| {
+            let allocated = file.allocated_bytes();
+            allocated.map_err(ImageError::file_at("measure", name))
+        };
+        let map = measured(&*self.map, &self.names.map)?;
+        Ok(measured(&*self.data, &self.names.data)?.saturating_add(map))
     }
 
     /// What a placement names the map by: the digest of its header and section table.
@@ -131,7 +132,7 @@ impl DataFile {
     }
 
     /// A leaf of the flattened map that this file holds.
-    pub(super) fn owner_leaf(&self, leaf: &LeafRef) -> Result<OwnerLeaf, ImageError> {
+    pub(crate) fn owner_leaf(&self, leaf: &LeafRef) -> Result<OwnerLeaf, ImageError> {
         let bytes = self.leaf_bytes(leaf)?;
         self.root
             .owner_leaf(leaf, &bytes)
@@ -142,7 +143,7 @@ impl DataFile {
     ///
     /// `None` if the page is no memory of this file's layout or, packed, is not present, or if the
     /// data lies in frames.
-    pub(super) fn unit(&self, leaf: &IndexLeaf, page: GuestPage) -> Option<(PageRange, u64)> {
+    pub(crate) fn unit(&self, leaf: &IndexLeaf, page: GuestPage) -> Option<(PageRange, u64)> {
         use snapshot_format::DataLayout;
         let unit = self.root.layout.unit(page, self.root.unit_pages)?;
         let offset = match self.root.data_layout {
@@ -153,7 +154,7 @@ impl DataFile {
         Some((unit, offset))
     }
 
-    pub(super) fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ImageError> {
+    pub(crate) fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ImageError> {
         self.data
             .read_exact_at(offset, out)
             .map_err(ImageError::file_at("read", &self.names.data))
@@ -167,22 +168,49 @@ impl DataFile {
     }
 
     fn leaf_bytes(&self, leaf: &LeafRef) -> Result<Vec<u8>, ImageError> {
-        // The root has been checked: the length is that of a leaf.
-        let mut bytes = vec![0; leaf.len as usize];
-        self.map
-            .read_exact_at(leaf.offset, &mut bytes)
-            .map_err(ImageError::file_at("read", &self.names.map))?;
-        Ok(bytes)
+        read_leaf(&*self.map, &self.names.map, leaf)
     }
 }
 
+/// The bytes of a leaf that a checked root names, not yet checked themselves.
+pub(super) fn read_leaf(
+    map: &dyn ReadFile,
+    file: &str,
+    leaf: &LeafRef,
+) -> Result<Vec<u8>, ImageError> {
+    // The root has been checked: the length is that of a leaf.
+    let mut bytes = vec![0; leaf.len as usize];
+    map.read_exact_at(leaf.offset, &mut bytes)
+        .map_err(ImageError::file_at("read", file))?;
+    Ok(bytes)
+}
+
+/// Refuses a root that is not the one that `wanted` names.
+pub(super) fn check_wanted(
+    root: &MapRoot,
+    root_bytes: &[u8],
+    wanted: &DataFileRef,
+    file: &str,
+) -> Result<(), ImageError> {
+    let found = Digest::of(root_bytes);
+    if found == wanted.map_root && root.id == wanted.snapshot {
+        return Ok(());
+    }
+    Err(ImageError::OtherMap {
+        file: file.to_owned(),
+        snapshot: wanted.snapshot,
+        expected: wanted.map_root,
+        found,
+    })
+}
+
 /// The place of a guest page in its leaf.
-pub(super) fn within_leaf(page: GuestPage) -> usize {
+pub(crate) fn within_leaf(page: GuestPage) -> usize {
     usize::try_from(page.0 % LEAF_PAGES as u64).unwrap_or(0)
 }
 
 /// Reads and checks the frame and the root of a memory map.
-fn read_root(
+pub(super) fn read_root(
     map: &dyn ReadFile,
     file: &str,
 ) -> Result<(SectionTable, Vec<u8>, MapRoot, Digest), ImageError> {

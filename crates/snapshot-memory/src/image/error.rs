@@ -113,6 +113,16 @@ pub enum ImageError {
         /// How many there are.
         found: usize,
     },
+    /// A data file that was laid out anew, and holds other memory than the one before it.
+    #[error("{file} does not hold the memory that {first} describes: {what}")]
+    OtherMemory {
+        /// The file: the map, or the data where its bytes are at fault.
+        file: String,
+        /// The map that the manifest names.
+        first: String,
+        /// What differs.
+        what: String,
+    },
     /// A data file at another place of the chain than its map says.
     #[error("{file} says it is data file {found} of its chain, and is given as number {expected}")]
     FileNumber {
@@ -168,6 +178,7 @@ impl ImageError {
             | Self::Frame { file, .. }
             | Self::Stray { file, .. }
             | Self::NotHeld { file, .. }
+            | Self::OtherMemory { file, .. }
             | Self::FileNumber { file, .. } => Some(file),
             Self::NoSuchFile { .. } | Self::OutOfRange { .. } | Self::BufferLength { .. } => None,
         }
@@ -185,7 +196,7 @@ impl ImageError {
         }
     }
 
-    pub(super) fn file_at(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file_at(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| Self::File {
             operation,

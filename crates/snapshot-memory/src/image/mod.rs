@@ -9,13 +9,16 @@ mod framed;
 mod known;
 mod read;
 mod reader;
+mod same;
 
 pub use check::CheckedBytes;
 pub use compare::CompareError;
+pub(crate) use data_file::within_leaf;
 pub use data_file::{DataFile, DataFileNames};
 pub use error::ImageError;
 pub(crate) use known::KnownPage;
 pub use reader::{Extent, MemoryImage, PageCounts};
+pub use same::MapFile;
 
 #[cfg(test)]
 mod tests;

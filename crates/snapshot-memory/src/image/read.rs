@@ -10,7 +10,7 @@ impl DataFile {
     ///
     /// Units that are wanted whole are read straight into `out`, many in one call; of a unit that
     /// is wanted in part all is read and checked.
-    pub(super) fn read_held(
+    pub(crate) fn read_held(
         &self,
         leaf: &IndexLeaf,
         first: GuestPage,
@@ -120,7 +120,7 @@ impl DataFile {
     }
 
     /// Compares the digest of the unit of a present page with the one in the leaf.
-    pub(super) fn check_unit(
+    pub(crate) fn check_unit(
         &self,
         leaf: &IndexLeaf,
         page: GuestPage,
@@ -153,7 +153,14 @@ impl DataFile {
         self.unit(leaf, page).ok_or_else(|| self.not_held(page))
     }
 
-    pub(super) fn not_held(&self, page: GuestPage) -> ImageError {
+    pub(crate) fn stray(&self, offset: u64) -> ImageError {
+        ImageError::Stray {
+            file: self.names.data.clone(),
+            offset,
+        }
+    }
+
+    pub(crate) fn not_held(&self, page: GuestPage) -> ImageError {
         ImageError::NotHeld {
             file: self.names.data.clone(),
             page,

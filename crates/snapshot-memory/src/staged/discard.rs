@@ -41,6 +41,11 @@ impl StageDir {
         &self.path
     }
 
+    /// Leaves the directory where it is: whoever opens the store next removes it.
+    pub(super) fn leave(&mut self) {
+        self.is_ours = false;
+    }
+
     /// Makes the names in the directory durable.
     pub(super) fn sync(&self) -> Result<(), FileError> {
         sync_dir(&*self.backend, &self.path)

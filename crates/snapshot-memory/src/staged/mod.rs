@@ -2,12 +2,14 @@
 
 mod discard;
 mod file;
+mod placement;
 mod queue;
 mod sealed;
 mod snapshot;
 
 pub(crate) use discard::remove_stage;
 pub use file::StagedFile;
+pub use placement::{PLACE_PREFIX, SealedPlacement, StagedPlacement};
 pub use queue::StagedQueue;
 pub use sealed::SealedSnapshot;
 pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot};

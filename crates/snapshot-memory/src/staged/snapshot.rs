@@ -316,7 +316,7 @@ impl StagedSnapshot {
     }
 }
 
-fn join(folder: &RelPath, name: &str) -> Result<RelPath, SinkError> {
+pub(super) fn join(folder: &RelPath, name: &str) -> Result<RelPath, SinkError> {
     folder
         .join(name)
         .map_err(|error: InvalidName| SinkError::Catalog(Box::new(error)))

@@ -7,4 +7,5 @@ mod stage;
 
 pub use new::NewSnapshot;
 pub use seal::StoreSealed;
+pub(crate) use seal::check_dependencies;
 pub use stage::{StoreSink, StoreStage};

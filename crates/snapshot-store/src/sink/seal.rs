@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use snapshot_format::{FileKind, Manifest, SnapshotRef};
+use snapshot_format::{FileKind, Manifest, Placement, SnapshotRef};
 use snapshot_memory::{
     MemoryStats, PublishError, Published, SealedSink, SealedSnapshot, SinkError, SnapshotFacts,
 };
@@ -114,7 +114,7 @@ impl StoreSealed {
             let _commit = store
                 .lock_exclusively(&directory::commit_lock())
                 .map_err(refused)?;
-            check_dependencies(&store, &sealed).map_err(refused)?;
+            check_dependencies(&store, sealed.placement()).map_err(refused)?;
             sealed.publish()
         };
         if !matches!(published, Err(PublishError::NotCommitted { .. })) {
@@ -133,10 +133,9 @@ impl SealedSink for StoreSealed {
 }
 
 /// Looks every data file of another snapshot up again. The commit lock is held.
-fn check_dependencies(store: &Store, sealed: &SealedSnapshot) -> Result<(), StoreError> {
-    let own = sealed.reference().id;
-    let dependencies = sealed.placement().dependencies.iter();
-    for data in dependencies.filter(|data| data.snapshot != own) {
+pub(crate) fn check_dependencies(store: &Store, placement: &Placement) -> Result<(), StoreError> {
+    let dependencies = placement.dependencies.iter();
+    for data in dependencies.filter(|data| data.snapshot != placement.id) {
         for kind in [FileKind::MemoryMap, FileKind::MemoryData] {
             placed::open_file(store.backend(), data.snapshot, kind, data.index)?;
         }

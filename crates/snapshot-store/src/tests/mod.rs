@@ -4,4 +4,5 @@ mod concurrency;
 mod damage;
 mod lifecycle;
 mod model;
+mod relayout;
 mod rig;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::rig::{self, PAGE, PAGES, kind, named, reopen, restored, store, take, verify};
 use crate::{ErrorKind, NewSnapshot, Selection, Store};
 use proptest::prelude::*;
-use snapshot_format::SnapshotRef;
+use snapshot_format::{DataLayout, SnapshotRef};
+use snapshot_memory::RelayoutOptions;
 use snapshot_memory::backend::Backend;
 
 /// One step.
@@ -21,6 +22,8 @@ enum Step {
     Move(usize),
     /// Protected or not.
     Protect(usize, bool),
+    /// Its pages laid out anew.
+    Relayout(usize, DataLayout),
     /// The store is opened anew.
     Reopen,
 }
@@ -44,6 +47,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::GivenUp),
         3 => any::<usize>().prop_map(Step::Move),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(at, on)| Step::Protect(at, on)),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(at, packed)| {
+            let layout = if packed { DataLayout::Packed } else { DataLayout::Sparse };
+            Step::Relayout(at, layout)
+        }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -138,6 +145,16 @@ proptest! {
                         expected.is_protected = on;
                     } else {
                         prop_assert_eq!(kind(changed), Some(ErrorKind::NotFound));
+                    }
+                }
+                Step::Relayout(at, layout) if !model.is_empty() => {
+                    let expected = &model[at % model.len()];
+                    let id = expected.reference.id;
+                    let done = store.relayout(id, &RelayoutOptions::of(layout));
+                    if expected.is_live {
+                        prop_assert_eq!(done.unwrap().layout, layout);
+                    } else {
+                        prop_assert_eq!(kind(done), Some(ErrorKind::NotFound));
                     }
                 }
                 Step::Reopen => store = reopen(&tree),

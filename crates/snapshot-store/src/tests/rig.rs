@@ -82,6 +82,16 @@ pub(super) fn staged(
     new: NewSnapshot,
     image: &[u8],
 ) -> Result<StoreStage, StoreError> {
+    staged_of(store, new, image, Stability::Running)
+}
+
+/// Stages a snapshot of a guest that runs, or that is paused: then a full one has large units.
+pub(super) fn staged_of(
+    store: &Store,
+    new: NewSnapshot,
+    image: &[u8],
+    stability: Stability,
+) -> Result<StoreStage, StoreError> {
     let parent = new.parent;
     let mut stage = store.sink(new).stage()?;
     stage.section(SectionPayload::raw(
@@ -102,7 +112,7 @@ pub(super) fn staged(
         base,
         dirty: &dirty,
     });
-    stage.memory(&guest, pages, Stability::Running)?;
+    stage.memory(&guest, pages, stability)?;
     Ok(stage)
 }
 
@@ -138,6 +148,14 @@ pub(super) fn verify(store: &Store, selection: Selection) -> VerifyReport {
 
 pub(super) fn kind<T>(result: Result<T, StoreError>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
+}
+
+/// The bytes of a file.
+pub(super) fn read(tree: &MemBackend, file: &RelPath) -> Vec<u8> {
+    let file = tree.open(file).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(0, &mut bytes).unwrap();
+    bytes
 }
 
 pub(super) fn path(text: &str) -> RelPath {

@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{Digest, FileEntry, FileKind, SnapshotId, StateFile, limits};
-use snapshot_memory::{DataFile, MemoryImage};
+use snapshot_format::{DataFileRef, Digest, FileEntry, FileKind, SnapshotId, StateFile, limits};
+use snapshot_memory::{DataFile, ImageError, MemoryImage};
 
 use crate::directory::Location;
 use crate::error::StoreError;
 use crate::file;
-use crate::placed::Placed;
+use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
 use crate::verify::report::Findings;
@@ -29,6 +29,7 @@ pub(super) fn check(
     for error in std::mem::take(&mut placed.passed_over) {
         findings.keep(id, error)?;
     }
+    check_older(store, &placed, findings)?;
     let parent = check_parent(store, &placed);
     findings.sift(id, parent)?;
     for entry in &placed.placement.files {
@@ -46,6 +47,24 @@ pub(super) fn check(
     }
     let flattened = check_flattened(store, &placed, findings);
     findings.sift(id, flattened)?;
+    Ok(())
+}
+
+/// Placements of lower generations count where the one that counts now is lost.
+fn check_older(
+    store: &Store,
+    placed: &Placed,
+    findings: &mut Findings<'_>,
+) -> Result<(), StoreError> {
+    let (backend, location, id) = (store.backend(), placed.location, placed.manifest.id);
+    let there = placed::generations(backend, location, id);
+    let there = findings.sift(id, there)?.unwrap_or_default();
+    let counts = placed.placement.generation;
+    for generation in there.into_iter().filter(|older| *older < counts) {
+        let (manifest, digest) = (&placed.manifest, placed.digest);
+        let read = placed::read_generation(backend, location, manifest, digest, generation);
+        findings.sift(id, read)?;
+    }
     Ok(())
 }
 
@@ -116,18 +135,42 @@ fn check_memory(
     findings: &mut Findings<'_>,
 ) -> Result<(), StoreError> {
     let id = placed.manifest.id;
-    let mut named = placed.placement.dependencies.iter().enumerate();
-    let own = named.find(|(_, data)| data.snapshot == id && data.index == entry.index);
-    let Some((place, data)) = own else {
+    let Some(map_root) = placed.manifest.map_root else {
         let path = placed.path(FileKind::MemoryData, entry.index);
-        let problem = "its placement does not name it among the data files";
+        let problem = "the manifest names no memory";
         return Err(StoreError::damaged(&path, problem));
     };
-    let file = store.open_data_file(data)?;
-    check_map(placed, entry, place, &file)?;
+    let file = store.open_data_file(&DataFileRef {
+        snapshot: id,
+        index: entry.index,
+        map_root: entry.digest,
+    })?;
+    check_map(placed, entry, &file)?;
+    watch(id, findings, &mut |report, progress| {
+        file.check(report, progress);
+    })?;
+    if entry.index == 0 {
+        return Ok(());
+    }
+    // Laid out anew: it holds the memory that the manifest names.
+    let first = store.open_map(id, map_root)?;
+    watch(id, findings, &mut |report, progress| {
+        file.check_same(&first, report, progress);
+    })
+}
+
+/// A check of a data file, which is told whom to report errors and progress to.
+type Check<'a> = dyn FnMut(&mut dyn FnMut(ImageError), &mut dyn FnMut(u64) -> ControlFlow<()>) + 'a;
+
+/// Runs a check and keeps what it finds.
+fn watch(
+    id: SnapshotId,
+    findings: &mut Findings<'_>,
+    check: &mut Check<'_>,
+) -> Result<(), StoreError> {
     let mut problems = Vec::new();
     let mut stopped = Ok(());
-    file.check(&mut |error| problems.push(error), &mut |bytes| {
+    check(&mut |error| problems.push(error), &mut |bytes| {
         stopped = findings.checked(bytes);
         match stopped {
             Ok(()) => ControlFlow::Continue(()),
@@ -141,19 +184,14 @@ fn check_memory(
 }
 
 /// What a map must agree on with the manifest and the placement.
-fn check_map(
-    placed: &Placed,
-    data: &FileEntry,
-    place: usize,
-    file: &DataFile,
-) -> Result<(), StoreError> {
+fn check_map(placed: &Placed, data: &FileEntry, file: &DataFile) -> Result<(), StoreError> {
     let path = placed.path(FileKind::MemoryMap, data.index);
     let root = file.root();
     let manifest = &placed.manifest;
     let entry = placed.placement.file(FileKind::MemoryMap, data.index);
     let problem = if (root.parent, &root.layout) != (manifest.parent, &manifest.layout) {
         "its parent or its memory layout are not those of the manifest"
-    } else if usize::from(root.file) != place + 1 {
+    } else if usize::from(root.file) != placed.placement.dependencies.len() {
         "it names another place in the list of data files than the placement"
     } else if data.len_bytes != root.data_len_bytes {
         "it names another length of the data file than the placement"

@@ -1,5 +1,6 @@
 mod fixture;
 mod framed;
+mod relayout;
 
 use std::ops::ControlFlow;
 
