@@ -6,14 +6,17 @@ use std::env;
 use crate::failure::Failure;
 
 /// Every name that a test or a task may skip by.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 14] = [
     "btrfs",
     "deny",
+    "direct-io",
     "ext4",
     "fuzz",
+    "huge-pages",
     "kvm",
     "process-vm",
     "root",
+    "tmpfs",
     "tsc-offset",
     "uffd",
     "unprivileged",

@@ -3,7 +3,9 @@
 use std::io;
 
 use super::buffer::LentBuffer;
-use super::outcome::{ALIGN_BYTES, Outcome};
+use super::failure::Failure;
+use super::outcome::Outcome;
+use super::queue::{check_pieces, check_run};
 use super::{Completion, Device, DirectBuffer, Piece, Write, WriteQueue};
 use crate::capture::Engine;
 use crate::guest_io::HostRun;
@@ -217,83 +219,9 @@ impl<'m, D: Device<'m>> Drop for DirectQueue<'m, D> {
     }
 }
 
-/// The first failure, given by every call from then on.
-#[derive(Debug, Default)]
-pub(super) struct Failure(Option<Kept>);
-
-#[derive(Debug)]
-struct Kept {
-    kind: io::ErrorKind,
-    errno: Option<i32>,
-    text: String,
-}
-
-/// What a call after a failure says, where there is no `errno` to say it by.
-#[derive(Debug, thiserror::Error)]
-#[error("an earlier write failed: {0}")]
-struct Earlier(String);
-
-impl Failure {
-    pub(super) fn check(&self) -> io::Result<()> {
-        let Some(kept) = &self.0 else {
-            return Ok(());
-        };
-        Err(match kept.errno {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::new(kept.kind, Earlier(kept.text.clone())),
-        })
-    }
-
-    /// Keeps `error` and gives it.
-    pub(super) fn keep<T>(&mut self, error: io::Error) -> io::Result<T> {
-        self.0.get_or_insert_with(|| Kept {
-            kind: error.kind(),
-            errno: error.raw_os_error(),
-            text: error.to_string(),
-        });
-        Err(error)
-    }
-}
-
-/// Refuses pieces that are not aligned, empty, or not of a buffer.
-pub(super) fn check_pieces(pieces: &[Piece]) -> io::Result<()> {
-    let is_sound = |piece: &Piece| {
-        let end = piece.start.checked_add(piece.len_bytes);
-        is_aligned(piece.start, piece.len_bytes, piece.offset)
-            && piece.len_bytes > 0
-            && end.is_some_and(|end| end <= DirectBuffer::LEN_BYTES)
-    };
-    if pieces.iter().all(is_sound) {
-        Ok(())
-    } else {
-        Err(misplaced())
-    }
-}
-
-/// Refuses a run that is not aligned.
-pub(super) fn check_run(run: &HostRun<'_>, offset: u64) -> io::Result<()> {
-    if is_aligned(run.address().addr(), run.len_bytes(), offset) {
-        Ok(())
-    } else {
-        Err(misplaced())
-    }
-}
-
-fn is_aligned(address: usize, len_bytes: usize, offset: u64) -> bool {
-    let end = offset.checked_add(len_bytes as u64);
-    address.is_multiple_of(ALIGN_BYTES)
-        && len_bytes.is_multiple_of(ALIGN_BYTES)
-        && offset.is_multiple_of(ALIGN_BYTES as u64)
-        && end.is_some_and(|end| i64::try_from(end).is_ok())
-}
-
-fn misplaced() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "a piece is not within its buffer, or not aligned to 4096 bytes",
-    )
-}
-
 fn in_use() -> io::Error {
     io::Error::other("every buffer is in the caller's hands")
 }
+
+#[cfg(test)]
+mod tests;

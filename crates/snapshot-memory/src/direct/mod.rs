@@ -8,10 +8,13 @@ mod alignment;
 mod buffer;
 mod description;
 mod device;
+mod failure;
 mod flight;
 mod open;
 mod outcome;
 mod plain;
+#[cfg(test)]
+mod plan;
 mod queue;
 mod ring;
 mod through;

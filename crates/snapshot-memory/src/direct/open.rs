@@ -144,3 +144,6 @@ fn is_final(error: &io::Error) -> bool {
         None => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

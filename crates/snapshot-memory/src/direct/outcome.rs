@@ -57,3 +57,6 @@ impl<'m> Outcome<'m> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::DirectBuffer;
+use super::outcome::ALIGN_BYTES;
 use crate::capture::Engine;
 use crate::guest_io::HostRun;
 
@@ -57,4 +58,43 @@ pub trait WriteQueue<'m>: Send + fmt::Debug {
     /// Waits until every write is done. Says nothing of durability: that is
     /// [`WriteFile::sync`](crate::backend::WriteFile::sync).
     fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Refuses pieces that are not aligned, empty, or not of a buffer.
+pub(super) fn check_pieces(pieces: &[Piece]) -> io::Result<()> {
+    let is_sound = |piece: &Piece| {
+        let end = piece.start.checked_add(piece.len_bytes);
+        is_aligned(piece.start, piece.len_bytes, piece.offset)
+            && piece.len_bytes > 0
+            && end.is_some_and(|end| end <= DirectBuffer::LEN_BYTES)
+    };
+    if pieces.iter().all(is_sound) {
+        Ok(())
+    } else {
+        Err(misplaced())
+    }
+}
+
+/// Refuses a run that is not aligned.
+pub(super) fn check_run(run: &HostRun<'_>, offset: u64) -> io::Result<()> {
+    if is_aligned(run.address().addr(), run.len_bytes(), offset) {
+        Ok(())
+    } else {
+        Err(misplaced())
+    }
+}
+
+fn is_aligned(address: usize, len_bytes: usize, offset: u64) -> bool {
+    let end = offset.checked_add(len_bytes as u64);
+    address.is_multiple_of(ALIGN_BYTES)
+        && len_bytes.is_multiple_of(ALIGN_BYTES)
+        && offset.is_multiple_of(ALIGN_BYTES as u64)
+        && end.is_some_and(|end| i64::try_from(end).is_ok())
+}
+
+fn misplaced() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "a piece is not within its buffer, or not aligned to 4096 bytes",
+    )
 }

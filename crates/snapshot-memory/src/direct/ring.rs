@@ -21,7 +21,7 @@ const DEPTH: u32 = 64;
 /// It owns every [`Write`] that the kernel may still read from, and gives it back when the kernel
 /// is done. One whose outcome cannot be waited for is never given up.
 pub(super) struct Ring<'m> {
-    ring: IoUring,
+    kernel: IoUring,
     file: Description,
     /// What the kernel has; a completion names its place.
     writes: Vec<Option<Write<'m>>>,
@@ -33,7 +33,7 @@ impl<'m> Ring<'m> {
     /// A ring that writes to `file`.
     pub(super) fn new(file: Description) -> io::Result<Self> {
         Ok(Self {
-            ring: IoUring::new(DEPTH)?,
+            kernel: IoUring::new(DEPTH)?,
             file,
             writes: (0..DEPTH).map(|_| None).collect(),
             is_pending: false,
@@ -58,9 +58,9 @@ impl<'m> Ring<'m> {
     /// Tells the kernel what is pushed, and waits for so many completions.
     fn enter(&mut self, at_least: usize) -> io::Result<()> {
         loop {
-            match self.ring.submit_and_wait(at_least) {
+            match self.kernel.submit_and_wait(at_least) {
                 Ok(_) => {
-                    self.is_pending = !self.ring.submission().is_empty();
+                    self.is_pending = !self.kernel.submission().is_empty();
                     return Ok(());
                 }
                 Err(error) => match error.raw_os_error() {
@@ -79,7 +79,7 @@ impl<'m> Ring<'m> {
 
     /// Takes out what is done.
     fn collect(&mut self, done: &mut Vec<Completion<'m>>) {
-        for entry in self.ring.completion() {
+        for entry in self.kernel.completion() {
             let place = usize::try_from(entry.user_data()).unwrap_or(usize::MAX);
             let Some(write) = self.writes.get_mut(place).and_then(Option::take) else {
                 continue;
@@ -121,7 +121,7 @@ impl<'m> Device<'m> for Ring<'m> {
         //   and the file is one whose queue nobody has finished.
         // - The descriptor is open as long as `file`; an entry that the kernel has not taken is
         //   dropped with the ring.
-        unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        unsafe { self.kernel.submission().push(&entry) }.map_err(io::Error::other)?;
         *place = Some(write);
         self.is_pending = true;
         Ok(())

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::flight::{Failure, check_pieces};
+use super::failure::Failure;
+use super::queue::check_pieces;
 use super::{DirectBuffer, Piece, WriteQueue};
 use crate::backend::WriteFile;
 use crate::capture::Engine;

@@ -102,7 +102,7 @@ pub(super) fn take_written(
         return_mask: abi::PAGE_IS_WRITTEN,
         ..PmScanArg::default()
     };
-    scan(pagemap, range, written, found)
+    scan(pagemap, range, &written, found)
 }
 
 /// Puts the pages of `range` that are present into `found`, as runs of addresses of which all or
@@ -117,14 +117,14 @@ pub(super) fn find_present(
         return_mask: abi::PAGE_IS_PRESENT | abi::PAGE_IS_HUGE,
         ..PmScanArg::default()
     };
-    scan(pagemap, range, present, found).map(|(count, _)| count)
+    scan(pagemap, range, &present, found).map(|(count, _)| count)
 }
 
 /// Scans `range` for what `wanted` says, into `found`.
 fn scan(
     pagemap: &File,
     range: &Range<u64>,
-    wanted: PmScanArg,
+    wanted: &PmScanArg,
     found: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
     let mut argument = PmScanArg {
@@ -133,7 +133,10 @@ fn scan(
         end: range.end,
         vec: found.as_mut_ptr().addr() as u64,
         vec_len: found.len() as u64,
-        ..wanted
+        flags: wanted.flags,
+        category_mask: wanted.category_mask,
+        return_mask: wanted.return_mask,
+        ..PmScanArg::default()
     };
     found.as_mut_ptr().expose_provenance();
     // SAFETY:
