@@ -1,6 +1,7 @@
 //! The page map: leaves, tables and roots, without the frame of a file.
 
-use snapshot_format::page_map::flatten;
+use snapshot_format::envelope::HEADER_BYTES;
+use snapshot_format::page_map::{FRAME_PAGES, flatten};
 use snapshot_format::{IndexLeaf, LEAF_PAGES, LeafTable, MapRoot, OwnerLeaf, PageState};
 
 /// Whatever is accepted is written as it was read, and its counts agree with its pages.
@@ -21,10 +22,9 @@ pub fn fuzz_page_map(bytes: &[u8]) {
             assert_eq!(root.encode(), bytes);
         }
     }
-    let index = IndexLeaf::parse(body, number).ok();
-    if let Some(leaf) = &index {
-        assert_eq!(leaf.encode(), body);
-        check_index(leaf);
+    let index = parse_index(body, number);
+    if let Some((leaf, number)) = first_leaf(bytes) {
+        parse_index(leaf, number);
     }
     let owner = OwnerLeaf::parse(body, number, u16::MAX).ok();
     if let Some(leaf) = &owner {
@@ -39,6 +39,25 @@ pub fn fuzz_page_map(bytes: &[u8]) {
     }
 }
 
+fn parse_index(bytes: &[u8], number: u32) -> Option<IndexLeaf> {
+    let leaf = IndexLeaf::parse(bytes, number).ok()?;
+    assert_eq!(leaf.encode(), bytes);
+    check_index(&leaf);
+    Some(leaf)
+}
+
+/// The first leaf of a whole map, with the number that it says: seeds are whole maps.
+fn first_leaf(bytes: &[u8]) -> Option<(&[u8], u32)> {
+    let leaf = bytes.get(HEADER_BYTES..)?;
+    let field = |at: usize| {
+        let bytes = leaf.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let count = |at| Some(usize::try_from(field(at)?).ok()?.min(LEAF_PAGES));
+    let len = IndexLeaf::encoded_len(count(24)?, count(28)?);
+    Some((leaf.get(..len)?, field(4)?))
+}
+
 fn check_index(leaf: &IndexLeaf) {
     let mut rank = 0;
     for page in 0..LEAF_PAGES {
@@ -48,7 +67,30 @@ fn check_index(leaf: &IndexLeaf) {
         rank += usize::from(is_present);
     }
     assert_eq!(leaf.present().count(), rank);
+    check_frames(leaf, rank);
     assert_eq!(leaf.units().count(), leaf.digests().len());
+}
+
+/// Frames hold every present page once, in order and back to back, and none is longer than its
+/// pages.
+fn check_frames(leaf: &IndexLeaf, present: usize) {
+    let (mut rank, mut end) = (0, leaf.data_offset());
+    for frame in leaf.frames() {
+        assert_eq!((frame.first_rank, frame.offset), (rank, end));
+        assert!((1..=FRAME_PAGES).contains(&frame.pages));
+        assert!(frame.entry.fits(frame.pages));
+        (rank, end) = (rank + frame.pages, frame.end());
+    }
+    let held = if leaf.frame_count() == 0 { 0 } else { present };
+    assert_eq!(rank, held);
+    for page in leaf.present().pages() {
+        let frame = leaf.frame_of(page);
+        assert_eq!(frame.is_some(), held > 0);
+        let rank = leaf.present_rank(page).unwrap_or(usize::MAX);
+        assert!(frame.is_none_or(|frame| {
+            (frame.first_rank..frame.first_rank + frame.pages).contains(&rank)
+        }));
+    }
 }
 
 fn check_flattened(parent: Option<&OwnerLeaf>, index: &IndexLeaf, file: u16) {

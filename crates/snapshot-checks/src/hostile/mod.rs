@@ -1,6 +1,7 @@
 //! Inputs made to be believed: nothing wrong may be accepted, and nothing may panic.
 
 mod flips;
+mod frames;
 mod lengths;
 mod lies;
 mod store;
@@ -30,6 +31,21 @@ pub fn run() -> Result<Tally, Box<dyn Error>> {
             Expected::Refused,
         );
     }
+    frames::run(&mut tally)?;
     store::run(&mut tally)?;
     Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: MAP-19, MAP-22
+    #[test]
+    fn frames_that_lie_give_no_false_page() {
+        let mut tally = Tally::default();
+        frames::run(&mut tally).unwrap();
+        assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
+        assert!(tally.inputs() > 1000, "{tally}");
+    }
 }
