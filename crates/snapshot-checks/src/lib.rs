@@ -4,6 +4,7 @@
 //! Which module holds what:
 //!
 //! - `block`: the real command on real file systems, cut at every sync and rename
+//! - `mount`: file systems of their own, for the real ones
 //! - `crash`: every call of a store's operations cut, failed and torn, in memory
 //! - `golden`: the golden files, which the others start from
 //! - `way`: the engines and layouts that memory is written with
@@ -18,6 +19,8 @@ pub mod crash;
 pub mod fuzz;
 pub mod golden;
 pub mod hostile;
+#[cfg(target_os = "linux")]
+pub mod mount;
 pub mod seal;
 mod way;
 mod whole_file;

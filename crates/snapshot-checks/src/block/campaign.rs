@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::process::ExitStatus;
 
 use super::error::BlockError;
-use super::file_system::FileSystem;
 use super::options::Options;
 use super::oracle::Oracle;
 use super::point::{Call, Point, Side, WriteBack};
 use super::rig::{Copy, Rig};
 use super::script::{Inputs, Set, Step};
 use super::tracee::{Stop, Tracee};
-use super::volume::Volume;
+use crate::mount::{FileSystem, MountError, Volume};
 
 /// The exit code of "durability uncertain".
 const UNCERTAIN: i32 = 8;
@@ -203,7 +202,7 @@ impl Campaign<'_> {
             .output()
             .map_err(|error| error.to_string())?;
         if !output.status.success() {
-            let said = super::tool::one_line(&output.stdout);
+            let said = crate::mount::one_line(&output.stdout);
             return Err(format!(
                 "done again, it ends with {}: {said}",
                 output.status
@@ -224,7 +223,7 @@ impl Campaign<'_> {
             step: step.name,
             problem,
         })?;
-        self.rig.keep_work()
+        Ok(self.rig.keep_work()?)
     }
 
     fn record(&mut self, step: &Step, point: &Point, how: &str, problem: Option<String>) {
@@ -271,7 +270,7 @@ fn judge(found: Result<Set, String>, expected: Expected, step: &Step) -> Result<
 
 impl WriteBack {
     /// Writes back what the command did not ask for.
-    fn apply(self, fs: FileSystem, disk: &Volume) -> Result<(), BlockError> {
+    fn apply(self, fs: FileSystem, disk: &Volume) -> Result<(), MountError> {
         match self {
             Self::Asked => Ok(()),
             Self::Log => fs.commit_log(disk.root()),

@@ -1,44 +1,16 @@
 //! Why a check could not be run; what it finds is no error but a violation.
 
-use std::io;
-use std::path::{Path, PathBuf};
-
 use nix::errno::Errno;
+
+use crate::mount::MountError;
 
 /// The machinery of the check failed: nothing is known about the command.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
-    /// A program of the host could not be started.
-    #[error("start {program}")]
-    Start {
-        /// Which program.
-        program: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A program of the host failed.
-    #[error("{command} ended with {status}: {stderr}")]
-    Command {
-        /// The whole command line.
-        command: String,
-        /// How it ended.
-        status: String,
-        /// What it said, on one line.
-        stderr: String,
-    },
-    /// A file or directory of the check.
-    #[error("{operation} {}", path.display())]
-    File {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    /// A disk could not be made, mounted or changed.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// The traced command could not be watched.
     #[error("trace: {call}")]
     Trace {
@@ -59,19 +31,6 @@ pub enum BlockError {
 }
 
 impl BlockError {
-    /// Names the operation and the path of an error.
-    pub(crate) fn at<E: Into<io::Error>>(
-        operation: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(E) -> Self {
-        let path = path.to_owned();
-        move |source| Self::File {
-            operation,
-            path,
-            source: source.into(),
-        }
-    }
-
     /// Names a call on the traced command.
     pub(crate) fn trace(call: &'static str) -> impl FnOnce(Errno) -> Self {
         move |source| Self::Trace { call, source }

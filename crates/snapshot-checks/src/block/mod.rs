@@ -11,14 +11,12 @@
 //!
 //! Besides, each sync is once made to fail with an I/O error and to write nothing.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use snapshot_memory::skip::skip;
 
 mod campaign;
 mod error;
-mod file_system;
 mod options;
 mod oracle;
 mod point;
@@ -26,14 +24,12 @@ mod registers;
 mod rig;
 mod script;
 mod spawn;
-mod tool;
 mod tracee;
-mod volume;
 
 pub use error::BlockError;
 pub use options::Options;
 
-use file_system::FileSystem;
+use crate::mount::{self, FileSystem};
 
 /// Violations that are printed of each file system.
 const SHOWN: usize = 20;
@@ -48,7 +44,7 @@ pub fn run(options: &Options) -> Result<ExitCode, BlockError> {
             continue;
         }
         if !is_alone {
-            volume::leave_shared_mounts()?;
+            mount::leave_shared_mounts()?;
             is_alone = true;
         }
         let findings = campaign::run(fs, options)?;
@@ -72,20 +68,12 @@ pub fn run(options: &Options) -> Result<ExitCode, BlockError> {
     })
 }
 
-/// What this host lacks to cut on `fs`; `None` if nothing.
+/// What this host lacks to cut on `fs`; `None` if nothing. The copies lie on XFS.
 fn lacking(fs: FileSystem) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("loop devices and mounts are for root only".to_owned());
-    }
-    let tools = ["losetup", "cp", "mkfs.xfs"].iter().chain(fs.tools());
-    if let Some(tool) = tools.into_iter().find(|tool| tool::find(tool).is_none()) {
-        return Some(format!("{tool} is not installed"));
-    }
-    if !Path::new("/dev/loop-control").exists() {
-        return Some("the kernel has no loop devices".to_owned());
-    }
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let has = |name: &str| known.lines().any(|line| line.trim_start() == name);
-    let missing = [fs.name(), "xfs"].into_iter().find(|name| !has(name));
-    missing.map(|name| format!("the kernel has no {name}"))
+    let copying = mount::find("cp")
+        .is_none()
+        .then(|| "cp is not installed".to_owned());
+    fs.lacking()
+        .or_else(|| FileSystem::Xfs.lacking())
+        .or(copying)
 }

@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::mount::FileSystem;
 use clap::Parser;
-
-use super::file_system::FileSystem;
 
 /// Cuts the power of the real command at every sync and every change of a name, on real file
 /// systems.

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use super::script::{Inputs, Set, VM};
-use super::tool::one_line;
+use crate::mount::one_line;
 
 /// The exit code of "no such store".
 const NOT_FOUND: i32 = 3;

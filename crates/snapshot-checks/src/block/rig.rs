@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::error::BlockError;
-use super::file_system::FileSystem;
-use super::tool;
-use super::volume::{LoopIo, Volume};
+use crate::mount::{self, FileSystem, LoopIo, MountError, Volume};
 
 /// Bytes of the disk that the command writes to; XFS takes no less than 300 MiB.
 const DISK_BYTES: u64 = 320 << 20;
@@ -32,14 +29,14 @@ pub(crate) struct Copy(PathBuf);
 
 impl Rig {
     /// Makes the disk, with an empty file system `fs`, in files below `parent`.
-    pub(crate) fn new(fs: FileSystem, parent: &Path) -> Result<Self, BlockError> {
+    pub(crate) fn new(fs: FileSystem, parent: &Path) -> Result<Self, MountError> {
         let dir = tempfile::Builder::new()
             .prefix("crash-block-")
             .tempdir_in(parent)
-            .map_err(BlockError::at("create a directory in", parent))?;
+            .map_err(MountError::at("create a directory in", parent))?;
         let root = |name: &str| {
             let path = dir.path().join(name);
-            fs::create_dir(&path).map_err(BlockError::at("create", &path))?;
+            fs::create_dir(&path).map_err(MountError::at("create", &path))?;
             Ok(path)
         };
         let outer_image = dir.path().join("outer.img");
@@ -72,7 +69,7 @@ impl Rig {
     }
 
     /// Mounts a copy of the disk as the steps so far left it, to be worked on.
-    pub(crate) fn work(&self) -> Result<Volume, BlockError> {
+    pub(crate) fn work(&self) -> Result<Volume, MountError> {
         reflink(&self.image("base"), &self.image("work"))?;
         // Past the page cache: what is in the image file is what the disk was told to keep.
         Volume::mount(
@@ -84,20 +81,20 @@ impl Rig {
     }
 
     /// Makes what was worked on, and is unmounted by now, the disk of the next step.
-    pub(crate) fn keep_work(&self) -> Result<(), BlockError> {
+    pub(crate) fn keep_work(&self) -> Result<(), MountError> {
         let (work, base) = (self.image("work"), self.image("base"));
-        fs::rename(&work, &base).map_err(BlockError::at("rename", &work))
+        fs::rename(&work, &base).map_err(MountError::at("rename", &work))
     }
 
     /// Cuts the power: a copy of all that the disk was told to keep until now.
-    pub(crate) fn cut(&self, number: usize) -> Result<Copy, BlockError> {
+    pub(crate) fn cut(&self, number: usize) -> Result<Copy, MountError> {
         let copy = self.image(&format!("cut-{number}"));
         reflink(&self.image("work"), &copy)?;
         Ok(Copy(copy))
     }
 
     /// Starts again from a copy: mounts it, which replays its log.
-    pub(crate) fn start_again(&self, copy: &Copy) -> Result<Volume, BlockError> {
+    pub(crate) fn start_again(&self, copy: &Copy) -> Result<Volume, MountError> {
         Volume::mount(self.fs, &copy.0, &self.path("copy"), LoopIo::Cached)
     }
 
@@ -117,14 +114,15 @@ impl Drop for Copy {
     }
 }
 
-fn set_len(path: &Path, len_bytes: u64) -> Result<(), BlockError> {
-    let file = File::create(path).map_err(BlockError::at("create", path))?;
+fn set_len(path: &Path, len_bytes: u64) -> Result<(), MountError> {
+    let file = File::create(path).map_err(MountError::at("create", path))?;
     file.set_len(len_bytes)
-        .map_err(BlockError::at("set the length of", path))
+        .map_err(MountError::at("set the length of", path))
 }
 
 /// Copies a file by sharing its blocks: at one instant, also while it is written to.
-fn reflink(from: &Path, to: &Path) -> Result<(), BlockError> {
+fn reflink(from: &Path, to: &Path) -> Result<(), MountError> {
     let option = Path::new("--reflink=always");
-    tool::run("cp", [option, from, to]).map(drop)
+    mount::run("cp", [option, from, to])?;
+    Ok(())
 }

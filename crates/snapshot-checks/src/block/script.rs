@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::BlockError;
+use crate::mount::MountError;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -47,7 +47,7 @@ pub(crate) struct Inputs {
 
 impl Inputs {
     /// Makes the images and writes them below `dir`, which exists; each is imported with `ways`.
-    pub(crate) fn write(dir: &Path, ways: Vec<OsString>) -> Result<Self, BlockError> {
+    pub(crate) fn write(dir: &Path, ways: Vec<OsString>) -> Result<Self, MountError> {
         let full = noise(1, |page| !page.is_multiple_of(4));
         let mut by_bitmap = full.clone();
         let mut bits = vec![0_u8; PAGES / 8];
@@ -78,9 +78,9 @@ impl Inputs {
         Ok(inputs)
     }
 
-    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), BlockError> {
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), MountError> {
         let path = self.dir.join(name);
-        fs::write(&path, bytes).map_err(BlockError::at("write", &path))
+        fs::write(&path, bytes).map_err(MountError::at("write", &path))
     }
 
     /// The memory of the snapshot `name`.

@@ -11,13 +11,14 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 
 use super::error::BlockError;
+use crate::mount::MountError;
 
 /// Starts `command`; it stops at its first instruction and is the calling thread's to trace.
 pub(crate) fn traced(command: &mut Command) -> Result<Pid, BlockError> {
     let ask = || ptrace::traceme().map_err(io::Error::from);
     // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
     unsafe { command.pre_exec(ask) };
-    let child = command.spawn().map_err(|source| BlockError::Start {
+    let child = command.spawn().map_err(|source| MountError::Start {
         program: command.get_program().to_string_lossy().into_owned(),
         source,
     })?;

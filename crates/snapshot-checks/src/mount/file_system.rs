@@ -5,12 +5,12 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::error::BlockError;
+use super::MountError;
 use super::tool;
 
 /// A journaled or copy-on-write file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum FileSystem {
+pub enum FileSystem {
     /// Ordered data, one log.
     Ext4,
     /// A log of metadata, delayed allocation.
@@ -24,7 +24,8 @@ pub(crate) const SECTOR_BYTES: u32 = 4096;
 
 impl FileSystem {
     /// The name that `mount` knows, and that `VMSNAP_REQUIRE` uses.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
@@ -50,8 +51,26 @@ impl FileSystem {
         }
     }
 
+    /// What this host lacks to make and mount one; `None` if nothing.
+    #[must_use]
+    pub fn lacking(self) -> Option<String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Some("loop devices and mounts are for root only".to_owned());
+        }
+        let mut tools = ["losetup"].iter().chain(self.tools());
+        if let Some(tool) = tools.find(|tool| tool::find(tool).is_none()) {
+            return Some(format!("{tool} is not installed"));
+        }
+        if !Path::new("/dev/loop-control").exists() {
+            return Some("the kernel has no loop devices".to_owned());
+        }
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let is_known = known.lines().any(|line| line.trim_start() == self.name());
+        (!is_known).then(|| format!("the kernel has no {}", self.name()))
+    }
+
     /// The programs that it cannot be made and worked with without.
-    pub(crate) fn tools(self) -> &'static [&'static str] {
+    fn tools(self) -> &'static [&'static str] {
         match self {
             Self::Ext4 => &["mkfs.ext4"],
             Self::Xfs => &["mkfs.xfs"],
@@ -69,7 +88,7 @@ impl FileSystem {
     }
 
     /// Makes an empty one in the file `image`.
-    pub(crate) fn make(self, image: &Path) -> Result<(), BlockError> {
+    pub fn make(self, image: &Path) -> Result<(), MountError> {
         let (program, options) = self.mkfs();
         let options = options.iter().map(AsRef::as_ref);
         tool::run(program, options.chain([image.as_os_str()])).map(drop)
@@ -77,7 +96,7 @@ impl FileSystem {
 
     /// Commits the log of the one that is mounted at `root`, without writing file data back: what
     /// the kernel does on its own every few seconds.
-    pub(crate) fn commit_log(self, root: &Path) -> Result<(), BlockError> {
+    pub(crate) fn commit_log(self, root: &Path) -> Result<(), MountError> {
         let mark = root.join("log-mark");
         if self == Self::Btrfs {
             // A sync of a file writes that file's log only; this waits for the whole transaction.
@@ -88,20 +107,20 @@ impl FileSystem {
             let arguments = ["subvolume", "delete", "--commit-each"].map(AsRef::as_ref);
             return tool::run("btrfs", arguments.into_iter().chain([mark.as_os_str()])).map(drop);
         }
-        let file = File::create(&mark).map_err(BlockError::at("create", &mark))?;
-        file.sync_all().map_err(BlockError::at("sync", &mark))?;
-        std::fs::remove_file(&mark).map_err(BlockError::at("remove", &mark))
+        let file = File::create(&mark).map_err(MountError::at("create", &mark))?;
+        file.sync_all().map_err(MountError::at("sync", &mark))?;
+        std::fs::remove_file(&mark).map_err(MountError::at("remove", &mark))
     }
 
     /// Writes back everything of the one that is mounted at `root`.
-    pub(crate) fn flush(root: &Path) -> Result<(), BlockError> {
-        let dir = File::open(root).map_err(BlockError::at("open", root))?;
-        nix::unistd::syncfs(&dir).map_err(BlockError::at("sync", root))
+    pub(crate) fn flush(root: &Path) -> Result<(), MountError> {
+        let dir = File::open(root).map_err(MountError::at("open", root))?;
+        nix::unistd::syncfs(&dir).map_err(MountError::at("sync", root))
     }
 
     /// Lets the kernel forget devices that are gone: btrfs refuses a copy that is older than what
     /// it has seen of the same identity.
-    pub(crate) fn forget_stale_devices(self) -> Result<(), BlockError> {
+    pub(crate) fn forget_stale_devices(self) -> Result<(), MountError> {
         match self {
             Self::Btrfs => tool::run("btrfs", ["device", "scan", "--forget"]).map(drop),
             Self::Ext4 | Self::Xfs => Ok(()),

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::error::BlockError;
+use super::MountError;
 
 /// Where programs of the administrator lie, which a user's `PATH` may lack.
 const ADMIN_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -19,7 +19,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Runs `program` to its end; what it printed, or an error if it failed.
-pub(crate) fn run<I>(program: &str, arguments: I) -> Result<String, BlockError>
+pub(crate) fn run<I>(program: &str, arguments: I) -> Result<String, MountError>
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
@@ -27,14 +27,14 @@ where
     let path = find(program).unwrap_or_else(|| Path::new(program).to_owned());
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::null());
-    let output = command.output().map_err(|source| BlockError::Start {
+    let output = command.output().map_err(|source| MountError::Start {
         program: program.to_owned(),
         source,
     })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    Err(BlockError::Command {
+    Err(MountError::Command {
         command: format!("{command:?}"),
         status: output.status.to_string(),
         stderr: one_line(&output.stderr),

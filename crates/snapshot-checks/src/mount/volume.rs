@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::error::BlockError;
+use super::MountError;
 use super::file_system::{FileSystem, SECTOR_BYTES};
 use super::tool;
 
 /// How a loop device reaches its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LoopIo {
+pub enum LoopIo {
     /// Past the page cache: the file holds exactly what the device was told to write.
     Direct,
     /// Through the page cache.
@@ -20,29 +20,28 @@ pub(crate) enum LoopIo {
 
 /// A file system in an image file, mounted. Dropping it unmounts and detaches.
 #[derive(Debug)]
-pub(crate) struct Volume {
+pub struct Volume {
     root: PathBuf,
 }
 
-/// Gives this process mounts of its own, which die with it however it dies.
-///
-/// Must be called before any thread is started.
-pub(crate) fn leave_shared_mounts() -> Result<(), BlockError> {
+/// Gives the calling thread, and the threads and processes that it starts from now on, mounts of
+/// their own. They go away with the last of them, however that ends.
+pub fn leave_shared_mounts() -> Result<(), MountError> {
     let root = Path::new("/");
-    unshare(CloneFlags::CLONE_NEWNS).map_err(BlockError::at("leave the mounts of", root))?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(MountError::at("leave the mounts of", root))?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, root, None::<&str>, flags, None::<&str>)
-        .map_err(BlockError::at("keep private the mounts below", root))
+        .map_err(MountError::at("keep private the mounts below", root))
 }
 
 impl Volume {
     /// Mounts the file system in `image` at the directory `root`, replaying its log.
-    pub(crate) fn mount(
+    pub fn mount(
         fs: FileSystem,
         image: &Path,
         root: &Path,
         io: LoopIo,
-    ) -> Result<Self, BlockError> {
+    ) -> Result<Self, MountError> {
         fs.forget_stale_devices()?;
         let device = LoopDevice::attach(image, io)?;
         let options = Some(fs.mount_options());
@@ -53,23 +52,41 @@ impl Volume {
             MsFlags::MS_NOATIME,
             options,
         )
-        .map_err(BlockError::at("mount", image))?;
+        .map_err(MountError::at("mount", image))?;
         // Dropping the device now only marks it: it is detached when the mount ends.
         Ok(Self {
             root: root.to_owned(),
         })
     }
 
+    /// Mounts an empty file system of so many bytes in memory at the directory `root`.
+    pub fn in_memory(len_bytes: u64, root: &Path) -> Result<Self, MountError> {
+        let size = format!("size={len_bytes}");
+        let flags = MsFlags::MS_NOATIME;
+        mount(
+            Some("tmpfs"),
+            root,
+            Some("tmpfs"),
+            flags,
+            Some(size.as_str()),
+        )
+        .map_err(MountError::at("mount memory at", root))?;
+        Ok(Self {
+            root: root.to_owned(),
+        })
+    }
+
     /// Where it is mounted.
-    pub(crate) fn root(&self) -> &Path {
+    #[must_use]
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// Unmounts it, writing everything back.
-    pub(crate) fn unmount(self) -> Result<(), BlockError> {
+    pub fn unmount(self) -> Result<(), MountError> {
         let root = self.root.clone();
         std::mem::forget(self);
-        umount2(&root, MntFlags::empty()).map_err(BlockError::at("unmount", &root))
+        umount2(&root, MntFlags::empty()).map_err(MountError::at("unmount", &root))
     }
 }
 
@@ -86,7 +103,7 @@ struct LoopDevice {
 }
 
 impl LoopDevice {
-    fn attach(image: &Path, io: LoopIo) -> Result<Self, BlockError> {
+    fn attach(image: &Path, io: LoopIo) -> Result<Self, MountError> {
         let sector = format!("--sector-size={SECTOR_BYTES}");
         let direct = match io {
             LoopIo::Direct => "--direct-io=on",
