@@ -23,6 +23,9 @@ pub enum FileSystem {
 pub(crate) const SECTOR_BYTES: u32 = 4096;
 
 impl FileSystem {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
+
     /// The name that `mount` knows, and that `VMSNAP_REQUIRE` uses.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -42,6 +45,9 @@ impl FileSystem {
                     "-q",
                     "-b",
                     "4096",
+                    // Nothing is kept back for root, who may use it: a full disk is full.
+                    "-m",
+                    "0",
                     "-E",
                     "lazy_itable_init=0,lazy_journal_init=0",
                 ],

@@ -1,5 +1,7 @@
 //! A guest whose written pages are tracked.
 
+use std::num::NonZeroUsize;
+
 use snapshot_checks::Way;
 use snapshot_format::{GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageRange, VmName};
 use snapshot_memory::{
@@ -7,7 +9,6 @@ use snapshot_memory::{
     MappedMemory, MappingOptions, MemoryStats, PublishError, Published, SinkError, SnapshotSink,
     Stability, VmmWrites, WriteMarker,
 };
-use std::num::NonZeroUsize;
 
 const PAGE: usize = 4096;
 
@@ -72,7 +73,15 @@ impl Machine {
         }
     }
 
-    /// The pages that the next snapshot must hold. Not commited: they stay.
+    /// Lets the guest clear the pages that `wanted` picks.
+    pub(crate) fn clear(&self, wanted: impl Fn(u64) -> bool) {
+        for page in (0..self.memory.layout().page_count()).filter(|page| wanted(*page)) {
+            self.memory.write(page * PAGE_BYTES, &[0; PAGE]).unwrap();
+            self.marker.mark(PageRange::new(page, 1));
+        }
+    }
+
+    /// The pages that the next snapshot must hold. Not committed: they stay.
     pub(crate) fn epoch(&self) -> DirtyEpoch {
         self.tracker.epoch(self.consumer).unwrap()
     }
