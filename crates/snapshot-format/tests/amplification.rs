@@ -11,10 +11,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitcode::Encode;
+use snapshot_format::page_map::{FRAME_BYTES, FRAME_PAGES};
 use snapshot_format::state::{Capability, DeviceState, Fingerprint, Msr, VcpuX86};
 use snapshot_format::{
-    Arch, Codec, EnvelopeBuilder, FileKind, Manifest, Placement, SectionKind, SectionPayload,
-    SnapshotId, StatePayload, limits,
+    Arch, Codec, Digest, EnvelopeBuilder, FileKind, FrameCoding, FrameEntry, IndexLeaf,
+    IndexLeafBuilder, LEAF_PAGES, Manifest, Placement, SectionKind, SectionPayload, SnapshotId,
+    StatePayload, limits,
 };
 
 struct Counting;
@@ -212,4 +214,27 @@ fn a_payload_beyond_its_limit_is_not_decoded() {
     assert!(message.contains("at most 65536"), "{message}");
     // The copy of the section, and little else.
     assert!(peak < 2 * limits::MAX_MANIFEST_BYTES, "{peak} bytes");
+}
+
+// spec: CNV-07
+#[test]
+fn a_leaf_of_frames_is_bounded() {
+    let _turn = TURN.lock();
+    let mut leaf = IndexLeafBuilder::new(0, 1).expect("a valid unit");
+    leaf.present().insert(0, LEAF_PAGES);
+    (0..LEAF_PAGES).for_each(|_| leaf.digest(Digest([1; 32])));
+    let plain = FrameEntry::of(FrameCoding::Plain, &[0; FRAME_BYTES]);
+    let frames = vec![plain; LEAF_PAGES / FRAME_PAGES];
+    let bytes = leaf.finish_frames(0, frames).expect("all frames").encode();
+    let peak = peak(|| IndexLeaf::parse(&bytes, 0).expect("what was written"));
+    println!("leaf of frames: {} bytes take {peak}", bytes.len());
+    assert!(peak <= 2 * bytes.len(), "{peak} bytes of memory");
+    // A count that the bits do not bear out takes nothing.
+    let mut few = IndexLeafBuilder::new(0, 1).expect("a valid unit");
+    few.present().insert(0, 1);
+    few.digest(Digest([1; 32]));
+    let mut bytes = few.finish(0).expect("one page").encode();
+    bytes[28..32].fill(0xff);
+    let peak = self::peak(|| IndexLeaf::parse(&bytes, 0).expect_err("a false count"));
+    assert!(peak <= 4 * bytes.len(), "{peak} bytes of memory");
 }
