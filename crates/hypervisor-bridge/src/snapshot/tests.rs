@@ -14,6 +14,8 @@ use crate::error::SnapshotError;
 use crate::step::Step;
 use crate::testing::{Break, FakeDevices, FakeState, FakeVcpus, MemorySink, Script};
 
+mod directory;
+
 const PAGES: u64 = 8;
 
 /// Names the last page in each harvest, and records it.

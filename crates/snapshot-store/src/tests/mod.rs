@@ -4,5 +4,6 @@ mod concurrency;
 mod damage;
 mod lifecycle;
 mod model;
+mod preparation;
 mod relayout;
 mod rig;
