@@ -21,7 +21,7 @@ const SMALL: u64 = 256 * MIB;
 const LARGE: u64 = 2048 * MIB;
 
 /// Bytes of each that are not zero.
-const DATA: u64 = 64 * MIB;
+const DATA: u64 = 32 * MIB;
 
 /// What all but the guest may take.
 const FIXED: u64 = 64 * MIB;
