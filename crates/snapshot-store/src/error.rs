@@ -5,7 +5,7 @@ use std::io;
 
 use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId, SnapshotRef};
 use snapshot_memory::backend::{self, RelPath};
-use snapshot_memory::{ImageError, PublishError, SinkError};
+use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError};
 
 use crate::checked_json::Fault;
 
@@ -190,6 +190,9 @@ pub enum StoreError {
         /// Why.
         source: Box<PublishError>,
     },
+    /// A way to compress that there is not.
+    #[error(transparent)]
+    Codec(FrameCodecError),
     /// It was stopped on request.
     #[error("interrupted")]
     Interrupted,
@@ -223,9 +226,10 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::InvalidReference { .. } | Self::Ambiguous { .. } | Self::TooMany { .. } => {
-                ErrorKind::Usage
-            }
+            Self::InvalidReference { .. }
+            | Self::Ambiguous { .. }
+            | Self::TooMany { .. }
+            | Self::Codec(FrameCodecError::Level { .. }) => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Exists,
             Self::Damaged { .. } | Self::MissingFile { .. } => ErrorKind::Corrupt,
@@ -242,7 +246,9 @@ impl StoreError {
             Self::Image { source } => kind_of_image(source),
             Self::Sink { source } => kind_of_sink(source),
             Self::Interrupted => ErrorKind::Interrupted,
-            Self::ReadOnly | Self::EncodeJson { .. } | Self::Publish { .. } => ErrorKind::Failed,
+            Self::ReadOnly | Self::EncodeJson { .. } | Self::Publish { .. } | Self::Codec(_) => {
+                ErrorKind::Failed
+            }
         }
     }
 

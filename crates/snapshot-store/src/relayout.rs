@@ -62,6 +62,7 @@ impl Store {
     ) -> Result<RelayoutReport, StoreError> {
         let span = tracing::info_span!("relayout", snapshot = %id);
         let _inside = span.enter();
+        options.check()?;
         self.begin_write()?;
         self.live(id)?;
         let place_lock = PlaceLock::take(self, id)?;
@@ -70,17 +71,16 @@ impl Store {
             Ok((placed.placement.clone(), self.open_own(placed)?))
         })?;
         let mut report = report(&before, &source)?;
-        if source.root().data_layout == options.layout {
+        if options.are_met_by(&source)? {
             return Ok(report);
         }
         let (backend, folder) = (self.shared_backend(), Location::Live.directory());
         let mut staged = StagedPlacement::begin(backend, folder, id)?;
-        let data = match self.find_kept(&before, options.layout)? {
-            Some(kept) => recheck(&kept, options)?,
-            None => {
-                let index = self.free_index(&before)?;
-                write(&mut staged, &source, index, options)?
-            }
+        let data = if let Some(kept) = self.find_kept(&before, options)? {
+            recheck(&kept, options)?
+        } else {
+            let index = self.free_index(&before)?;
+            write(&mut staged, &source, index, options)?
         };
         report.changed = true;
         report.layout = options.layout;
@@ -116,11 +116,11 @@ impl Store {
         Ok(file)
     }
 
-    /// A data file of the wanted layout that is there from before.
+    /// A data file that lies as is wanted and is there from before.
     fn find_kept(
         &self,
         placement: &Placement,
-        layout: DataLayout,
+        options: &RelayoutOptions,
     ) -> Result<Option<DataFile>, StoreError> {
         let files = placement.files.iter();
         for entry in files.filter(|entry| entry.kind == FileKind::MemoryData) {
@@ -129,7 +129,7 @@ impl Store {
                 index: entry.index,
                 map_root: entry.digest,
             })?;
-            if file.root().data_layout == layout {
+            if options.are_met_by(&file)? {
                 return Ok(Some(file));
             }
         }
@@ -249,6 +249,7 @@ impl From<RelayoutError> for StoreError {
             RelayoutError::Read(error) => Self::image(error),
             RelayoutError::Write(SinkError::Cancelled) => Self::Interrupted,
             RelayoutError::Write(error) => error.into(),
+            RelayoutError::Codec(error) => Self::Codec(error),
             RelayoutError::DurabilityUncertain(error) => Self::DurabilityUncertain {
                 what: format!("a new placement in {}", error.path),
                 source: error.source,

@@ -63,6 +63,15 @@ impl FrameCodec {
     /// Level 6 saves another sixteenth, and takes more than three times as long: see the figures in
     /// `specs/02-page-map.md`.
     pub const DEFAULT_ZSTD_LEVEL: i32 = 3;
+
+    /// What a frame that it made shorter is stored as.
+    #[must_use]
+    pub const fn coding(self) -> FrameCoding {
+        match self {
+            Self::Lz4 => FrameCoding::Lz4,
+            Self::Zstd { .. } => FrameCoding::Zstd,
+        }
+    }
 }
 
 impl FrameEncoder {

@@ -1,15 +1,18 @@
 //! Copying the pages of a data file, leaf by leaf.
 
+use snapshot_format::page_map::FRAME_PAGES;
 use snapshot_format::{
-    DataLayout, Digest, GuestPage, IndexLeaf, IndexLeafBuilder, MapRoot, PAGE_BYTES, PageIndex,
-    PageRange,
+    DataLayout, Digest, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, MapRoot, PAGE_BYTES,
+    PageIndex, PageRange,
 };
 
 use super::output::Output;
+use super::target::Target;
 use super::{RelayoutError, RelayoutOptions, WrittenLayout};
 use crate::capture::{MapWriter, table};
 use crate::direct::QueueMode;
 use crate::error::SinkError;
+use crate::frames::FrameEncoder;
 use crate::image::{DataFile, ImageError, within_leaf};
 use crate::staged::StagedFile;
 use crate::zero::is_zero;
@@ -29,7 +32,7 @@ pub(crate) fn room(source: &DataFile) -> Result<u64, RelayoutError> {
     let root = source.root();
     let leaves = root.index.len() as u64;
     let owners = root.owners.refs().iter().map(|leaf| u64::from(leaf.len));
-    let map = leaves * IndexLeaf::encoded_len(0, 0) as u64
+    let map = leaves * IndexLeaf::encoded_len(0, LEAF_PAGES / FRAME_PAGES) as u64
         + present * size_of::<Digest>() as u64
         + owners.sum::<u64>()
         + root.encode().len() as u64;
@@ -55,26 +58,30 @@ pub(crate) fn copy(
     let bytes = present * PAGE_BYTES;
     match options.layout {
         DataLayout::Packed if present > 0 => data.reserve(bytes)?,
-        DataLayout::Packed => {}
         DataLayout::Sparse => data.set_len(old.layout.len_bytes())?,
-        layout => return Err(RelayoutError::Unsupported { layout }),
+        _ => {}
     }
+    let encoder = match options.layout {
+        DataLayout::Frames => Some(FrameEncoder::new(options.codec)?),
+        _ => None,
+    };
     let queue = data.write_queue(QueueMode::PreferDirect, BUFFERS)?;
-    let mut output = Output::new(queue, options.layout, &options.control, bytes);
+    let output = Output::new(queue, &options.control, bytes);
+    let mut target = Target::new(output, options.layout, encoder)?;
     let mut map_writer = MapWriter::new(map, old.file);
     let (mut index, mut owners) = (Vec::new(), Vec::new());
     for (leaf, owner) in old.index.refs().iter().zip(old.owners.refs()) {
         if let Some(held) = source.index_leaf(leaf.number)? {
-            let copied = copy_leaf(source, &held, &mut output)?;
+            let copied = copy_leaf(source, &held, &mut target)?;
             index.push(map_writer.leaf(leaf.number, &copied.encode())?);
             let flattened = source.owner_leaf(owner)?.encode();
             owners.push(map_writer.leaf(owner.number, &flattened)?);
         }
     }
-    let kept_bytes = output.finish()?;
+    let kept_bytes = target.finish()?;
     let data_len_bytes = match options.layout {
-        DataLayout::Packed => kept_bytes,
-        _ => old.layout.len_bytes(),
+        DataLayout::Sparse => old.layout.len_bytes(),
+        _ => kept_bytes,
     };
     data.set_len(data_len_bytes)?;
     let root = MapRoot {
@@ -101,9 +108,8 @@ pub(crate) fn copy(
 fn copy_leaf(
     source: &DataFile,
     leaf: &IndexLeaf,
-    output: &mut Output<'_>,
+    target: &mut Target<'_>,
 ) -> Result<IndexLeaf, RelayoutError> {
-    let data_offset = output.data_offset();
     let built = IndexLeafBuilder::new(leaf.number(), UNIT_PAGES).map_err(SinkError::Leaf);
     let mut copied = built?;
     copied
@@ -115,35 +121,34 @@ fn copy_leaf(
         .words_mut()
         .copy_from_slice(leaf.zero().words());
     if leaf.unit_pages() == UNIT_PAGES {
-        copy_runs(source, leaf, output)?;
+        copy_runs(source, leaf, target)?;
         for digest in leaf.digests() {
             copied.digest(*digest);
         }
     } else {
         for (page, _) in leaf.units() {
-            copy_unit(source, leaf, page, &mut copied, output)?;
+            copy_unit(source, leaf, page, &mut copied, target)?;
         }
     }
-    let finished = copied.finish(data_offset);
-    Ok(finished.map_err(SinkError::Leaf)?)
+    Ok(target.close_leaf(copied)?)
 }
 
 /// Copies present pages that have a digest each: run by run, straight into the buffers.
 fn copy_runs(
     source: &DataFile,
     leaf: &IndexLeaf,
-    output: &mut Output<'_>,
+    target: &mut Target<'_>,
 ) -> Result<(), RelayoutError> {
     for (start, count) in leaf.present().runs() {
         let start = leaf.first_page().0 + start as u64;
         let mut done = 0;
         while done < count as u64 {
             let page = GuestPage(start + done);
-            let room = output.room(count as u64 - done)?;
+            let room = target.room(count as u64 - done)?;
             source.read_held(leaf, page, room)?;
             let pages = (room.len() / PAGE) as u64;
             // Pages that follow each other in the guest do so in the image.
-            output.keep(image_page(source, page)?, pages);
+            target.keep(image_page(source, page)?, pages)?;
             done += pages;
         }
     }
@@ -157,7 +162,7 @@ fn copy_unit(
     leaf: &IndexLeaf,
     page: usize,
     copied: &mut IndexLeafBuilder,
-    output: &mut Output<'_>,
+    target: &mut Target<'_>,
 ) -> Result<(), RelayoutError> {
     let group = page..page + usize::from(leaf.unit_pages());
     let held = group
@@ -171,10 +176,10 @@ fn copy_unit(
         let page = PageIndex(page);
         let guest = source.root().layout.guest_page(page);
         if guest.is_some_and(|guest| leaf.present().contains(within_leaf(guest))) {
-            let room = output.room(1)?;
+            let room = target.room(1)?;
             room.copy_from_slice(bytes);
             copied.digest(Digest::of(room));
-            output.keep(page, 1);
+            target.keep(page, 1)?;
         } else if !is_zero(bytes) {
             let stray = offset + (page.0 - unit.start.0) * PAGE_BYTES;
             return Err(source.stray(stray).into());

@@ -3,6 +3,7 @@
 use snapshot_format::DataLayout;
 
 use crate::error::{FileError, SinkError};
+use crate::frames::FrameCodecError;
 use crate::image::ImageError;
 
 /// Laying a data file out anew, or publishing it, failed.
@@ -16,6 +17,9 @@ pub enum RelayoutError {
     /// before counts.
     #[error(transparent)]
     Write(#[from] SinkError),
+    /// There is no such encoder.
+    #[error(transparent)]
+    Codec(#[from] FrameCodecError),
     /// This build has no writer of the layout.
     #[error("data cannot be laid out as {layout:?} by this build")]
     Unsupported {

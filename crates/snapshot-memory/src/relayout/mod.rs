@@ -6,13 +6,15 @@
 mod copy;
 mod error;
 mod output;
+mod target;
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{DataLayout, Digest, LeafTable, PAGE_BYTES};
+use snapshot_format::{DataLayout, Digest, FrameCoding, LeafTable, PAGE_BYTES};
 
 use crate::capture::{CaptureControl, CaptureProgress};
 use crate::error::SinkError;
+use crate::frames::{FrameCodec, FrameEncoder};
 use crate::image::DataFile;
 
 pub(crate) use copy::{copy, room};
@@ -24,6 +26,8 @@ pub use error::RelayoutError;
 pub struct RelayoutOptions {
     /// How present pages will lie.
     pub layout: DataLayout,
+    /// How frames are compressed; of no account in other layouts.
+    pub codec: FrameCodec,
     /// Being told how far the work is, breaking it off, slowing it down.
     pub control: CaptureControl,
 }
@@ -54,8 +58,45 @@ impl RelayoutOptions {
     pub fn of(layout: DataLayout) -> Self {
         Self {
             layout,
+            codec: FrameCodec::ZSTD,
             control: CaptureControl::default(),
         }
+    }
+
+    /// Options for data in frames, compressed by `codec` where that is shorter.
+    #[must_use]
+    pub fn compressed(codec: FrameCodec) -> Self {
+        Self {
+            codec,
+            ..Self::of(DataLayout::Frames)
+        }
+    }
+
+    /// Refuses a codec that cannot be set up.
+    pub fn check(&self) -> Result<(), RelayoutError> {
+        if self.layout == DataLayout::Frames {
+            FrameEncoder::new(self.codec)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a data file lies as is asked for: in the layout, and each of its frames that is
+    /// compressed in the coding. The level of a coding leaves no trace.
+    pub fn are_met_by(&self, file: &DataFile) -> Result<bool, RelayoutError> {
+        let root = file.root();
+        if root.data_layout != self.layout || self.layout != DataLayout::Frames {
+            return Ok(root.data_layout == self.layout);
+        }
+        let wanted = [FrameCoding::Plain, self.codec.coding()];
+        for leaf in root.index.refs() {
+            if let Some(leaf) = file.index_leaf(leaf.number)? {
+                let mut codings = leaf.frames().map(|frame| frame.entry.coding);
+                if codings.any(|coding| !wanted.contains(&coding)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Sets [`control`](Self::control).

@@ -1,57 +1,48 @@
-//! Present pages on their way to the new data file.
+//! Bytes on their way to the new data file.
 
-use snapshot_format::{DataLayout, PAGE_BYTES, PageIndex};
+use snapshot_format::PAGE_BYTES;
 
 use crate::capture::{CaptureControl, CaptureProgress, Pace};
 use crate::direct::{DirectBuffer, Piece};
 use crate::error::SinkError;
 use crate::staged::StagedQueue;
 
-/// Pages gathered in buffers, which are written past the page cache while the next ones fill.
+/// Bytes gathered in buffers, which are written past the page cache while the next ones fill.
 pub(super) struct Output<'a> {
     queue: StagedQueue<'a>,
-    layout: DataLayout,
     control: CaptureControl,
     pace: Pace,
     buffer: Option<DirectBuffer>,
     /// Bytes in the buffer.
     filled: usize,
     pieces: Vec<Piece>,
-    /// Bytes kept so far.
-    kept_bytes: u64,
-    total_bytes: u64,
+    progress: CaptureProgress,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(
-        queue: StagedQueue<'a>,
-        layout: DataLayout,
-        control: &CaptureControl,
-        total_bytes: u64,
-    ) -> Self {
+    pub(super) fn new(queue: StagedQueue<'a>, control: &CaptureControl, total_bytes: u64) -> Self {
         Self {
             queue,
-            layout,
             control: control.clone(),
             pace: Pace::start(control.cancel.clone(), control.bytes_per_second),
             buffer: None,
             filled: 0,
             pieces: Vec::new(),
-            kept_bytes: 0,
-            total_bytes,
+            progress: CaptureProgress {
+                taken_bytes: 0,
+                total_bytes,
+                written_bytes: 0,
+            },
         }
     }
 
-    /// Where the next page goes in packed data; 0 in sparse data.
-    pub(super) fn data_offset(&self) -> u64 {
-        match self.layout {
-            DataLayout::Packed => self.kept_bytes,
-            _ => 0,
-        }
+    /// Counts bytes of guest memory that were read.
+    pub(super) fn took(&mut self, bytes: u64) {
+        self.progress.taken_bytes += bytes;
     }
 
-    /// Room for up to `pages` more pages, and at least one.
-    pub(super) fn room(&mut self, pages: u64) -> Result<&mut [u8], SinkError> {
+    /// Room for up to `wanted` bytes more, not zero, and at least one.
+    pub(super) fn room(&mut self, wanted: usize) -> Result<&mut [u8], SinkError> {
         self.pace.check()?;
         if self.filled == DirectBuffer::LEN_BYTES {
             self.flush()?;
@@ -60,21 +51,15 @@ impl<'a> Output<'a> {
             Some(buffer) => buffer,
             None => self.queue.buffer()?,
         };
-        let free = DirectBuffer::LEN_BYTES - self.filled;
-        let wanted = usize::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(free);
-        let room = self.filled..self.filled + wanted.min(free);
+        let room = self.filled..DirectBuffer::LEN_BYTES.min(self.filled.saturating_add(wanted));
         let buffer = self.buffer.insert(buffer);
         Ok(buffer.get_mut(room).unwrap_or_default())
     }
 
-    /// Keeps the first `pages` pages of the room, which are image pages from `first` on.
-    pub(super) fn keep(&mut self, first: PageIndex, pages: u64) {
-        let len_bytes = usize::try_from(pages * PAGE_BYTES).unwrap_or(0);
-        let offset = match self.layout {
-            DataLayout::Packed => self.kept_bytes,
-            // A page that a layout holds: below 2^52.
-            _ => first.image_offset().unwrap_or(u64::MAX),
-        };
+    /// Keeps the first `len_bytes` bytes of the room, which go to `offset`.
+    ///
+    /// Only bytes that follow those before may be other than whole pages.
+    pub(super) fn keep(&mut self, len_bytes: usize, offset: u64) {
         match self.pieces.last_mut() {
             Some(last) if last.offset + last.len_bytes as u64 == offset => {
                 last.len_bytes += len_bytes;
@@ -86,29 +71,36 @@ impl<'a> Output<'a> {
             }),
         }
         self.filled += len_bytes;
-        self.kept_bytes += len_bytes as u64;
     }
 
-    /// Writes what is left and waits until all is written; how many bytes it was.
-    pub(super) fn finish(mut self) -> Result<u64, SinkError> {
+    /// Writes what is left, filled up to whole pages, and waits until all is written.
+    pub(super) fn finish(mut self) -> Result<(), SinkError> {
+        let over = self.filled % PAGE;
+        if over > 0
+            && let Some(last) = self.pieces.last_mut()
+            && let Some(buffer) = &mut self.buffer
+        {
+            let rest = self.filled..self.filled + PAGE - over;
+            buffer.get_mut(rest).unwrap_or_default().fill(0);
+            last.len_bytes += PAGE - over;
+        }
         self.flush()?;
         self.queue.finish()?;
-        self.pace.check()?;
-        Ok(self.kept_bytes)
+        self.pace.check()
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
         if let Some(buffer) = self.buffer.take() {
             self.pace.spend(self.filled as u64)?;
             self.queue.submit(buffer, &self.pieces)?;
-            self.control.tell(CaptureProgress {
-                taken_bytes: self.kept_bytes,
-                total_bytes: self.total_bytes,
-                written_bytes: self.kept_bytes,
-            });
+            self.progress.written_bytes += self.filled as u64;
+            self.control.tell(self.progress);
         }
         self.pieces.clear();
         self.filled = 0;
         Ok(())
     }
 }
+
+#[expect(clippy::cast_possible_truncation, reason = "4096")]
+const PAGE: usize = PAGE_BYTES as usize;

@@ -6,8 +6,8 @@ use super::rig::{self, PAGE, PAGES, kind, named, reopen, restored, store, take, 
 use crate::{ErrorKind, NewSnapshot, Selection, Store};
 use proptest::prelude::*;
 use snapshot_format::{DataLayout, SnapshotRef};
-use snapshot_memory::RelayoutOptions;
 use snapshot_memory::backend::Backend;
+use snapshot_memory::{FrameCodec, RelayoutOptions};
 
 /// One step.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ enum Step {
     /// Protected or not.
     Protect(usize, bool),
     /// Its pages laid out anew.
-    Relayout(usize, DataLayout),
+    Relayout(usize, RelayoutOptions),
     /// The store is opened anew.
     Reopen,
 }
@@ -47,10 +47,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::GivenUp),
         3 => any::<usize>().prop_map(Step::Move),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(at, on)| Step::Protect(at, on)),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(at, packed)| {
-            let layout = if packed { DataLayout::Packed } else { DataLayout::Sparse };
-            Step::Relayout(at, layout)
-        }),
+        2 => (any::<usize>(), prop::sample::select(vec![
+            RelayoutOptions::of(DataLayout::Sparse),
+            RelayoutOptions::of(DataLayout::Packed),
+            RelayoutOptions::compressed(FrameCodec::Lz4),
+        ])).prop_map(|(at, options)| Step::Relayout(at, options)),
         1 => Just(Step::Reopen),
     ]
 }
@@ -147,12 +148,12 @@ proptest! {
                         prop_assert_eq!(kind(changed), Some(ErrorKind::NotFound));
                     }
                 }
-                Step::Relayout(at, layout) if !model.is_empty() => {
+                Step::Relayout(at, options) if !model.is_empty() => {
                     let expected = &model[at % model.len()];
                     let id = expected.reference.id;
-                    let done = store.relayout(id, &RelayoutOptions::of(layout));
+                    let done = store.relayout(id, &options);
                     if expected.is_live {
-                        prop_assert_eq!(done.unwrap().layout, layout);
+                        prop_assert_eq!(done.unwrap().layout, options.layout);
                     } else {
                         prop_assert_eq!(kind(done), Some(ErrorKind::NotFound));
                     }

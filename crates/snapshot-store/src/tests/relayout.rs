@@ -12,8 +12,8 @@ use crate::{Access, ErrorKind, NewSnapshot, RelayoutReport, Selection, Store, St
 use snapshot_format::{DataLayout, FileKind, Placement, SnapshotId, SnapshotRef};
 use snapshot_memory::backend::{Backend, Fault, FaultBackend, LockMode, MemBackend};
 use snapshot_memory::{
-    Cancel, CaptureControl, CaptureOptions, LayoutChoice, MemoryWriter, Pages, RelayoutOptions,
-    Stability, StagedFile,
+    Cancel, CaptureControl, CaptureOptions, FrameCodec, LayoutChoice, MemoryWriter, Pages,
+    RelayoutOptions, Stability, StagedFile,
 };
 
 const A: [u8; 8] = [1, 0, 3, 0, 5, 6, 7, 8];
@@ -95,7 +95,7 @@ fn memory_reads_the_same_from_every_file_and_children_read_from_either() {
         let first = lay(&store, at.id, DataLayout::Sparse);
         let first = first.unwrap();
         let back = lay(&store, at.id, first.layout_before).unwrap();
-        assert_eq!(back.written, false);
+        assert!(!back.written);
         assert_eq!(back.generation, store.detail(at.id).unwrap().generation);
     }
     assert!(names(&tree, a.id).contains(&"memory.1.map".to_owned()));
@@ -105,6 +105,37 @@ fn memory_reads_the_same_from_every_file_and_children_read_from_either() {
     for (at, fill) in [(c, C), (d, A)] {
         assert_eq!(restored(&store, at).unwrap(), image(&fill));
     }
+}
+
+#[test]
+fn compressed_pages_read_the_same_and_take_less() {
+    let (_, store) = store();
+    let a = paused(&store, named("web", "a"), &image(&A));
+    let b = take(&store, child("b", a, LayoutChoice::Packed), &image(&B)).unwrap();
+    for at in [a, b] {
+        let mut generation = 1;
+        for codec in [FrameCodec::Lz4, FrameCodec::ZSTD] {
+            let report = store.relayout(at.id, &RelayoutOptions::compressed(codec));
+            let report = report.unwrap();
+            assert!(report.changed && report.written);
+            assert_eq!(report.layout, DataLayout::Frames);
+            let again = store.relayout(at.id, &RelayoutOptions::compressed(codec));
+            generation += 1;
+            let again = again.unwrap();
+            assert_eq!((again.changed, again.generation), (false, generation));
+        }
+        // The one of another coding is still there.
+        let back = store.relayout(at.id, &RelayoutOptions::compressed(FrameCodec::Lz4));
+        assert!(!back.unwrap().written);
+    }
+    for (at, fill) in [(a, A), (b, B)] {
+        assert_eq!(restored(&store, at).unwrap(), image(&fill));
+    }
+    assert!(verify(&store, Selection::All).ok);
+    let level = FrameCodec::Zstd { level: 23 };
+    let refused = store.relayout(a.id, &RelayoutOptions::compressed(level));
+    assert!(matches!(refused, Err(StoreError::Codec(_))), "{refused:?}");
+    assert_eq!(kind(refused), Some(ErrorKind::Usage));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod df;
 mod import;
 mod inspect;
 mod list;
+mod relayout;
 mod restore;
 mod show;
 mod trash;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Import(import::Import),
     /// Write the memory, and the state, of a snapshot to files
     Restore(restore::Restore),
+    /// Lay the pages of a snapshot out anew: to be mapped, or to take less space
+    Relayout(relayout::Relayout),
     /// List the snapshots
     List(list::List),
     /// Show all that is known of one snapshot
@@ -58,6 +61,7 @@ impl Command {
             Self::Demo(command) => command.run(context),
             Self::Import(command) => command.run(context),
             Self::Restore(command) => command.run(context),
+            Self::Relayout(command) => command.run(context),
             Self::List(command) => command.run(context),
             Self::Show(command) => command.run(context),
             Self::Tree(command) => command.run(context),

@@ -14,6 +14,7 @@ mod demo;
 mod limits;
 mod planted;
 mod privileges;
+mod relayout;
 mod sandbox;
 mod schemas;
 mod signals;

@@ -89,6 +89,8 @@ fn every_document_has_the_keys_that_are_specified() {
     let diff = id(&sandbox.import("vm", &memory, &["--parent", &full, "--verify"]));
     let restore = ["restore", &full, "--memory", "m", "--state", "s"];
     check("vmsnap.restore.v1", &sandbox.json(&restore));
+    let line = ["relayout", &full, "--layout", "packed"];
+    check("vmsnap.relayout.v1", &sandbox.json(&line));
     check("vmsnap.list.v1", &sandbox.json(&["list"]));
     check("vmsnap.tree.v1", &sandbox.json(&["tree", "vm"]));
     check("vmsnap.show.v1", &sandbox.json(&["show", &diff]));

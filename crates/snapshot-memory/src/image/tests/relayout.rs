@@ -10,6 +10,7 @@ use snapshot_format::{DataFileRef, DataLayout, LeafRef, LeafTable, PageRange};
 use super::fixture::{Cell, Chain, path};
 use super::{cells, chain_of, data_layouts};
 use crate::backend::{Backend, RelPath};
+use crate::frames::FrameCodec;
 use crate::image::{DataFile, DataFileNames, ImageError, MapFile, MemoryImage};
 use crate::relayout::{RelayoutError, RelayoutOptions, WrittenLayout};
 use crate::staged::StagedPlacement;
@@ -82,8 +83,13 @@ fn differences(new: &DataFile, first: &MapFile) -> Vec<ImageError> {
     errors
 }
 
-fn layouts() -> impl Strategy<Value = DataLayout> {
-    prop::sample::select(vec![DataLayout::Sparse, DataLayout::Packed])
+fn layouts() -> impl Strategy<Value = RelayoutOptions> {
+    prop::sample::select(vec![
+        RelayoutOptions::of(DataLayout::Sparse),
+        RelayoutOptions::of(DataLayout::Packed),
+        RelayoutOptions::compressed(FrameCodec::Lz4),
+        RelayoutOptions::compressed(FrameCodec::ZSTD),
+    ])
 }
 
 proptest! {
@@ -99,10 +105,11 @@ proptest! {
     ) {
         let chain = chain_of(&snapshots);
         let number = number % snapshots.len() + 1;
-        let written = lay(&chain, number, &RelayoutOptions::of(wanted)).unwrap();
+        let written = lay(&chain, number, &wanted).unwrap();
         let new = open(&chain, number, &written);
         let old = chain.open_file(number).unwrap();
-        prop_assert_eq!(new.root().data_layout, wanted);
+        prop_assert_eq!(new.root().data_layout, wanted.layout);
+        prop_assert!(wanted.are_met_by(&new).unwrap());
         prop_assert_eq!(new.page_counts().unwrap(), old.page_counts().unwrap());
         prop_assert_eq!(written.present, new.page_counts().unwrap().present);
 
@@ -129,7 +136,7 @@ proptest! {
         let mut others = cells;
         others[page] = Cell::Data(seed);
         let other = chain_of(&[(others, kind)]);
-        let written = lay(&other, 1, &RelayoutOptions::of(wanted)).unwrap();
+        let written = lay(&other, 1, &wanted).unwrap();
         let same = chain.model == other.model
             && chain.open_file(1).unwrap().page_counts().unwrap()
                 == other.open_file(1).unwrap().page_counts().unwrap();
