@@ -63,15 +63,17 @@ impl CostModel {
         PAGE_BYTES * 1000 / self.bytes_per_us.max(1)
     }
 
-    /// The longest gap of clean pages, in pages, that costs less to write than the extent that it
-    /// saves; 0 where no gap may be filled, because memory runs or pages are compared, or should
-    /// not be, because the guest is so small that nothing is won.
+    /// The longest gap of clean pages, in pages, that is filled: so long that writing it takes at
+    /// most half the time of the extent that it saves.
+    ///
+    /// 0 where no gap may be filled, because memory runs or pages are compared, or should not be,
+    /// because the guest is so small that nothing is won.
     pub(super) fn gap_pages(&self, shape: &DirtyShape) -> u64 {
         let may_fill = shape.stability == Stability::Paused && !shape.dedup;
         if !may_fill || shape.total_pages < SMALL_GUEST_PAGES {
             return 0;
         }
-        self.extent_ns.saturating_sub(1) / self.page_ns().max(1)
+        (self.extent_ns / 2 / self.page_ns().max(1)).min(MAX_GAP_PAGES)
     }
 
     /// Whether the extents of a sparse file cost little beside its bytes.
@@ -93,7 +95,9 @@ impl Default for CostModel {
 pub(super) fn choose(model: &CostModel, shape: &DirtyShape) -> Chosen {
     let is_nearly_all =
         shape.dirty_pages.saturating_mul(16) >= shape.total_pages.saturating_mul(15);
-    let full = is_nearly_all && shape.total_pages >= SMALL_GUEST_PAGES && !shape.dedup;
+    let is_paused = shape.stability == Stability::Paused;
+    let is_large = shape.total_pages >= SMALL_GUEST_PAGES;
+    let full = is_nearly_all && is_large && is_paused && !shape.dedup;
     let is_sparse = full || shape.dirty_pages > 0 && model.is_sparse_cheap(shape);
     let data_layout = if is_sparse {
         DataLayout::Sparse
@@ -105,6 +109,9 @@ pub(super) fn choose(model: &CostModel, shape: &DirtyShape) -> Chosen {
 
 /// The time of the bytes of a sparse file is at least so many times that of its extents: 5 %.
 const SPARSE_BYTES_PER_EXTENT_TIME: u64 = 20;
+
+/// What clean pages may add to a file is bounded: 32 KiB for a run.
+const MAX_GAP_PAGES: u64 = 8;
 
 /// Guests below 64 MiB get what they asked for, page by page.
 const SMALL_GUEST_PAGES: u64 = (64 << 20) / PAGE_BYTES;
