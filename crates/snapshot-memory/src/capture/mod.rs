@@ -4,8 +4,6 @@ mod choice;
 mod chunk;
 mod control;
 mod cost;
-#[cfg(test)]
-mod fixture;
 mod gaps;
 mod inherit;
 mod leaves;
@@ -16,6 +14,8 @@ mod pipeline;
 mod placer;
 mod plan;
 mod pool;
+#[cfg(test)]
+mod rig;
 mod writer;
 
 pub use control::{Cancel, CaptureControl, CaptureProgress};

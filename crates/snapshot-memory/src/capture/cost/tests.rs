@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use snapshot_format::PageRange;
 
 use super::*;
-use crate::capture::LayoutChoice;
-use crate::capture::fixture::{Guest, layout};
+use crate::backend::MemBackend;
+use crate::capture::rig::{Chain, fill, layout, mapped};
+use crate::capture::{CaptureOptions, LayoutChoice};
 use crate::dirty::DirtyBitmap;
 
 const NAMES: [&str; 7] = ["ext4", "xfs", "btrfs", "tmpfs", "memory", "nfs", "0x1234"];
@@ -139,17 +142,19 @@ fn scattered_pages_are_packed_and_huge_pages_stay_mappable() {
 // spec: CST-06
 #[test]
 fn a_layout_that_is_named_is_used_for_a_diff_of_everything() {
-    let mut guest = Guest::new(layout(&[(0, SMALL_GUEST_PAGES)]));
-    guest.take(None, LayoutChoice::Auto, Stability::Paused);
-    guest.fill(PageRange::new(5, 9), 7);
+    let memory = mapped(&layout(&[(0, SMALL_GUEST_PAGES)]));
+    fill(&memory, PageRange::new(5, 9), 7);
+    let mut chain = Chain::new(Arc::new(MemBackend::new()));
+    chain.take(&memory, None, Stability::Paused).unwrap();
     let dirty = DirtyBitmap::all_set(SMALL_GUEST_PAGES);
     let named = [
         (LayoutChoice::Sparse, DataLayout::Sparse),
         (LayoutChoice::Packed, DataLayout::Packed),
     ];
     for (depth, (choice, layout)) in (2..).zip(named) {
-        guest.take(Some(&dirty), choice, Stability::Paused);
-        let written = guest.written.last().unwrap();
+        chain.options = CaptureOptions::default().layout(choice);
+        let written = chain.take(&memory, Some(&dirty), Stability::Paused);
+        let written = written.unwrap();
         assert_eq!(written.stats.layout, Some(layout));
         assert_eq!(written.dependencies.len(), depth);
     }

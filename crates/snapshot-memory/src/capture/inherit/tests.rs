@@ -1,10 +1,48 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use snapshot_format::MemoryLayout;
 
 use super::*;
-use crate::capture::LayoutChoice;
-use crate::capture::fixture::{Guest, layout, path};
-use crate::source::Stability;
+use crate::backend::MemBackend;
+use crate::capture::rig::{Chain, fill, layout, mapped};
+use crate::capture::{CaptureOptions, LayoutChoice};
+use crate::mapping::MappedMemory;
+use crate::source::{GuestMemorySource, Stability};
+
+/// Guest memory, and the snapshots that were taken of it.
+struct Guest {
+    memory: MappedMemory,
+    backend: Arc<MemBackend>,
+    chain: Chain,
+}
+
+impl Guest {
+    fn new(layout: &MemoryLayout) -> Self {
+        let backend = Arc::new(MemBackend::new());
+        Self {
+            memory: mapped(layout),
+            chain: Chain::new(backend.clone()),
+            backend,
+        }
+    }
+
+    fn fill(&self, pages: PageRange, value: u8) {
+        fill(&self.memory, pages, value);
+    }
+
+    fn take(&mut self, dirty: Option<&DirtyBitmap>, layout: LayoutChoice, stability: Stability) {
+        self.chain.options = CaptureOptions::default().layout(layout);
+        self.chain.take(&self.memory, dirty, stability).unwrap();
+    }
+
+    fn page(&self, page: u64) -> Vec<u8> {
+        let mut bytes = vec![0; PAGE];
+        let range = PageRange::new(page, 1);
+        self.memory.read_pages(range, &mut bytes).unwrap();
+        bytes
+    }
+}
 
 /// What is inherited of the dirty pages, found in chunks of so many.
 fn same(
@@ -13,7 +51,7 @@ fn same(
     dedup: Dedup,
     chunk_pages: usize,
 ) -> Result<Vec<u64>, SinkError> {
-    let parent = guest.image();
+    let parent = guest.chain.newest();
     let mut inheritance = Inheritance::new(&parent, dirty, dedup).unwrap();
     let pages: Vec<(PageIndex, Vec<u8>)> = pages_of(dirty)
         .map(|page| (PageIndex(page), guest.page(page)))
@@ -93,7 +131,7 @@ proptest! {
         touched in prop::collection::vec((0..300u64, 1..80u64), 0..8),
         chunk_pages in prop::sample::select(vec![7usize, 64, 200, 512]),
     ) {
-        let mut guest = Guest::new(layout.clone());
+        let mut guest = Guest::new(&layout);
         let pages = layout.page_count();
         let clip = |start: u64, count: u64| PageRange::new(start % pages, count.min(pages - start % pages));
         for (n, round) in rounds.iter().enumerate() {
@@ -115,7 +153,7 @@ proptest! {
 }
 
 fn check(guest: &Guest, dirty: &DirtyBitmap, chunk_pages: usize) -> Result<(), TestCaseError> {
-    let parent = guest.image();
+    let parent = guest.chain.newest();
     let layout = parent.layout().clone();
     let equal = |page: u64| {
         let mut theirs = vec![0; PAGE];
@@ -161,7 +199,7 @@ fn check(guest: &Guest, dirty: &DirtyBitmap, chunk_pages: usize) -> Result<(), T
 
 /// A parent of `pages` pages of ones, whose units have one page where it was running.
 fn ones(pages: u64, stability: Stability) -> (Guest, DirtyBitmap) {
-    let mut guest = Guest::new(layout(&[(0, pages)]));
+    let mut guest = Guest::new(&layout(&[(0, pages)]));
     guest.fill(PageRange::new(0, pages), 1);
     guest.take(None, LayoutChoice::Sparse, stability);
     (guest, DirtyBitmap::all_set(pages))
@@ -197,7 +235,7 @@ fn of_short_runs_within_stored_pages_the_longest_are_inherited_first() {
 #[test]
 fn a_parent_that_cannot_be_read_is_an_error() {
     let (guest, dirty) = ones(64, Stability::Paused);
-    let image = path(1, "img");
+    let image = Chain::path(0, "img");
     guest
         .backend
         .tamper(&image, |bytes| bytes[5 * PAGE] = 9)

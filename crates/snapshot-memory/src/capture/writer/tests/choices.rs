@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use snapshot_format::{PAGE_BYTES, PageIndex, PageRange};
 
-use super::rig::{Chain, PAGE, bytes_of, layout, mapped};
 use crate::backend::MemBackend;
+use crate::capture::rig::{Chain, PAGE, bytes_of, layout, mapped};
 use crate::capture::writer::*;
 use crate::capture::{Dedup, LayoutChoice};
 use crate::dirty::DirtyBitmap;

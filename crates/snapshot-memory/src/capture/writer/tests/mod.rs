@@ -1,6 +1,5 @@
 mod chain;
 mod choices;
-mod rig;
 mod threads;
 
 use std::sync::Arc;
@@ -8,10 +7,10 @@ use std::sync::atomic::Ordering;
 
 use snapshot_format::{PAGE_BYTES, PageIndex, PageRange};
 
-use self::rig::{Chain, PAGE, bytes_of, layout, mapped};
 use super::*;
 use crate::backend::{Fault, FaultBackend, MemBackend, RelPath};
 use crate::capture::LayoutChoice;
+use crate::capture::rig::{Chain, PAGE, bytes_of, layout, mapped};
 use crate::dirty::DirtyBitmap;
 use crate::error::MemoryError;
 use crate::mapping::MappedMemory;

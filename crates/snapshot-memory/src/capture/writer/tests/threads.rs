@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use snapshot_format::{PAGE_BYTES, PageRange};
 
-use super::rig::{Chain, PAGE, layout, mapped};
 use crate::backend::{FaultBackend, MemBackend};
+use crate::capture::rig::{Chain, PAGE, layout, mapped};
 use crate::capture::writer::*;
 use crate::capture::{Cancel, CaptureControl, LayoutChoice};
 use crate::error::MemoryError;

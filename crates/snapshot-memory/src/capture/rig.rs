@@ -1,14 +1,21 @@
-//! A chain of snapshots in one directory.
+//! Guest memory and a chain of snapshots of it in one directory, for the tests of this folder.
 
 use std::sync::Arc;
 
-use snapshot_format::{Digest, GuestAddress, MemoryRegion, PAGE_BYTES, PageRange};
+use snapshot_format::{
+    DataFileRef, Digest, GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageRange,
+    SnapshotId, SnapshotRef,
+};
 
+use super::{CaptureOptions, MemoryWriter, WrittenMemory};
 use crate::backend::{Backend, RelPath};
-use crate::capture::writer::*;
 use crate::dirty::DirtyBitmap;
-use crate::image::DataFileNames;
+use crate::error::SinkError;
+use crate::image::{DataFile, DataFileNames, MemoryImage};
 use crate::mapping::{MappedMemory, MappingOptions};
+use crate::sink::Pages;
+use crate::source::{GuestMemorySource, Stability};
+use crate::staged::StagedFile;
 
 pub(super) const PAGE: usize = PAGE_BYTES as usize;
 
@@ -29,6 +36,12 @@ pub(super) fn bytes_of(source: &dyn GuestMemorySource) -> Vec<u8> {
     let all = PageRange::new(0, source.layout().page_count());
     source.read_pages(all, &mut bytes).unwrap();
     bytes
+}
+
+/// Gives every byte of some pages the same value.
+pub(super) fn fill(memory: &MappedMemory, pages: PageRange, value: u8) {
+    let bytes = vec![value; pages.count as usize * PAGE];
+    memory.write(pages.start.0 * PAGE_BYTES, &bytes).unwrap();
 }
 
 /// A chain of snapshots in one directory.
@@ -102,8 +115,13 @@ impl Chain {
         MemoryImage::new(written.layout.clone(), written.flattened.clone(), files).unwrap()
     }
 
+    /// The memory of the newest snapshot.
+    pub(super) fn newest(&self) -> MemoryImage {
+        self.image(self.written.len() - 1)
+    }
+
     pub(super) fn assert_sound(&self) {
-        let last = self.image(self.written.len() - 1);
+        let last = self.newest();
         for file in last.files() {
             let mut damages = Vec::new();
             file.check(&mut |error| damages.push(error.to_string()), &mut |_| {
