@@ -44,7 +44,8 @@ impl CostModel {
     #[must_use]
     pub fn of(file_system: &FileSystem) -> Self {
         match file_system.name.as_str() {
-            "btrfs" => Self::new(10_000, 1_000),
+            "xfs" => Self::new(18_000, 2_000),
+            "btrfs" => Self::new(50_000, 2_000),
             "tmpfs" | "memory" => Self::new(250, 2_000),
             _ => Self::default(),
         }
@@ -87,7 +88,7 @@ impl CostModel {
 /// The figures of ext4.
 impl Default for CostModel {
     fn default() -> Self {
-        Self::new(5_000, 2_000)
+        Self::new(9_000, 2_000)
     }
 }
 

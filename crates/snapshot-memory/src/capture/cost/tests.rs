@@ -122,21 +122,62 @@ proptest! {
 
 // spec: CST-01
 #[test]
-fn an_unknown_file_system_is_taken_for_ext4() {
+fn the_figures_are_those_of_the_table() {
     assert_eq!(model("nfs"), model("ext4"));
     assert_eq!(model("0x1234"), model("ext4"));
     assert_eq!(model("memory"), model("tmpfs"));
+    assert_eq!(CostModel::default(), model("ext4"));
+    let spec = include_str!("../../../../../specs/10-capture-choices.md");
+    for (start, name) in [
+        ("| ext4, and all others |", "ext4"),
+        ("| xfs |", "xfs"),
+        ("| btrfs |", "btrfs"),
+        ("| tmpfs |", "tmpfs"),
+    ] {
+        let row = spec.lines().find_map(|line| line.strip_prefix(start));
+        let model = model(name);
+        let gap = model.gap_pages(&shape(262_144, 1, 1));
+        let sparse = |pages: &u64| model.is_sparse_cheap(&shape(262_144, *pages, 1));
+        let mean_run = (1..).find(sparse).unwrap();
+        let said: Vec<String> = row
+            .unwrap()
+            .split('|')
+            .map(str::trim)
+            .map(str::to_owned)
+            .collect();
+        let found = [
+            thousands(model.extent_ns),
+            thousands(model.bytes_per_us),
+            thousands(model.page_ns()),
+            said[3].clone(),
+            gap.to_string(),
+            format!("{mean_run} pages"),
+        ];
+        assert_eq!(said[..6], found, "{name}");
+    }
+}
+
+fn thousands(number: u64) -> String {
+    match (number / 1000, number % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
+    }
 }
 
 // spec: CST-05
 #[test]
 fn scattered_pages_are_packed_and_huge_pages_stay_mappable() {
-    let ext4 = model("ext4");
-    let layout = |dirty, runs| choose(&ext4, &shape(262_144, dirty, runs)).data_layout;
-    assert_eq!(layout(2_621, 2_600), DataLayout::Packed);
-    assert_eq!(layout(131_072, 65_536), DataLayout::Packed);
-    assert_eq!(layout(20 * 512, 20), DataLayout::Sparse);
-    assert_eq!(layout(0, 0), DataLayout::Packed);
+    for name in NAMES {
+        let layout = |dirty, runs| choose(&model(name), &shape(262_144, dirty, runs)).data_layout;
+        let scattered = match name {
+            "tmpfs" | "memory" => DataLayout::Sparse,
+            _ => DataLayout::Packed,
+        };
+        assert_eq!(layout(2_621 * 3, 2_600), scattered, "{name}");
+        assert_eq!(layout(131_072, 65_536), DataLayout::Packed, "{name}");
+        assert_eq!(layout(20 * 512, 20), DataLayout::Sparse, "{name}");
+        assert_eq!(layout(0, 0), DataLayout::Packed, "{name}");
+    }
 }
 
 // spec: CST-06
