@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use snapshot_format::PAGE_BYTES;
 
 use crate::error::BenchError;
-use crate::guest::PageSet;
+use crate::page_set::PageSet;
 use crate::row::{Case, Row};
-use crate::sample::{Contestant, Rounds, alternate};
+use crate::sample::{Contestant, alternate};
 
 /// 64 GiB of guest memory.
 const PAGES: u64 = 16 << 20;
@@ -17,7 +18,7 @@ const PAGES: u64 = 16 << 20;
 const PERCENT: u64 = 1;
 
 /// Runs the suite.
-pub(crate) fn run(rounds: Rounds) -> Result<Vec<Row>, BenchError> {
+pub(crate) fn run(rounds: NonZeroUsize) -> Result<Vec<Row>, BenchError> {
     let dirty = PageSet::random(PAGES * PAGE_BYTES, PERCENT, 0x1bad_b175);
     let bitmap = dirty.bitmap(PAGES * PAGE_BYTES);
     let iterate = Contestant::new("ours", || {
@@ -28,8 +29,9 @@ pub(crate) fn run(rounds: Rounds) -> Result<Vec<Row>, BenchError> {
     });
     let case = Case {
         suite: "bitmap",
-        name: "iterate-16m-1pct",
-        policy: "runs of dirty pages, in order",
+        name: "iterate-16m-1pct".to_owned(),
+        policy: "runs of dirty pages, in order".to_owned(),
+        file_system: None,
         counts: BTreeMap::from([("pages", PAGES), ("dirty", bitmap.count())]),
     };
     let samples = alternate(vec![iterate], rounds, || Ok(()))?;
@@ -45,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_suite_counts_the_pages_that_are_dirty() {
-        let rows = run(Rounds::exactly(1)).unwrap();
+        let rows = run(NonZeroUsize::MIN).unwrap();
         let row = serde_json::to_value(&rows[0]).unwrap();
         assert_eq!(row["case"], "iterate-16m-1pct");
         assert_eq!(row["dirty"], PAGES / 100);

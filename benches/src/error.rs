@@ -53,8 +53,19 @@ pub(crate) enum BenchError {
     /// State decodes to other values than were encoded.
     #[error("the state that was decoded is not the one that was encoded")]
     StateDiffers,
+    /// A thread that removes files.
+    #[error("a thread that removes measured files panicked")]
+    Panicked,
+    /// A chart.
+    #[error("draw {}: {reason}", path.display())]
+    Chart {
+        /// Which.
+        path: PathBuf,
+        /// What the drawing library says.
+        reason: String,
+    },
     /// The report.
-    #[error("encode the report")]
+    #[error("the report is not as it should be")]
     Json(#[source] serde_json::Error),
 }
 

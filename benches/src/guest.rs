@@ -7,10 +7,11 @@
 use std::io;
 
 use memmap2::{Advice, MmapMut};
-use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
-use snapshot_memory::{DirtyBitmap, GuestMemorySource, HostRun, MemoryError};
+use snapshot_format::{MemoryLayout, PAGE_BYTES, PageRange};
+use snapshot_memory::{GuestMemorySource, HostRun, MemoryError};
 
 use crate::error::BenchError;
+use crate::page_set::PageSet;
 
 /// Bytes of a page as an index.
 pub(crate) const PAGE: usize = 4096;
@@ -31,14 +32,24 @@ pub(crate) enum Content {
     ZeroPercent(u64),
 }
 
-/// Pages of a guest, sorted.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct PageSet(Vec<u64>);
+/// The pages of the host that a guest's memory lies in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HostPages {
+    /// 4 KiB each, apart from each other.
+    Small,
+    /// 2 MiB each, as far as the host has them.
+    Huge,
+}
 
 impl Guest {
     /// Memory of `len_bytes` bytes, a multiple of 4096. Its pages are touched in random order, so
-    /// that neighbours lie apart in physical memory.
-    pub(crate) fn new(len_bytes: u64, content: Content, seed: u64) -> Result<Self, BenchError> {
+    /// that small neighbours lie apart in physical memory.
+    pub(crate) fn new(
+        len_bytes: u64,
+        content: Content,
+        host_pages: HostPages,
+        seed: u64,
+    ) -> Result<Self, BenchError> {
         let len = usize::try_from(len_bytes).unwrap_or(usize::MAX);
         let failed = |source| BenchError::Map {
             len_bytes: len,
@@ -47,7 +58,11 @@ impl Guest {
         let layout = MemoryLayout::single(len_bytes)
             .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let mut map = MmapMut::map_anon(len).map_err(failed)?;
-        map.advise(Advice::NoHugePage).map_err(failed)?;
+        map.advise(match host_pages {
+            HostPages::Small => Advice::NoHugePage,
+            HostPages::Huge => Advice::HugePage,
+        })
+        .map_err(failed)?;
         let mut rng = fastrand::Rng::with_seed(seed);
         let zero = content.zero_pages(len_bytes / PAGE_BYTES, &mut rng);
         let mut order: Vec<usize> = (0..len / PAGE).collect();
@@ -62,6 +77,15 @@ impl Guest {
             }
         }
         Ok(Self { layout, map })
+    }
+
+    /// Puts new noise into every second page of `pages`.
+    pub(crate) fn rewrite_half(&mut self, pages: &PageSet, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for offset in pages.offsets().step_by(2) {
+            let at = usize::try_from(offset).unwrap_or(usize::MAX);
+            rng.fill(&mut self.map[at..at + PAGE]);
+        }
     }
 
     /// The memory, for those who read it as bytes.
@@ -154,39 +178,6 @@ impl Content {
     }
 }
 
-impl PageSet {
-    /// `percent` of the pages of a guest of `len_bytes` bytes, each as likely as any other.
-    pub(crate) fn random(len_bytes: u64, percent: u64, seed: u64) -> Self {
-        let page_count = len_bytes / PAGE_BYTES;
-        let wanted = usize::try_from(page_count * percent / 100).unwrap_or(usize::MAX);
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut pages: Vec<u64> = (0..page_count).collect();
-        rng.shuffle(&mut pages);
-        pages.truncate(wanted);
-        pages.sort_unstable();
-        Self(pages)
-    }
-
-    /// Where each of them begins in the image, in bytes.
-    pub(crate) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.0.iter().map(|page| page * PAGE_BYTES)
-    }
-
-    /// Bytes in all of them.
-    pub(crate) fn len_bytes(&self) -> u64 {
-        self.0.len() as u64 * PAGE_BYTES
-    }
-
-    /// One bit for each page of a guest of `len_bytes` bytes.
-    pub(crate) fn bitmap(&self, len_bytes: u64) -> DirtyBitmap {
-        let bitmap = DirtyBitmap::new(len_bytes / PAGE_BYTES);
-        for &page in &self.0 {
-            bitmap.set(PageIndex(page));
-        }
-        bitmap
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,30 +186,36 @@ mod tests {
 
     #[test]
     fn the_given_part_of_the_pages_is_zero() {
-        let guest = Guest::new(LEN, Content::ZeroPercent(60), 1).unwrap();
+        let guest = Guest::new(LEN, Content::ZeroPercent(60), HostPages::Small, 1).unwrap();
         let percent = guest.nonzero_bytes() * 1000 / LEN;
         assert!(
             (399..=402).contains(&percent),
             "{percent} per mille hold data"
         );
-        let noise = Guest::new(LEN, Content::Random, 1).unwrap();
+        let noise = Guest::new(LEN, Content::Random, HostPages::Huge, 1).unwrap();
         assert_eq!(noise.nonzero_bytes(), LEN);
     }
 
     #[test]
-    fn a_page_set_is_sorted_and_as_large_as_asked_for() {
-        let set = PageSet::random(LEN, 10, 7);
-        let offsets: Vec<u64> = set.offsets().collect();
-        assert_eq!(offsets.len(), 409);
-        assert!(offsets.is_sorted_by(|a, b| a < b));
-        assert!(offsets.iter().all(|&offset| offset < LEN));
-        assert_eq!(set.len_bytes(), 409 * PAGE_BYTES);
-        assert_eq!(set.bitmap(LEN).count(), 409);
+    fn every_second_page_of_a_set_is_rewritten_and_no_other() {
+        let mut guest = Guest::new(LEN, Content::Random, HostPages::Small, 1).unwrap();
+        let before = guest.bytes().to_vec();
+        let pages = PageSet::random(LEN, 10, 2);
+        guest.rewrite_half(&pages, 3);
+        let differs = |page: &usize| {
+            let at = page * PAGE..(page + 1) * PAGE;
+            guest.bytes()[at.clone()] != before[at]
+        };
+        let changed: Vec<u64> = (0..before.len() / PAGE)
+            .filter(differs)
+            .map(|page| (page * PAGE) as u64)
+            .collect();
+        assert!(pages.offsets().step_by(2).eq(changed));
     }
 
     #[test]
     fn runs_and_copies_give_the_same_bytes_and_end_with_the_memory() {
-        let guest = Guest::new(LEN, Content::Random, 3).unwrap();
+        let guest = Guest::new(LEN, Content::Random, HostPages::Small, 3).unwrap();
         let pages = PageRange::new(5, 2);
         let mut copy = vec![0; 2 * PAGE];
         guest.read_pages(pages, &mut copy).unwrap();

@@ -9,6 +9,7 @@ use memmap2::{Advice, MmapMut};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::error::BenchError;
+use crate::peer::Sync;
 
 /// Bytes of a huge page.
 const HUGE_BYTES: usize = 2 << 20;
@@ -40,11 +41,14 @@ impl HugeBuffer {
         })
     }
 
-    /// Writes the first `len_bytes` bytes to the new file `path`, preallocated, and syncs it; how
-    /// long that took. `len_bytes` is a multiple of 4096.
-    pub(crate) fn write_direct(&self, path: &Path, len_bytes: u64) -> Result<Duration, BenchError> {
-        let len = usize::try_from(len_bytes).map_or(self.len_bytes, |len| len.min(self.len_bytes));
-        let bytes = &self.map[self.start..self.start + len];
+    /// Writes `len_bytes` bytes, from its start and over again, to the new file `path`, preallocated, and makes it
+    /// as durable as `sync` says; how long that took. `len_bytes` is a multiple of 4096.
+    pub(crate) fn write_direct(
+        &self,
+        path: &Path,
+        len_bytes: u64,
+        sync: Sync,
+    ) -> Result<Duration, BenchError> {
         let start = Instant::now();
         let file = OpenOptions::new()
             .write(true)
@@ -52,13 +56,22 @@ impl HugeBuffer {
             .custom_flags(libc::O_DIRECT)
             .open(path)
             .map_err(BenchError::at("create", path))?;
-        fallocate(&file, FallocateFlags::empty(), 0, len.cast_signed() as i64)
+        let len = i64::try_from(len_bytes).unwrap_or(i64::MAX);
+        fallocate(&file, FallocateFlags::empty(), 0, len)
             .map_err(|errno| BenchError::at("allocate", path)(errno.into()))?;
-        for (offset, chunk) in (0..).step_by(WRITE_BYTES).zip(bytes.chunks(WRITE_BYTES)) {
+        let bytes = &self.map[self.start..self.start + self.len_bytes];
+        let mut offset = 0;
+        for chunk in bytes.chunks(WRITE_BYTES).cycle() {
+            let left = usize::try_from(len_bytes - offset).unwrap_or(usize::MAX);
+            let chunk = &chunk[..chunk.len().min(left)];
+            if chunk.is_empty() {
+                break;
+            }
             file.write_all_at(chunk, offset)
                 .map_err(BenchError::at("write", path))?;
+            offset += chunk.len() as u64;
         }
-        file.sync_all().map_err(BenchError::at("sync", path))?;
+        sync.apply(&file, path)?;
         Ok(start.elapsed())
     }
 }

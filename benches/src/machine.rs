@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use nix::sys::utsname::uname;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine, as far as the figures depend on it.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     kernel: String,
     cpu: String,

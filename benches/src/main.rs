@@ -10,22 +10,33 @@ use clap::Parser;
 use crate::error::BenchError;
 use crate::machine::Machine;
 use crate::options::{Options, Suite};
-use crate::row::Report;
-use crate::scratch::Scratch;
+use crate::place::Place;
+use crate::report::Report;
 
+mod bar;
 mod bitmap;
+mod chart;
+mod cost;
 mod engine;
 mod error;
 mod guest;
 mod limit;
 mod machine;
+mod markdown;
 mod memory;
 mod options;
+mod page_set;
+mod peer;
+mod place;
+mod plan;
+mod report;
 mod row;
+mod rss;
 mod sample;
 mod scratch;
 mod squib;
 mod state;
+mod statistics;
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -44,22 +55,49 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), BenchError> {
-    let dir = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = Scratch::below(&dir)?;
-    let machine = Machine::look(scratch.path());
-    let mut rows = Vec::new();
-    for suite in &options.suite {
-        rows.extend(match suite {
-            Suite::Memory => memory::run(options, &scratch, |case| options.wants(case))?,
-            Suite::Bitmap => bitmap::run(options.rounds())?,
-            Suite::State => state::run(options.rounds())?,
-        });
-    }
-    let report = Report { machine, rows };
+    let report = match &options.from {
+        Some(path) => Report::read(path)?,
+        None => measure(options)?,
+    };
     println!("{}\n{}", report.table(), report.machine);
     if let Some(path) = &options.json {
-        let json = serde_json::to_vec_pretty(&report).map_err(BenchError::Json)?;
-        std::fs::write(path, json).map_err(BenchError::at("write", path))?;
+        report.write(path)?;
+    }
+    if let Some(path) = &options.markdown {
+        markdown::write(&report, path)?;
+    }
+    if let Some(dir) = &options.charts {
+        chart::draw(&report, dir)?;
     }
     Ok(())
+}
+
+fn measure(options: &Options) -> Result<Report, BenchError> {
+    let dir = options.dir();
+    let machine = Machine::look(&dir);
+    let mut rows = Vec::new();
+    let needs_files = |suite: &Suite| matches!(suite, Suite::Memory | Suite::Cost);
+    for &kind in &options.fs {
+        if !options.suite.iter().any(needs_files) {
+            break;
+        }
+        let Some(place) = Place::new(kind, &dir, options.mem_bytes())? else {
+            continue;
+        };
+        for suite in &options.suite {
+            match suite {
+                Suite::Memory => rows.extend(memory::run(options, &place)?),
+                Suite::Cost => rows.extend(cost::run(options, &place)?),
+                Suite::Bitmap | Suite::State => {}
+            }
+        }
+    }
+    for suite in &options.suite {
+        match suite {
+            Suite::Bitmap => rows.extend(bitmap::run(options.rounds())?),
+            Suite::State => rows.extend(state::run(options.rounds())?),
+            Suite::Memory | Suite::Cost => {}
+        }
+    }
+    Ok(Report { machine, rows })
 }

@@ -1,155 +1,193 @@
 //! Suite `memory`: guest memory to disk, durable and published.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::engine::Engine;
+use snapshot_format::DataLayout;
+use snapshot_memory::{Dedup, DirtyBitmap};
+
+use crate::engine::{Engine, Until, Way};
 use crate::error::BenchError;
-use crate::guest::{Content, Guest, PageSet, touch_free_memory};
+use crate::guest::{Guest, touch_free_memory};
 use crate::limit::HugeBuffer;
 use crate::options::Options;
+use crate::page_set::PageSet;
+use crate::peer::{PLAIN_4M, Sync, write_plain};
+use crate::place::Place;
+use crate::plan::{Against, PLANS, Plan, RSS};
 use crate::row::{Case, Rival, Row};
-use crate::sample::{Contestant, Rounds, Samples, alternate};
+use crate::rss;
+use crate::sample::{Contestant, Samples, alternate};
 use crate::scratch::Scratch;
-use crate::squib::{SQUIB_4K, SQUIB_16K};
-
-/// Part of the pages that a diff takes, in percent, and the name of the case.
-const DIFFS: [(u64, &str); 3] = [(1, "diff-1pct"), (10, "diff-10pct"), (50, "diff-50pct")];
-
-/// The names of all cases.
-pub(crate) const CASES: [&str; 5] = [
-    "full-random",
-    "diff-1pct",
-    "diff-10pct",
-    "diff-50pct",
-    "full-60pct-zero",
-];
+use crate::squib::{SQUIB_4K, SQUIB_16K, Squib};
 
 const SEED: u64 = 0x5eed_0001;
 
-/// Runs the suite as the options say; `wanted` picks among [`CASES`].
-pub(crate) fn run(
-    options: &Options,
-    scratch: &Scratch,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<Row>, BenchError> {
+/// Runs the suite as the options say, in `place`.
+pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchError> {
     let mem_bytes = options.mem_bytes();
-    let len = usize::try_from(mem_bytes).unwrap_or(usize::MAX);
-    let suite = Suite {
-        buffer: HugeBuffer::noise(len, SEED)?,
-        rounds: options.rounds(),
-        scratch,
-    };
     let mut rows = Vec::new();
-    let guest = Guest::new(mem_bytes, Content::Random, SEED)?;
-    if wanted("full-random") {
-        rows.extend(suite.full("full-random", &guest)?);
+    if place.is_host() && options.wants(RSS, true) {
+        // First of all: what earlier cases gave back to the allocator would hide what is needed.
+        eprintln!("measuring memory/{RSS}");
+        rows.extend(rss::run(mem_bytes, place)?);
     }
-    for (percent, name) in DIFFS.into_iter().filter(|(_, name)| wanted(name)) {
-        let dirty = PageSet::random(mem_bytes, percent, SEED + percent);
-        rows.extend(suite.diff(name, &guest, &dirty)?);
+    let wanted = |plan: &&Plan| {
+        let by_default = plan.is_default || options.all && place.is_host();
+        options.wants(plan.name, by_default)
+    };
+    let plans: Vec<&Plan> = PLANS.iter().filter(wanted).collect();
+    if plans.is_empty() {
+        return Ok(rows);
     }
-    drop(guest);
-    if wanted("full-60pct-zero") {
-        let guest = Guest::new(mem_bytes, Content::ZeroPercent(60), SEED)?;
-        rows.extend(suite.full("full-60pct-zero", &guest)?);
+    let suite = Suite {
+        buffer: HugeBuffer::noise(usize::try_from(mem_bytes).unwrap_or(usize::MAX), SEED)?,
+        rounds: options.rounds(),
+        scratch: place.scratch(),
+        place,
+    };
+    let mut last: Option<(&Plan, Guest)> = None;
+    for plan in plans {
+        let reused = last.take().filter(|(old, _)| {
+            (old.content, old.host_pages, old.dedup) == (plan.content, plan.host_pages, Dedup::Off)
+        });
+        let mut guest = match reused {
+            Some((_, guest)) => guest,
+            None => Guest::new(mem_bytes, plan.content, plan.host_pages, SEED)?,
+        };
+        rows.extend(suite.measure(plan, &mut guest)?);
+        last = Some((plan, guest));
     }
     Ok(rows)
 }
 
 struct Suite<'a> {
     buffer: HugeBuffer,
-    rounds: Rounds,
+    rounds: NonZeroUsize,
     scratch: &'a Scratch,
+    place: &'a Place,
+}
+
+/// The pages of a case.
+struct Dirty {
+    set: PageSet,
+    bitmap: DirtyBitmap,
 }
 
 impl Suite<'_> {
-    /// All of the guest's memory, against peers that write all of it and a limit that writes the
-    /// pages that are not zero.
-    fn full(&self, name: &'static str, guest: &Guest) -> Result<Vec<Row>, BenchError> {
+    /// All contestants of a case. The guest is changed where pages are compared with the parent's.
+    fn measure(&self, plan: &Plan, guest: &mut Guest) -> Result<Vec<Row>, BenchError> {
+        let name = self.place.case(plan.name);
         eprintln!("measuring memory/{name}");
-        let bytes_nonzero = guest.nonzero_bytes();
-        let engine = Engine::with_parent(self.scratch, None)?;
-        let samples = alternate(
-            vec![
-                Contestant::new("ours", || engine.full(guest)),
-                Contestant::new(SQUIB_4K.name, || {
-                    self.scratch
-                        .fresh("squib-4k", |path| SQUIB_4K.full(guest, path))
-                }),
-                Contestant::new(SQUIB_16K.name, || {
-                    self.scratch
-                        .fresh("squib-16k", |path| SQUIB_16K.full(guest, path))
-                }),
-                Contestant::new("odirect", || self.limit(bytes_nonzero)),
-            ],
-            self.rounds,
-            || touch_free_memory(guest.len_bytes()),
-        )?;
-        let counts = BTreeMap::from([("bytes_nonzero", bytes_nonzero)]);
-        Ok(rows(name, counts, &engine, samples))
+        let len_bytes = guest.len_bytes();
+        let dirty = plan.dirty.map(|(percent, dirt)| {
+            let set = PageSet::new(len_bytes, percent, dirt, SEED + percent);
+            let bitmap = set.bitmap(len_bytes);
+            Dirty { set, bitmap }
+        });
+        let engine = Engine::with_parent(self.scratch, dirty.is_some().then_some(&*guest))?;
+        if let Some(dirty) = dirty.as_ref().filter(|_| plan.dedup != Dedup::Off) {
+            guest.rewrite_half(&dirty.set, SEED);
+        }
+        let guest = &*guest;
+        let (counted, bytes) = match &dirty {
+            None => ("bytes_nonzero", guest.nonzero_bytes()),
+            Some(dirty) => ("bytes_dirty", dirty.set.len_bytes()),
+        };
+        let way = plan.way();
+        let bitmap = dirty.as_ref().map(|dirty| &dirty.bitmap);
+        let mut stored = engine.stored();
+        let ours = Contestant::new("ours", || {
+            let took = engine.take(guest, bitmap, &way)?;
+            stored = engine.stored();
+            Ok(took)
+        });
+        let rivals = plan.against.iter();
+        let rivals =
+            rivals.map(|&rival| self.rival(rival, plan, &engine, guest, dirty.as_ref(), bytes));
+        // A peer that widens dirty pages to 16 KiB writes up to four times as many bytes.
+        let warm_bytes = len_bytes.min(bytes.saturating_mul(4));
+        let contestants = std::iter::once(ours).chain(rivals).collect();
+        let samples = alternate(contestants, self.rounds, || touch_free_memory(warm_bytes))?;
+        self.scratch.remove_kept()?;
+        let layout = match stored.layout {
+            Some(DataLayout::Sparse) => "sparse",
+            Some(DataLayout::Packed) => "packed",
+            Some(DataLayout::Frames) => "frames",
+            _ => "other data",
+        };
+        let case = Case {
+            suite: "memory",
+            name,
+            policy: format!("{}; {layout} by {}", plan.policy(), stored.engine.name()),
+            file_system: Some(self.place.file_system().name.clone()),
+            counts: BTreeMap::from([
+                ("mem_bytes", len_bytes),
+                (counted, bytes),
+                ("bytes_stored", stored.data_bytes),
+                ("bytes_metadata", stored.metadata_bytes),
+            ]),
+        };
+        Ok(rows(&case, samples, plan))
     }
 
-    /// The pages of `dirty`, against peers and a limit that write as many bytes.
-    fn diff(
-        &self,
-        name: &'static str,
-        guest: &Guest,
-        dirty: &PageSet,
-    ) -> Result<Vec<Row>, BenchError> {
-        eprintln!("measuring memory/{name}");
-        let engine = Engine::with_parent(self.scratch, Some(guest))?;
-        let bits = dirty.bitmap(guest.len_bytes());
-        let samples = alternate(
-            vec![
-                Contestant::new("ours", || engine.diff(guest, &bits)),
-                Contestant::new(SQUIB_4K.name, || {
-                    self.scratch
-                        .fresh("squib-4k", |path| SQUIB_4K.diff(guest, dirty, path))
-                }),
-                Contestant::new(SQUIB_16K.name, || {
-                    self.scratch
-                        .fresh("squib-16k", |path| SQUIB_16K.diff(guest, dirty, path))
-                }),
-                Contestant::new("contiguous", || self.limit(dirty.len_bytes())),
-            ],
-            self.rounds,
-            || touch_free_memory(guest.len_bytes()),
-        )?;
-        let counts = BTreeMap::from([("bytes_dirty", dirty.len_bytes())]);
-        Ok(rows(name, counts, &engine, samples))
-    }
-
-    fn limit(&self, len_bytes: u64) -> Result<Duration, BenchError> {
-        self.scratch
-            .fresh("limit", |path| self.buffer.write_direct(path, len_bytes))
+    fn rival<'a>(
+        &'a self,
+        rival: Against,
+        plan: &Plan,
+        engine: &'a Engine<'_>,
+        guest: &'a Guest,
+        dirty: Option<&'a Dirty>,
+        limit_bytes: u64,
+    ) -> Contestant<'a> {
+        let until = plan.until();
+        let sync = match until {
+            Until::Published => Sync::All,
+            Until::Sealed => Sync::Data,
+            Until::Written => Sync::Nothing,
+        };
+        let set = dirty.map(|dirty| &dirty.set);
+        let squib = |squib: Squib| {
+            Contestant::new(squib.name, move || {
+                self.scratch.fresh(|path| match (set, until) {
+                    (Some(set), _) => squib.diff(guest, set, path),
+                    (None, Until::Written) => squib.full_unsynced(guest, path),
+                    (None, _) => squib.full(guest, path),
+                })
+            })
+        };
+        match rival {
+            Against::Squib4k => squib(SQUIB_4K),
+            Against::Squib16k => squib(SQUIB_16K),
+            Against::Plain4m => Contestant::new(PLAIN_4M, move || {
+                self.scratch
+                    .fresh(|path| write_plain(guest, set, sync, path))
+            }),
+            Against::Auto => Contestant::new("auto", move || -> Result<Duration, BenchError> {
+                engine.take(guest, dirty.map(|dirty| &dirty.bitmap), &Way::default())
+            }),
+            Against::Direct => Contestant::new(plan.limit_name(), move || {
+                self.scratch
+                    .fresh(|path| self.buffer.write_direct(path, limit_bytes, sync))
+            }),
+        }
     }
 }
 
-/// The rows of a contest of ourselves, two peers and a limit, in this order.
-fn rows(
-    name: &'static str,
-    mut counts: BTreeMap<&'static str, u64>,
-    engine: &Engine<'_>,
-    samples: Vec<Samples>,
-) -> Vec<Row> {
-    let stored = engine.stored();
-    counts.insert("bytes_stored", stored.data_bytes);
-    counts.insert("bytes_metadata", stored.metadata_bytes);
-    let case = Case {
-        suite: "memory",
-        name,
-        policy: "durable, digests, published",
-        counts,
-    };
+/// The rows of a contest: ourselves first, then the rivals as the plan lists them.
+fn rows(case: &Case, samples: Vec<Samples>, plan: &Plan) -> Vec<Row> {
     let mut samples = samples.into_iter();
     let Some(ours) = samples.next() else {
         return Vec::new();
     };
-    let mut rivals: Vec<Rival> = samples.map(Rival::Peer).collect();
-    if let Some(Rival::Peer(last)) = rivals.pop() {
-        rivals.push(Rival::Limit(last));
-    }
+    let rivals: Vec<Rival> = samples
+        .zip(plan.against)
+        .map(|(samples, against)| match against {
+            Against::Direct => Rival::Limit(samples),
+            _ => Rival::Peer(samples),
+        })
+        .collect();
     case.compare(&ours, &rivals)
 }
 

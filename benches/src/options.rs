@@ -1,26 +1,20 @@
 //! The command line.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 use snapshot_format::PAGE_BYTES;
 
-use crate::sample::Rounds;
+use crate::place::PlaceKind;
+use crate::plan;
 
 /// Rounds that are measured unless `--quick` is given.
-const ROUNDS: usize = 11;
+const ROUNDS: NonZeroUsize = NonZeroUsize::new(11).unwrap();
 
 /// Rounds that `--quick` measures: enough to see that a suite runs, too few to believe it.
-const QUICK_ROUNDS: usize = 3;
-
-/// Rounds that a case is given however long they take.
-const FEWEST_ROUNDS: usize = 5;
-
-/// How long a case may take once it has had those. Where freed blocks are discarded one by one,
-/// removing a scattered file takes a hundred times as long as writing it.
-const CASE_BUDGET: Duration = Duration::from_mins(1);
+const QUICK_ROUNDS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
 const DEFAULT_MEM_BYTES: u64 = 1 << 30;
 
@@ -30,33 +24,72 @@ const QUICK_MEM_BYTES: u64 = 128 << 20;
 #[derive(Parser, Debug)]
 #[command(name = "benches")]
 pub(crate) struct Options {
-    /// What to measure, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', required = true)]
+    /// What to measure, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        required_unless_present = "from"
+    )]
     pub(crate) suite: Vec<Suite>,
 
     /// Only these cases of the suite `memory`, separated by commas
-    #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = crate::memory::CASES)]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        value_parser = PossibleValuesParser::new(plan::names()),
+        hide_possible_values = true
+    )]
     case: Vec<String>,
+
+    /// All cases of the suite `memory` on the file system of `--dir`, not only the five that the
+    /// design sets a bar for
+    #[arg(long, conflicts_with = "case")]
+    pub(crate) all: bool,
+
+    /// The file systems of the suites `memory` and `cost`, separated by commas. All but `host` are
+    /// made for the run and need root
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "KIND",
+        default_value = "host"
+    )]
+    pub(crate) fs: Vec<PlaceKind>,
 
     /// Guest memory: bytes, or with K, M or G [default: 1G, with --quick 128M]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     mem: Option<u64>,
 
-    /// Writes the rows to this file as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Few rounds and little memory: shows that it runs, proves nothing.
+    /// Few rounds and little memory: shows that it runs, proves nothing
     #[arg(long)]
     quick: bool,
 
-    /// Rounds of every case [default: 11, or at least 5 where they take longer than a minute]
+    /// Rounds of every case [default: 11]
     #[arg(long, value_name = "N", conflicts_with = "quick")]
     rounds: Option<NonZeroUsize>,
 
     /// Where the measured files are written [default: the temporary directory]
     #[arg(long, value_name = "PATH")]
-    pub(crate) dir: Option<PathBuf>,
+    dir: Option<PathBuf>,
+
+    /// Measures nothing, and tells the rows of this file, which an earlier `--json` wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["suite", "json"])]
+    pub(crate) from: Option<PathBuf>,
+
+    /// Writes the rows to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Writes tables of the rows to this file as Markdown: between its marks, if it has them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+
+    /// Draws the rows into SVG files in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) charts: Option<PathBuf>,
 }
 
 /// A group of cases.
@@ -68,6 +101,8 @@ pub(crate) enum Suite {
     Bitmap,
     /// vCPU state.
     State,
+    /// The figures that layouts are chosen by.
+    Cost,
 }
 
 impl Options {
@@ -81,22 +116,29 @@ impl Options {
         self.mem.unwrap_or(default)
     }
 
-    /// Whether a case of the suite `memory` is asked for: all are where none is named.
-    pub(crate) fn wants(&self, case: &str) -> bool {
-        self.case.is_empty() || self.case.iter().any(|name| name == case)
+    /// Whether a case of the suite `memory` is measured, which is `by_default` if none is named.
+    pub(crate) fn wants(&self, case: &str, by_default: bool) -> bool {
+        if self.case.is_empty() {
+            by_default
+        } else {
+            self.case.iter().any(|name| name == case)
+        }
     }
 
     /// Rounds that count; one more, before them, warms up.
-    pub(crate) fn rounds(&self) -> Rounds {
+    pub(crate) fn rounds(&self) -> NonZeroUsize {
         match self.rounds {
-            Some(rounds) => Rounds::exactly(rounds.get()),
-            None if self.quick => Rounds::exactly(QUICK_ROUNDS),
-            None => Rounds {
-                most: ROUNDS,
-                fewest: FEWEST_ROUNDS,
-                budget: CASE_BUDGET,
-            },
+            Some(rounds) => rounds,
+            None if self.quick => QUICK_ROUNDS,
+            None => ROUNDS,
         }
+    }
+
+    /// Where files are written.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir
+            .as_deref()
+            .map_or_else(std::env::temp_dir, Path::to_owned)
     }
 }
 
@@ -151,17 +193,45 @@ mod tests {
         let quick = parse(&["benches", "--suite", "memory,state", "--quick"]);
         assert_eq!(quick.suite, [Suite::Memory, Suite::State]);
         assert_eq!(quick.mem_bytes(), QUICK_MEM_BYTES);
-        assert_eq!(quick.rounds(), Rounds::exactly(QUICK_ROUNDS));
+        assert_eq!(quick.rounds(), QUICK_ROUNDS);
+        assert_eq!(quick.fs, [PlaceKind::Host]);
         let sized = parse(&["benches", "--suite", "bitmap", "--quick", "--mem", "2G"]);
         assert_eq!(sized.mem_bytes(), 2 << 30);
         let counted = parse(&["benches", "--suite", "bitmap", "--rounds", "21"]);
-        assert_eq!(counted.rounds(), Rounds::exactly(21));
-        let one = parse(&["benches", "--suite", "memory", "--case", "diff-1pct"]);
-        assert!(one.wants("diff-1pct") && !one.wants("diff-10pct"));
-        assert!(quick.wants("diff-10pct"));
-        for (option, value) in [("--suite", "nonsense"), ("--case", "diff-2pct")] {
-            let line = ["benches", "--suite", "memory", option, value];
-            Options::try_parse_from(line).unwrap_err();
+        assert_eq!(counted.rounds().get(), 21);
+        assert_eq!(parse(&["benches", "--suite", "bitmap"]).rounds().get(), 11);
+    }
+
+    #[test]
+    fn cases_are_those_of_the_plan_and_named_ones_win() {
+        let parse = |arguments: &[&str]| {
+            let line = ["benches", "--suite", "memory"].iter().chain(arguments);
+            Options::try_parse_from(line)
+        };
+        let one = parse(&["--case", "diff-1pct"]).unwrap();
+        assert!(one.wants("diff-1pct", false) && !one.wants("diff-10pct", true));
+        let none = parse(&["--fs", "host,xfs,tmpfs"]).unwrap();
+        assert!(none.wants("diff-1pct", true) && !none.wants("diff-1pct", false));
+        assert_eq!(none.fs.len(), 3);
+        for name in plan::names() {
+            parse(&["--case", name]).unwrap();
         }
+        for bad in [
+            ["--suite", "nonsense"],
+            ["--case", "diff-2pct"],
+            ["--fs", "fat"],
+            ["--from", "x.json"],
+            ["--rounds", "0"],
+        ] {
+            parse(&bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_earlier_report_needs_no_suite() {
+        let line = ["benches", "--from", "x.json", "--charts", "charts"];
+        let options = Options::try_parse_from(line).unwrap();
+        assert_eq!(options.from, Some("x.json".into()));
+        Options::try_parse_from(["benches"]).unwrap_err();
     }
 }

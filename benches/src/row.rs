@@ -1,66 +1,69 @@
-//! What is reported: one row for each pair of a case and a peer, or a case and a limit.
+//! One line of a report: a case with a peer, a case with a limit, or a case by itself.
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
-use crate::sample::{Pairs, Samples};
+use crate::sample::Samples;
+use crate::statistics::Pairs;
 
-/// All that one run measured.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    /// On what.
-    pub(crate) machine: Machine,
-    /// What.
-    pub(crate) rows: Vec<Row>,
-}
-
-/// One comparison. Times are medians in milliseconds.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+/// One comparison. Times are medians in milliseconds, ratios are medians of the rounds' ratios.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
-    suite: &'static str,
-    case: &'static str,
+    pub(crate) suite: String,
+    pub(crate) case: String,
     /// What the engine had to do within its time.
-    policy: &'static str,
-    ours_ms: f64,
-    #[serde(flatten)]
-    rival: Option<RivalFigures>,
-    runs: usize,
+    pub(crate) policy: String,
+    /// The kind of file system that was written to, if any was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file_system: Option<String>,
+    pub(crate) ours_ms: f64,
+    pub(crate) ours_p25_ms: f64,
+    pub(crate) ours_p75_ms: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer_ms: Option<f64>,
+    /// The peer's time by ours: bigger is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit_ms: Option<f64>,
+    /// Our time by the limit's: 1 is perfect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit_ratio: Option<f64>,
+    /// Quartiles of the rounds' ratios.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pair_p25: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pair_p75: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unstable: Option<bool>,
+    pub(crate) runs: usize,
     /// Counts that belong to the case, such as bytes.
     #[serde(flatten)]
-    counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<String, u64>,
 }
 
 /// Whom a case is compared with.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Rival {
-    /// Another program that does the job.
+    /// Another program, or another way, that does the job.
     Peer(Samples),
     /// The machine at its best.
     Limit(Samples),
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize)]
-#[serde(untagged)]
-enum RivalFigures {
-    Peer {
-        peer: &'static str,
-        peer_ms: f64,
-        /// The peer's time by ours: bigger is better.
-        ratio: f64,
-        #[serde(flatten)]
-        pairs: Pairs,
-    },
-    Limit {
-        limit: &'static str,
-        limit_ms: f64,
-        /// Our time by the limit's: 1 is perfect.
-        limit_ratio: f64,
-        #[serde(flatten)]
-        pairs: Pairs,
-    },
+/// The rival of a row that has one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Against<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) is_limit: bool,
+    pub(crate) ms: f64,
+    /// A peer's time by ours, or ours by a limit's.
+    pub(crate) pairs: Pairs,
 }
 
 /// A case, before it is compared.
@@ -69,9 +72,11 @@ pub(crate) struct Case {
     /// The suite it belongs to.
     pub(crate) suite: &'static str,
     /// Its name.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// What the engine had to do within its time.
-    pub(crate) policy: &'static str,
+    pub(crate) policy: String,
+    /// The kind of file system that is written to, if any is.
+    pub(crate) file_system: Option<String>,
     /// Counts that belong to it.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
@@ -79,127 +84,90 @@ pub(crate) struct Case {
 impl Case {
     /// A row for each of `rivals`, or one without a rival where there are none.
     pub(crate) fn compare(&self, ours: &Samples, rivals: &[Rival]) -> Vec<Row> {
-        let row = |rival| Row {
-            suite: self.suite,
-            case: self.name,
-            policy: self.policy,
+        let counts = self.counts.iter();
+        let row = Row {
+            suite: self.suite.to_owned(),
+            case: self.name.clone(),
+            policy: self.policy.clone(),
+            file_system: self.file_system.clone(),
             ours_ms: ours.median_ms(),
-            rival,
+            ours_p25_ms: ours.quantile_ms(0.25),
+            ours_p75_ms: ours.quantile_ms(0.75),
             runs: ours.ms.len(),
-            counts: self.counts.clone(),
+            counts: counts
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+            ..Row::default()
         };
         if rivals.is_empty() {
-            return vec![row(None)];
+            return vec![row];
         }
-        let figures = rivals.iter().map(|rival| rival.against(ours));
-        figures.map(|figures| row(Some(figures))).collect()
+        rivals
+            .iter()
+            .map(|rival| rival.enter(ours, row.clone()))
+            .collect()
     }
 }
 
 impl Rival {
-    fn against(&self, ours: &Samples) -> RivalFigures {
-        match self {
-            Self::Peer(peer) => RivalFigures::Peer {
-                peer: peer.name,
-                peer_ms: peer.median_ms(),
-                ratio: peer.median_ms() / ours.median_ms(),
-                pairs: Pairs::of(peer, ours),
-            },
-            Self::Limit(limit) => RivalFigures::Limit {
-                limit: limit.name,
-                limit_ms: limit.median_ms(),
-                limit_ratio: ours.median_ms() / limit.median_ms(),
-                pairs: Pairs::of(ours, limit),
-            },
-        }
-    }
-}
-
-impl Report {
-    /// The rows as people read them.
-    pub(crate) fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header([
-            "case",
-            "ours ms",
-            "against",
-            "its ms",
-            "ratio",
-            "quartiles",
-            "runs",
-            "",
-        ]);
-        for row in &self.rows {
-            table.add_row(row.cells());
-        }
-        for column in [1, 3, 4, 6] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
+    /// Fills in the half of `row` that is about it.
+    fn enter(&self, ours: &Samples, row: Row) -> Row {
+        let (pairs, row) = match self {
+            Self::Peer(peer) => {
+                let pairs = Pairs::of(peer, ours);
+                let row = Row {
+                    peer: Some(peer.name.to_owned()),
+                    peer_ms: Some(peer.median_ms()),
+                    ratio: Some(pairs.median),
+                    ..row
+                };
+                (pairs, row)
             }
+            Self::Limit(limit) => {
+                let pairs = Pairs::of(ours, limit);
+                let row = Row {
+                    limit: Some(limit.name.to_owned()),
+                    limit_ms: Some(limit.median_ms()),
+                    limit_ratio: Some(pairs.median),
+                    ..row
+                };
+                (pairs, row)
+            }
+        };
+        Row {
+            pair_p25: Some(pairs.p25),
+            pair_p75: Some(pairs.p75),
+            unstable: Some(pairs.unstable),
+            ..row
         }
-        table
     }
 }
 
 impl Row {
-    fn cells(&self) -> Vec<String> {
-        let case = format!("{}/{}", self.suite, self.case);
-        let ours = millis(self.ours_ms);
-        let (against, theirs, ratio, quartiles, unstable) = match &self.rival {
-            None => <_>::default(),
-            Some(RivalFigures::Peer {
-                peer,
-                peer_ms,
-                ratio,
-                pairs,
-            }) => (
-                format!("peer {peer}"),
-                millis(*peer_ms),
-                format!("{ratio:.2} x faster"),
-                pairs.quartiles(),
-                pairs.unstable,
-            ),
-            Some(RivalFigures::Limit {
-                limit,
-                limit_ms,
-                limit_ratio,
-                pairs,
-            }) => (
-                format!("limit {limit}"),
-                millis(*limit_ms),
-                format!("{limit_ratio:.2} of limit"),
-                pairs.quartiles(),
-                pairs.unstable,
-            ),
+    /// Whom the row compares with.
+    pub(crate) fn against(&self) -> Option<Against<'_>> {
+        let is_limit = self.limit.is_some();
+        let median = if is_limit {
+            self.limit_ratio
+        } else {
+            self.ratio
         };
-        let mut notes: Vec<String> = self
-            .counts
-            .iter()
-            .map(|(name, count)| format!("{name} {count}"))
-            .collect();
-        if unstable {
-            notes.insert(0, "unstable".to_owned());
-        }
-        let runs = self.runs.to_string();
-        vec![
-            case,
-            ours,
-            against,
-            theirs,
-            ratio,
-            quartiles,
-            runs,
-            notes.join(", "),
-        ]
+        Some(Against {
+            name: self.limit.as_deref().or(self.peer.as_deref())?,
+            is_limit,
+            ms: self.limit_ms.or(self.peer_ms)?,
+            pairs: Pairs {
+                median: median?,
+                p25: self.pair_p25?,
+                p75: self.pair_p75?,
+                unstable: self.unstable?,
+            },
+        })
     }
-}
 
-fn millis(ms: f64) -> String {
-    if ms < 10.0 {
-        format!("{ms:.3}")
-    } else {
-        format!("{ms:.1}")
+    /// One of its counts.
+    pub(crate) fn count(&self, name: &str) -> Option<u64> {
+        self.counts.get(name).copied()
     }
 }
 
@@ -219,8 +187,9 @@ mod tests {
     fn case() -> Case {
         Case {
             suite: "memory",
-            name: "diff-1pct",
-            policy: "durable",
+            name: "diff-1pct".to_owned(),
+            policy: "durable".to_owned(),
+            file_system: Some("ext4".to_owned()),
             counts: BTreeMap::from([("bytes_stored", 4096)]),
         }
     }
@@ -232,35 +201,40 @@ mod tests {
             Rival::Limit(samples("contiguous", 8.0)),
         ];
         let rows = case().compare(&samples("ours", 10.0), &rivals);
+        let written = serde_json::to_value(&rows).unwrap();
         assert_eq!(
-            serde_json::to_value(rows).unwrap(),
+            written,
             json!([
                 {
                     "suite": "memory", "case": "diff-1pct", "policy": "durable",
-                    "ours_ms": 10.0, "peer": "squib-4k", "peer_ms": 20.0, "ratio": 2.0,
+                    "file_system": "ext4",
+                    "ours_ms": 10.0, "ours_p25_ms": 10.0, "ours_p75_ms": 10.0,
+                    "peer": "squib-4k", "peer_ms": 20.0, "ratio": 2.0,
                     "pair_p25": 2.0, "pair_p75": 2.0, "unstable": false,
                     "runs": 3, "bytes_stored": 4096,
                 },
                 {
                     "suite": "memory", "case": "diff-1pct", "policy": "durable",
-                    "ours_ms": 10.0, "limit": "contiguous", "limit_ms": 8.0, "limit_ratio": 1.25,
+                    "file_system": "ext4",
+                    "ours_ms": 10.0, "ours_p25_ms": 10.0, "ours_p75_ms": 10.0,
+                    "limit": "contiguous", "limit_ms": 8.0, "limit_ratio": 1.25,
                     "pair_p25": 1.25, "pair_p75": 1.25, "unstable": false,
                     "runs": 3, "bytes_stored": 4096,
                 },
             ])
         );
+        assert_eq!(serde_json::from_value::<Vec<Row>>(written).unwrap(), rows);
+        assert!(!rows[0].against().unwrap().is_limit);
+        assert!((rows[1].against().unwrap().pairs.median - 1.25).abs() < 1e-9);
     }
 
     #[test]
     fn a_case_without_rivals_is_a_row_of_its_own() {
         let rows = case().compare(&samples("ours", 10.0), &[]);
-        let value = serde_json::to_value(&rows).unwrap();
-        assert_eq!(value[0]["ours_ms"], 10.0);
-        assert!(value[0].get("ratio").is_none());
-        let report = Report {
-            machine: Machine::look(&std::env::temp_dir()),
-            rows,
-        };
-        assert!(report.table().to_string().contains("memory/diff-1pct"));
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].against(), None);
+        let value = serde_json::to_value(&rows[0]).unwrap();
+        assert_eq!(value["ours_ms"], 10.0);
+        assert!(value.get("ratio").is_none() && value.get("unstable").is_none());
     }
 }

@@ -1,19 +1,41 @@
 //! Where the measured files go.
 
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::syncfs;
 use tempfile::TempDir;
 
 use crate::error::BenchError;
 
 /// A directory of its own, on the file system that is measured.
+///
+/// What was written is kept for a while and then removed together, by several threads: a file
+/// system that discards freed blocks waits for the device once for each extent of a scattered file,
+/// up to twenty seconds, and waits for several files at once as long as for one.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: TempDir,
+    /// Written, measured, and not yet removed.
+    kept: RefCell<Vec<PathBuf>>,
+    kept_bytes: Cell<u64>,
+    /// When to remove it.
+    budget_bytes: u64,
+    names: Cell<u64>,
 }
+
+/// Bytes of measured files that are kept at most, if the file system has four times as much room.
+const MAX_KEPT_BYTES: u64 = 12 << 30;
+
+/// Files that are removed at once.
+const REMOVERS: usize = 16;
 
 impl Scratch {
     /// A new directory below `parent`; it goes away with this value.
@@ -22,7 +44,16 @@ impl Scratch {
             .prefix("vmsnap-bench-")
             .tempdir_in(parent)
             .map_err(BenchError::at("create a directory in", parent))?;
-        Ok(Self { dir })
+        let room =
+            statvfs(dir.path()).map_err(|errno| BenchError::at("look at", parent)(errno.into()))?;
+        let free_bytes = room.blocks_available() * room.fragment_size();
+        Ok(Self {
+            dir,
+            kept: RefCell::default(),
+            kept_bytes: Cell::default(),
+            budget_bytes: MAX_KEPT_BYTES.min(free_bytes / 4),
+            names: Cell::default(),
+        })
     }
 
     /// Where it is.
@@ -30,26 +61,105 @@ impl Scratch {
         self.dir.path()
     }
 
-    /// Lets `write` make the file `name`, then removes it again.
-    ///
-    /// The file system is settled before and after, outside of the time: what one contestant leaves
-    /// to write back or to discard is not paid by the next, and all of them write to blocks that
-    /// were freed in the same way.
+    /// Lets `write` make a new file, and takes it over.
     pub(crate) fn fresh(
         &self,
-        name: &str,
         write: impl FnOnce(&Path) -> Result<Duration, BenchError>,
     ) -> Result<Duration, BenchError> {
-        let path = self.path().join(name);
+        let number = self.names.replace(self.names.get() + 1);
+        let path = self.path().join(format!("file-{number}"));
         let took = write(&path)?;
-        fs::remove_file(&path).map_err(BenchError::at("remove", &path))?;
-        self.settle()?;
+        if path.exists() {
+            self.keep(path)?;
+        }
         Ok(took)
+    }
+
+    /// Takes over a file, or a directory of files, that was measured.
+    ///
+    /// It is written back and leaves the page cache, outside of any time: what one contestant leaves
+    /// to write is not paid by the next. It is removed later.
+    pub(crate) fn keep(&self, path: PathBuf) -> Result<(), BenchError> {
+        self.settle()?;
+        let bytes = forget_cached(&path).map_err(BenchError::at("look at", &path))?;
+        self.kept.borrow_mut().push(path);
+        self.kept_bytes.set(self.kept_bytes.get() + bytes);
+        if self.kept_bytes.get() > self.budget_bytes {
+            self.remove_kept()?;
+        }
+        Ok(())
+    }
+
+    /// Removes all that was kept.
+    pub(crate) fn remove_kept(&self) -> Result<(), BenchError> {
+        self.kept_bytes.set(0);
+        let queue = Mutex::new(self.kept.take());
+        let next = || queue.lock().ok().and_then(|mut queue| queue.pop());
+        let remove_some = || {
+            while let Some(path) = next() {
+                let removed = if path.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+                removed.map_err(BenchError::at("remove", &path))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let removers: Vec<_> = (0..REMOVERS).map(|_| scope.spawn(remove_some)).collect();
+            // A remover that panicked left files behind, which the next call does not find.
+            removers
+                .into_iter()
+                .try_for_each(|remover| remover.join().unwrap_or(Err(BenchError::Panicked)))
+        })?;
+        self.settle()
     }
 
     /// Writes back all that the file system owes.
     pub(crate) fn settle(&self) -> Result<(), BenchError> {
         let dir = File::open(self.path()).map_err(BenchError::at("open", self.path()))?;
         syncfs(&dir).map_err(|errno| BenchError::at("sync", self.path())(errno.into()))
+    }
+}
+
+/// Lets the page cache forget a clean file, or the clean files of a directory; how many bytes of
+/// blocks they have.
+pub(crate) fn forget_cached(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    if path.is_dir() {
+        let entries = fs::read_dir(path)?;
+        return entries.map(|entry| forget_cached(&entry?.path())).sum();
+    }
+    let file = File::open(path)?;
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    Ok(file.metadata()?.blocks() * 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_removed_together_and_beyond_the_budget_at_once() {
+        let mut scratch = Scratch::below(&std::env::temp_dir()).unwrap();
+        scratch.budget_bytes = 1 << 20;
+        let write = |len: usize| {
+            let write = |path: &Path| {
+                fs::write(path, vec![1; len]).map_err(BenchError::at("write", path))?;
+                Ok(Duration::ZERO)
+            };
+            scratch.fresh(write).unwrap();
+        };
+        let count = || fs::read_dir(scratch.path()).unwrap().count();
+        write(4096);
+        write(4096);
+        assert_eq!(count(), 2);
+        write(2 << 20);
+        assert_eq!(count(), 0);
+        write(4096);
+        scratch.remove_kept().unwrap();
+        assert_eq!((count(), scratch.kept_bytes.get()), (0, 0));
     }
 }

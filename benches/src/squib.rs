@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use squib_snapshot::{DirtyBitmap, MemoryWriter, PageReader};
 
 use crate::error::BenchError;
-use crate::guest::{Guest, PageSet};
+use crate::guest::Guest;
+use crate::page_set::PageSet;
 
 /// squib-snapshot with one size of file page.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,15 @@ impl Squib {
     /// Writes all of the guest's memory to the new file `path`; how long that took.
     pub(crate) fn full(self, guest: &Guest, path: &Path) -> Result<Duration, BenchError> {
         self.timed(guest, path, |writer, reader| writer.write_full(reader))
+    }
+
+    /// Writes all of the guest's memory to a temporary file beside `path`, which goes away without
+    /// having been synced; how long the writing took.
+    pub(crate) fn full_unsynced(self, guest: &Guest, path: &Path) -> Result<Duration, BenchError> {
+        let start = Instant::now();
+        let mut writer = MemoryWriter::open(path, guest.len_bytes(), self.page_bytes)?;
+        writer.write_full(&Reader(guest.bytes()))?;
+        Ok(start.elapsed())
     }
 
     /// Writes the pages of `dirty` to the new file `path`; how long that took.

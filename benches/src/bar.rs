@@ -1,0 +1,147 @@
+//! What the design asks of a row.
+
+use crate::row::Row;
+
+/// A requirement, in words, and whether it is met.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Bar {
+    pub(crate) text: String,
+    pub(crate) is_met: bool,
+}
+
+/// How often slower a peer has to be: case, peer, ratio.
+const PEERS: [(&str, &str, f64); 4] = [
+    ("full-random", "squib-16k", 2.2),
+    ("diff-1pct", "squib-4k", 5.0),
+    ("diff-10pct", "squib-4k", 5.0),
+    ("diff-50pct", "squib-4k", 5.0),
+];
+
+/// How often slower than a limit we may be: case, limit, ratio.
+const LIMITS: [(&str, &str, f64); 4] = [
+    ("full-random", "odirect", 1.25),
+    ("diff-1pct", "contiguous", 1.6),
+    ("diff-10pct", "contiguous", 1.25),
+    ("diff-50pct", "contiguous", 1.25),
+];
+
+/// How long a case may take: case, milliseconds.
+const TIMES: [(&str, f64); 3] = [
+    ("iterate-16m-1pct", 2.0),
+    ("encode-64vcpu", 1.0),
+    ("decode-64vcpu", 1.0),
+];
+
+/// The ratio that is asked of `case` against `rival`, if any is.
+pub(crate) fn ratio(case: &str, rival: &str, is_limit: bool) -> Option<f64> {
+    let bars = if is_limit { &LIMITS } else { &PEERS };
+    let found = bars
+        .iter()
+        .find(|(name, against, _)| (*name, *against) == (case, rival))?;
+    Some(found.2)
+}
+
+/// What is asked of the case of `row` by itself.
+pub(crate) fn of_case(row: &Row) -> Option<Bar> {
+    if let Some((_, most)) = TIMES.iter().find(|(case, _)| *case == row.case) {
+        return Some(Bar {
+            text: format!("≤ {most} ms"),
+            is_met: row.ours_ms <= *most,
+        });
+    }
+    if let (Some(rss), Some(allowed)) = (row.count("rss_bytes"), row.count("rss_allowed_bytes")) {
+        return Some(Bar {
+            text: format!(
+                "{:.1} MiB beyond the guest, ≤ {:.1}",
+                mib(rss),
+                mib(allowed)
+            ),
+            is_met: rss <= allowed,
+        });
+    }
+    if row.case == "full-60pct-zero" {
+        let (stored, nonzero) = (row.count("bytes_stored")?, row.count("bytes_nonzero")?);
+        let metadata = row.count("bytes_metadata")?;
+        let (over, meta) = (percent(stored, nonzero) - 100.0, percent(metadata, nonzero));
+        return Some(Bar {
+            text: format!("stored {over:+.2} % of non-zero, ≤ +1; metadata {meta:.2} %, ≤ 1.5"),
+            is_met: over <= 1.0 && meta <= 1.5,
+        });
+    }
+    None
+}
+
+/// What is asked of `row` against its rival.
+pub(crate) fn of_rival(row: &Row) -> Option<Bar> {
+    let rival = row.against()?;
+    let asked = ratio(&row.case, rival.name, rival.is_limit)?;
+    let (sign, is_met) = if rival.is_limit {
+        ("≤", rival.pairs.median <= asked)
+    } else {
+        ("≥", rival.pairs.median >= asked)
+    };
+    Some(Bar {
+        text: format!("{sign} {asked}"),
+        is_met,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn percent(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(fields: &serde_json::Value) -> Row {
+        let mut row = json!({
+            "suite": "memory", "case": "diff-1pct", "policy": "", "ours_ms": 1.5,
+            "ours_p25_ms": 1.0, "ours_p75_ms": 2.0, "runs": 11,
+        });
+        for (name, value) in fields.as_object().unwrap() {
+            row[name] = value.clone();
+        }
+        serde_json::from_value(row).unwrap()
+    }
+
+    #[test]
+    fn a_peer_has_to_be_slower_and_a_limit_may_not_be_much_faster() {
+        let pairs = json!({
+            "peer": "squib-4k", "peer_ms": 7.4, "ratio": 4.9,
+            "pair_p25": 4.8, "pair_p75": 5.1, "unstable": false,
+        });
+        let bar = of_rival(&row(&pairs)).unwrap();
+        assert_eq!((bar.text.as_str(), bar.is_met), ("≥ 5", false));
+        let pairs = json!({
+            "limit": "contiguous", "limit_ms": 1.0, "limit_ratio": 1.5,
+            "pair_p25": 1.4, "pair_p75": 1.6, "unstable": false,
+        });
+        assert!(of_rival(&row(&pairs)).unwrap().is_met);
+        assert_eq!(ratio("diff-1pct", "squib-16k", false), None);
+    }
+
+    #[test]
+    fn cases_have_bars_of_their_own() {
+        let time = row(&json!({"case": "encode-64vcpu"}));
+        assert!(!of_case(&time).unwrap().is_met);
+        let zero = json!({
+            "case": "full-60pct-zero", "bytes_stored": 1009, "bytes_nonzero": 1000,
+            "bytes_metadata": 14,
+        });
+        assert!(of_case(&row(&zero)).unwrap().is_met);
+        let rss = json!({"case": "rss", "rss_bytes": 2 << 20, "rss_allowed_bytes": 1 << 20});
+        let bar = of_case(&row(&rss)).unwrap();
+        assert_eq!(bar.text, "2.0 MiB beyond the guest, ≤ 1.0");
+        assert!(!bar.is_met);
+        assert_eq!(of_case(&row(&json!({}))), None);
+    }
+}
