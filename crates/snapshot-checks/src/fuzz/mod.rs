@@ -4,12 +4,14 @@
 //! them, and everything that once failed.
 
 mod bitmap;
+mod captures;
 mod epochs;
 mod files;
 mod input;
 mod leaves;
 
 pub use bitmap::fuzz_dirty_ops;
+pub use captures::fuzz_capture_ops;
 pub use epochs::fuzz_epochs;
 pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
 pub use leaves::fuzz_page_map;
@@ -18,7 +20,8 @@ pub use leaves::fuzz_page_map;
 pub type Body = fn(&[u8]);
 
 /// Every target by name, sorted.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
+    ("capture_ops", fuzz_capture_ops),
     ("dirty_ops", fuzz_dirty_ops),
     ("envelope", fuzz_envelope),
     ("epochs", fuzz_epochs),
