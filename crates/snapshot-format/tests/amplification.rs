@@ -223,7 +223,7 @@ fn a_leaf_of_frames_is_bounded() {
     let mut leaf = IndexLeafBuilder::new(0, 1).expect("a valid unit");
     leaf.present().insert(0, LEAF_PAGES);
     (0..LEAF_PAGES).for_each(|_| leaf.digest(Digest([1; 32])));
-    let plain = FrameEntry::of(FrameCoding::Plain, &[0; FRAME_BYTES]);
+    let plain = FrameEntry::of(FrameCoding::Plain, &vec![0; FRAME_BYTES]);
     let frames = vec![plain; LEAF_PAGES / FRAME_PAGES];
     let bytes = leaf.finish_frames(0, frames).expect("all frames").encode();
     let peak = peak(|| IndexLeaf::parse(&bytes, 0).expect("what was written"));

@@ -65,6 +65,10 @@ impl FrameDecoder {
             FrameCoding::Lz4 => lz4_flex::block::decompress_into(bytes, pages)
                 .map_err(|error| undecodable(error.to_string()))?,
             FrameCoding::Zstd => {
+                let len = zstd::zstd_safe::find_frame_compressed_size(bytes);
+                if len != Ok(bytes.len()) {
+                    return Err(undecodable("it is not one whole frame".to_owned()));
+                }
                 let decoder = self
                     .zstd()
                     .map_err(|error| undecodable(error.to_string()))?;

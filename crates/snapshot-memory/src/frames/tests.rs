@@ -147,6 +147,24 @@ fn a_frame_that_decodes_to_another_length_is_refused() {
 
 // spec: MAP-22
 #[test]
+fn two_frames_of_zstandard_are_not_one() {
+    let one = zstd::bulk::compress(&[3; 4096], 3).unwrap();
+    let skippable = [0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0];
+    let twice = [one.clone(), one.clone()].concat();
+    let around = [skippable.as_slice(), &one].concat();
+    let behind = [one.as_slice(), &skippable].concat();
+    for (bytes, len) in [(twice, 8192), (around, 4096), (behind, 4096)] {
+        let entry = FrameEntry::of(FrameCoding::Zstd, &bytes);
+        let refused = decode(&entry, &bytes, len);
+        assert!(
+            matches!(refused, Err(FrameFault::Undecodable { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+// spec: MAP-22
+#[test]
 fn damage_never_reaches_a_decoder() {
     for codec in [FrameCodec::Lz4, FrameCodec::ZSTD] {
         let text: Vec<u8> = (0..4096u32).map(|i| (i / 7 % 90) as u8).collect();
