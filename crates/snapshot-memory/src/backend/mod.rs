@@ -142,7 +142,11 @@ pub trait WriteFile: Send + fmt::Debug {
     fn allocated_bytes(&self) -> io::Result<u64>;
 
     /// Reserves blocks for the first `len_bytes` bytes, which become the length if the file is
-    /// shorter. A file system that cannot is no error.
+    /// shorter: later writes there do not run out of space, and need not wait for each other to
+    /// make the file longer.
+    ///
+    /// Too little space is an error, and may leave a part reserved. A file system that cannot
+    /// reserve, or gains nothing by it, sets the length alone.
     fn reserve(&mut self, len_bytes: u64) -> io::Result<()>;
 
     /// A queue of writes with so many buffers. While there is one, nothing else writes to the file.

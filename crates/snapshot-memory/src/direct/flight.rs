@@ -125,6 +125,8 @@ impl<'m, D: Device<'m>> DirectQueue<'m, D> {
     }
 
     fn take_buffer(&mut self) -> io::Result<DirectBuffer> {
+        // One that is done costs less than a new one, whose pages must be zeroed.
+        self.reap(0)?;
         loop {
             if let Some(buffer) = self.free.pop() {
                 return Ok(buffer);

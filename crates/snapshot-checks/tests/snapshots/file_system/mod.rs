@@ -17,6 +17,7 @@ use snapshot_memory::{
 use crate::machine::vm;
 
 mod full;
+mod queue;
 mod raw;
 mod sparse;
 

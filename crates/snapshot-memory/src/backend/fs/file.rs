@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Whence, lseek};
 
 use super::{STAT_BLOCK_BYTES, read_only, unsigned};
@@ -115,11 +116,21 @@ impl WriteFile for FsWriteFile {
 
     fn reserve(&mut self, len_bytes: u64) -> io::Result<()> {
         let len = i64::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => Ok(()),
-            Err(Errno::EOPNOTSUPP) => self.set_len(len_bytes.max(self.file.metadata()?.len())),
-            Err(errno) => Err(errno.into()),
+        if len == 0 {
+            return Ok(());
         }
+        // Direct writes to a checksummed file of btrfs go through the cache, which finds blocks
+        // when it writes back: reserved ones would gain nothing, and are never compressed.
+        let is_btrfs = fstatfs(&self.file)?.filesystem_type() == BTRFS_SUPER_MAGIC;
+        while !is_btrfs {
+            match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.set_len(len_bytes.max(self.file.metadata()?.len()))
     }
 
     fn write_queue<'m>(
