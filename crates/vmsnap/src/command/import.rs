@@ -264,11 +264,7 @@ impl Import {
             .image(parent.id)
             .map_err(|error| context.failure(&error))?;
         let progress = context.progress("compare", inputs.taken_bytes(marked));
-        let memory = WatchedMemory {
-            memory: &inputs.memory,
-            progress: &progress,
-            interrupt: &context.interrupt,
-        };
+        let memory = WatchedMemory::new(&inputs.memory, &progress, self.pacing.start(context));
         stored
             .image()
             .differing_pages(&memory, marked)
@@ -345,7 +341,7 @@ impl From<Engine> for EngineChoice {
 }
 
 /// The word for a layout that was used.
-fn layout_name(layout: Option<DataLayout>) -> &'static str {
+pub(crate) fn layout_name(layout: Option<DataLayout>) -> &'static str {
     match layout {
         Some(DataLayout::Packed) => "packed",
         _ => "sparse",

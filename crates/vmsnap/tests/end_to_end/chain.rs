@@ -254,3 +254,29 @@ fn a_reference_means_one_snapshot_or_nothing() {
     let again = ["import", "vm", "--memory", "memory", "--name", "ONE"];
     sandbox.refused(&again, 12);
 }
+
+// spec: CLI-15
+// spec: CST-04
+#[test]
+fn pages_that_are_not_marked_are_inherited_also_where_nearly_all_are() {
+    let sandbox = Sandbox::new();
+    let file = fs::File::create(sandbox.path("memory")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.write_all_at(&[7; PAGE], 9 * PAGE as u64).unwrap();
+    let parent = id(&sandbox.json(&["import", "vm", "--memory", "memory"]));
+    // What some VMMs write: a file of the dirty pages alone, with holes for all others.
+    let file = fs::File::create(sandbox.path("memory")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.write_all_at(&[8; PAGE], 10 * PAGE as u64).unwrap();
+    let mut dirty = vec![0xff; 2048];
+    dirty[9 / 8] &= !(1 << (9 % 8));
+    sandbox.write("dirty", &dirty);
+    let marked = ["--dirty", "dirty", "--parent", &parent];
+    let line = [&["import", "vm", "--memory", "memory"], &marked[..]].concat();
+    let diff = sandbox.json(&line);
+    assert_eq!(diff["pages"]["inherited"], 1);
+    assert_eq!(diff["pages"]["present"], 1);
+    let mut restored = sandbox.restored(&id(&diff));
+    assert!(page(&mut restored, 9).iter().all(|&byte| byte == 7));
+    assert!(page(&mut restored, 10).iter().all(|&byte| byte == 8));
+}

@@ -2,36 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use snapshot_memory::skip::skip;
 
+use crate::disk::Disk;
 use crate::sandbox::{PAGE, Run, Sandbox, id, pattern};
-
-/// A file system of a few megabytes in memory; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf, megabytes: u32) -> Option<Self> {
-        fs::create_dir(&at).unwrap();
-        let size = format!("size={megabytes}m");
-        let run = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(&at)
-            .stderr(Stdio::null())
-            .status();
-        run.is_ok_and(|status| status.success()).then_some(Self(at))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 // spec: CLI-07
 // spec: CLI-17
@@ -39,10 +17,13 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_is_said_to_be_full_and_nothing_is_left() {
     let around = Sandbox::new();
-    let Some(disk) = SmallDisk::mount(around.path("disk"), 3) else {
+    let Some(disk) = Disk::mount(
+        around.path("disk"),
+        &["-t", "tmpfs", "-o", "size=3m", "tmpfs"],
+    ) else {
         return skip("unprivileged", "no file system can be mounted here");
     };
-    let sandbox = Sandbox::within(&disk.0);
+    let sandbox = Sandbox::within(disk.path());
     let small = pattern(100, 1);
     let first = id(&sandbox.import("vm", &small, &[]));
     fs::remove_file(sandbox.path("memory")).unwrap();

@@ -11,6 +11,7 @@ mod bad_input;
 mod chain;
 mod copies;
 mod demo;
+mod disk;
 mod limits;
 mod planted;
 mod privileges;

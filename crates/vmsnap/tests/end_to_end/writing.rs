@@ -3,6 +3,9 @@
 use std::fs;
 use std::process::Stdio;
 
+use snapshot_memory::skip::skip;
+
+use crate::disk::Disk;
 use crate::sandbox::{Run, Sandbox, bitmap, id, page, pattern};
 
 const PAGES: usize = 600;
@@ -56,6 +59,30 @@ fn a_chain_of_both_layouts_gives_back_every_byte() {
         assert!(sandbox.restored(&parent) == memory, "{diff}");
     }
     assert_eq!(sandbox.json(&["verify"])["ok"], true);
+}
+
+// spec: CLI-20
+#[test]
+fn an_engine_that_cannot_write_here_is_refused() {
+    let around = Sandbox::new();
+    around.write("memory", &pattern(PAGES, 4));
+    let line = ["import", "vm", "--memory", "memory"];
+    let vectored = ["--layout", "packed", "--engine", "vectored"];
+    around.json(&line);
+    around.refused(&[&line[..], &vectored].concat(), 2);
+    // A file system in memory without direct writes, which does not say what is free either.
+    let at = around.path("disk");
+    let Some(disk) = Disk::mount(at, &["-t", "ramfs", "ramfs"]) else {
+        return skip("unprivileged", "no file system can be mounted here");
+    };
+    let sandbox = Sandbox::within(disk.path());
+    let memory = pattern(PAGES, 5);
+    let imported = sandbox.import("vm", &memory, &[]);
+    assert_eq!(imported["engine"], "buffered");
+    assert!(sandbox.restored(&id(&imported)) == memory);
+    let refused = sandbox.refused(&[&line[..], &["--engine", "direct"]].concat(), 2);
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("direct"), "{message}");
 }
 
 // spec: CLI-31

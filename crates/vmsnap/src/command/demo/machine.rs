@@ -6,6 +6,7 @@ use snapshot_format::{BranchName, PageRange, SectionPayload, SnapshotId, VmName}
 use snapshot_store::{Location, NewSnapshot, Store};
 use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, SnapshotPages};
 
+use crate::command::import::layout_name;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -29,6 +30,8 @@ pub(super) struct Taken {
     pub(super) zero: u64,
     pub(super) inherited: u64,
     pub(super) bytes_stored: u64,
+    pub(super) layout: String,
+    pub(super) engine: String,
 }
 
 /// How a guest ends that nobody stops.
@@ -112,6 +115,8 @@ pub(super) fn snapshot(
         bytes_stored: store
             .allocated_bytes(Location::Live, id)
             .map_err(|error| context.failure(&error))?,
+        layout: layout_name(done.memory.layout).to_owned(),
+        engine: done.memory.engine.name().to_owned(),
     })
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Row {
     sync_ms: f64,
     pages: Pages,
     bytes_stored: u64,
+    layout: String,
+    engine: String,
     restore_first_instruction_ms: f64,
     /// Whether memory and registers ended as in the run without a break.
     same_end: bool,
@@ -72,6 +74,8 @@ impl Row {
                 inherited: taken.inherited,
             },
             bytes_stored: taken.bytes_stored,
+            layout: taken.layout,
+            engine: taken.engine,
             restore_first_instruction_ms: ms(back.first_instruction_ns),
             same_end: back.outcome == *expected,
         }
