@@ -18,7 +18,7 @@ pub(crate) struct Pacing {
     #[arg(long)]
     background: bool,
 
-    /// Move at most so many bytes of memory a second from or to the disk
+    /// Move at most so many bytes of memory a second to the disk, or from it
     #[arg(long, value_name = "RATE", value_parser = rate)]
     io_limit: Option<NonZeroU64>,
 }

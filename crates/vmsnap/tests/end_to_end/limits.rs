@@ -14,6 +14,7 @@ use crate::sandbox::{PAGE, Run, Sandbox, id, pattern};
 // spec: CLI-07
 // spec: CLI-17
 // spec: CLI-24
+// spec: CLI-36
 #[test]
 fn a_full_disk_is_said_to_be_full_and_nothing_is_left() {
     let around = Sandbox::new();
