@@ -58,7 +58,8 @@
 //!
 //! For those who filter them: [`backend::FsBackend`] lists its own. [`MappedMemory`] uses `mmap`,
 //! `munmap`, `madvise`, `memfd_create` and `ftruncate`. [`WpAsyncSource`] uses `userfaultfd` (or
-//! opens `/dev/userfaultfd`), opens `/proc/self/pagemap`, and uses `ioctl` on both.
+//! opens `/dev/userfaultfd`), opens `/proc/self/pagemap`, and uses `ioctl` on both; so does
+//! a capture of paused memory on the latter, to learn whether that is on huge pages.
 //! [`lower_priority`] uses `setpriority` and `ioprio_set`. No thread is
 //! started, and nothing is read from the environment.
 //!

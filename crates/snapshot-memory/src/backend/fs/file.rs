@@ -119,16 +119,8 @@ impl WriteFile for FsWriteFile {
         if len == 0 {
             return Ok(());
         }
-        // Direct writes to a checksummed file of btrfs go through the cache, which finds blocks
-        // when it writes back: reserved ones would gain nothing, and are never compressed.
-        let is_btrfs = fstatfs(&self.file)?.filesystem_type() == BTRFS_SUPER_MAGIC;
-        while !is_btrfs {
-            match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break,
-                Err(errno) => return Err(errno.into()),
-            }
+        if allocate(&self.file, len)? {
+            return Ok(());
         }
         self.set_len(len_bytes.max(self.file.metadata()?.len()))
     }
@@ -152,4 +144,21 @@ impl WriteFile for FsWriteFile {
 
 fn allocated_bytes(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.blocks().saturating_mul(STAT_BLOCK_BYTES))
+}
+
+/// Reserves blocks for the first `len` bytes, not none; whether that was done.
+fn allocate(file: &File, len: i64) -> io::Result<bool> {
+    // Direct writes to a checksummed file of btrfs go through the cache, which finds blocks when
+    // it writes back: reserved ones would gain nothing, and are never compressed.
+    if fstatfs(file)?.filesystem_type() == BTRFS_SUPER_MAGIC {
+        return Ok(false);
+    }
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }

@@ -133,6 +133,36 @@ fn a_queue_that_is_dropped_waits_for_what_is_under_way() {
 }
 
 #[test]
+fn a_thread_may_end_while_its_writes_are_under_way() {
+    let Some((_folder, file)) = disk_file(&Probe::default()) else {
+        return;
+    };
+    let mut queue = open(file.as_fd(), &Probe::default(), 2).unwrap();
+    let pieces: Vec<Piece> = (0..64_usize)
+        .map(|index| page(index * 4096, (index * 3 * 4096) as u64))
+        .collect();
+    for round in 1..4 {
+        let queue = &mut queue;
+        let pieces = &pieces;
+        let submit = move || {
+            let mut buffer = queue.buffer().unwrap();
+            buffer.fill(round);
+            let place = |piece: &Piece| Piece {
+                offset: piece.offset + u64::from(round - 1) * 4096,
+                ..*piece
+            };
+            let pieces: Vec<Piece> = pieces.iter().map(place).collect();
+            queue.submit(buffer, &pieces).unwrap();
+        };
+        std::thread::scope(|scope| scope.spawn(submit).join()).unwrap();
+    }
+    queue.finish().unwrap();
+    drop(queue);
+    let expected: Vec<u8> = (0..64 * 3).flat_map(|page| [page % 3 + 1; 4096]).collect();
+    assert!(read(&file) == expected);
+}
+
+#[test]
 fn an_error_of_the_kernel_comes_late_and_stays() {
     let Some((folder, file)) = disk_file(&Probe::default()) else {
         return;
