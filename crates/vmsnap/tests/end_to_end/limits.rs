@@ -39,6 +39,13 @@ fn a_full_disk_is_said_to_be_full_and_nothing_is_left() {
     assert_eq!(sandbox.listing(), before);
     assert!(sandbox.restored(&first) == small);
 
+    // Nor is a guest stopped for a snapshot that there is no room for.
+    let refused = sandbox.run(&["demo", "--backend", "process", "--mem", "8M", "--json"]);
+    assert_eq!(refused.code, 7, "{refused:?}");
+    let message = refused.document()["error"]["message"].to_string();
+    assert!(message.contains("prepare the sink"), "{message}");
+    assert_eq!(sandbox.listing(), before);
+
     // Blocks that hold only zeros need no room.
     let zeros = around.write("zeros", &vec![0; 2000 * PAGE]);
     let zeros = id(&sandbox.json(&["import", "vm", "--memory", zeros.to_str().unwrap()]));

@@ -75,6 +75,37 @@ fn an_interrupt_cleans_up_and_ends_with_130() {
     assert!(sandbox.restored(&one).len() == 4 * PAGE);
 }
 
+// spec: CLI-09
+// spec: CLI-31
+#[test]
+fn work_at_a_byte_a_second_is_still_there_to_be_interrupted() {
+    let sandbox = Sandbox::new();
+    let one = id(&sandbox.import("vm", &pattern(4, 1), &[]));
+    sandbox.write("memory", &pattern(4, 2));
+    let before = sandbox.listing();
+    for line in [
+        &["import", "vm", "--memory", "memory"][..],
+        &["import", "vm", "--memory", "memory", "--parent", &one],
+        &["restore", &one, "--memory", "out"],
+        &["verify"],
+    ] {
+        let child = sandbox
+            .command(&[line, &["--io-limit", "1", "--json"]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(300));
+        let process = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(process, Signal::SIGINT).unwrap();
+        let run = Run::of(&child.wait_with_output().unwrap());
+        assert_eq!(run.code, 130, "{line:?}: {run:?}");
+        assert_eq!(run.document()["error"]["kind"], "interrupted");
+        assert_eq!(sandbox.listing(), before, "{line:?}");
+        assert!(!sandbox.path("out").exists(), "{line:?}");
+    }
+}
+
 // spec: CLI-11
 #[test]
 fn progress_is_told_one_document_a_line() {

@@ -1,15 +1,16 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{Cancel, Overrides, RestoreError};
+use hypervisor_bridge::{Overrides, RestoreError, SnapshotError};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SectionPayload, SnapshotId, VmName};
-use snapshot_store::{Location, NewSnapshot, Store};
+use snapshot_memory::SinkError;
+use snapshot_store::{Location, NewSnapshot, Store, StoreError};
 use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, SnapshotPages};
 
 use crate::command::import::layout_name;
-use crate::context::Context;
+use crate::context::{Context, exit_of};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_of_io};
 
 /// The virtual machine that the snapshots are of.
 const VM: &str = "demo";
@@ -95,7 +96,7 @@ pub(super) fn snapshot(
         .fingerprint(Some(SectionPayload::of(0, &fingerprint)));
     let mut sink = store.sink(new);
     let done = guest
-        .snapshot(pages, &mut sink, &Cancel::default())
+        .snapshot(pages, &mut sink, &context.interrupt.cancel())
         .map_err(|error| failure(&error))?;
     let id = done.published.snapshot.id;
     let time = &done.time;
@@ -157,7 +158,21 @@ pub(super) fn failure(error: &GuestError) -> Failure {
         GuestError::ForeignConfig { .. }
         | GuestError::ForeignState { .. }
         | GuestError::Restore(RestoreError::Incompatible { .. }) => Exit::Incompatible,
+        GuestError::Snapshot(SnapshotError::Cancelled { .. }) => Exit::Interrupted,
+        GuestError::Snapshot(SnapshotError::Sink { source, .. }) => exit_of_sink(source),
         _ => Exit::Failed,
     };
     Failure::because(exit, error)
+}
+
+/// How a run ends that an error of the store below a snapshot stopped.
+fn exit_of_sink(error: &SinkError) -> Exit {
+    match error {
+        SinkError::NoRoom { .. } => Exit::NoSpace,
+        SinkError::File(error) => exit_of_io(error.source.kind()),
+        SinkError::Catalog(error) => error
+            .downcast_ref::<StoreError>()
+            .map_or(Exit::Failed, |error| exit_of(error.kind())),
+        _ => Exit::Failed,
+    }
 }
