@@ -94,6 +94,7 @@ impl Attempt {
             is_live: true,
             description: self.new.metadata.description.as_str().to_owned(),
             parent: self.parent_name.clone(),
+            generation: 1,
         }
     }
 }

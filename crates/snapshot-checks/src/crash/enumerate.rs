@@ -12,7 +12,7 @@ use snapshot_store::{ErrorKind, Store};
 use super::judge::{fingerprint, judge};
 use super::model::{Model, chain};
 use super::report::Report;
-use super::scenario::{self, Run, Scenario, opening};
+use super::scenario::{self, Operation, Run, Scenario, opening};
 
 /// How much is enumerated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,9 +143,21 @@ impl Campaign<'_> {
         let allowed = allowed(run);
         self.live(backend, number, how, allowed)?;
         self.crash(backend, number, how, allowed, effort)?;
-        if let (Err(error), Some(attempt)) = (&run.result, &run.attempt)
-            && error.kind() != ErrorKind::DurabilityUncertain
-        {
+        let Err(error) = &run.result else {
+            return Ok(());
+        };
+        if error.kind() == ErrorKind::DurabilityUncertain {
+            return Ok(());
+        }
+        if matches!(self.scenario.operation, Operation::Relayout(..)) {
+            // Whatever the failed attempt left is in nobody's way.
+            let again = self.start(backend)?.result;
+            let result = again.map_err(|error| chain(&error));
+            let place = format!("{} {number} {how}, again", self.scenario.name);
+            self.report.point(&|| place.clone(), result);
+            self.live(backend, number, "again", Allowed::After)?;
+        }
+        if let Some(attempt) = &run.attempt {
             // The bits of the failed attempt must have come back.
             attempt.run(77);
             let place = format!("{} {number} {how}, again", self.scenario.name);

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use snapshot_format::Digest;
+use snapshot_format::{Digest, FileEntry};
 use snapshot_memory::CaptureOptions;
 use snapshot_memory::backend::{Backend, EntryKind, MemBackend, RelPath};
 use snapshot_store::{Selection, Store};
@@ -41,9 +41,10 @@ pub(super) fn fingerprint(tree: &MemBackend) -> Result<Digest, String> {
 /// Checks a tree: it opens, holds one of `allowed`, verifies, and takes a further snapshot.
 pub(super) fn judge(tree: &MemBackend, allowed: &[&Model]) -> Result<(), String> {
     let tree = tree.snapshot();
-    let backend: Arc<dyn Backend> = Arc::new(tree);
+    let backend: Arc<dyn Backend> = Arc::new(tree.clone());
     let store = Store::open_or_create(backend, &opening())
         .map_err(|error| format!("does not open: {}", chain(&error)))?;
+    check_leftovers(&tree, &store)?;
     let mut differences = Vec::new();
     for model in allowed {
         match model.compare(&store) {
@@ -52,6 +53,34 @@ pub(super) fn judge(tree: &MemBackend, allowed: &[&Model]) -> Result<(), String>
         }
     }
     Err(format!("neither set: {}", differences.join("; or ")))
+}
+
+/// That opening removed whatever is no part of a snapshot.
+fn check_leftovers(tree: &MemBackend, store: &Store) -> Result<(), String> {
+    let names = |path: &RelPath| -> Result<Vec<String>, String> {
+        let entries = tree.list(path).map_err(|error| chain(&error))?;
+        Ok(entries.into_iter().map(|entry| entry.name).collect())
+    };
+    let below = |path: &RelPath, name: &str| path.join(name).map_err(|error| chain(&error));
+    let snapshots = below(&RelPath::root(), "snapshots")?;
+    let locks = below(&RelPath::root(), "locks")?;
+    let is_work = |name: &&String| name.starts_with('.') || name.starts_with("place.");
+    let (mut left, locks) = (names(&snapshots)?, names(&locks)?);
+    left.extend(locks);
+    if let Some(name) = left.iter().find(is_work) {
+        return Err(format!("{name} remains"));
+    }
+    let listing = store.list(None).map_err(|error| chain(&error))?;
+    for record in listing.snapshots {
+        let detail = store.detail(record.id).map_err(|error| chain(&error))?;
+        let named: Vec<String> = detail.files.iter().map(FileEntry::file_name).collect();
+        let found = names(&below(&snapshots, &record.id.to_string())?)?;
+        let mut memory = found.iter().filter(|name| name.starts_with("memory."));
+        if let Some(name) = memory.find(|name| !named.contains(name)) {
+            return Err(format!("{name} of {} is named by nobody", record.id));
+        }
+    }
+    Ok(())
 }
 
 /// That the store verifies, and goes on working.

@@ -22,6 +22,8 @@ pub(super) struct Expected {
     pub(super) description: String,
     /// The name of its parent.
     pub(super) parent: Option<String>,
+    /// Which placement counts.
+    pub(super) generation: u32,
 }
 
 impl Model {
@@ -53,6 +55,10 @@ impl Model {
                     return Err(format!("{name} has another description"));
                 }
                 if is_live {
+                    let detail = store.detail(record.id).map_err(|error| chain(&error))?;
+                    if detail.generation != expected.generation {
+                        return Err(format!("{name} has placement {}", detail.generation));
+                    }
                     compare_image(store, record.id, &expected.image)
                         .map_err(|error| format!("{name}: {error}"))?;
                 }

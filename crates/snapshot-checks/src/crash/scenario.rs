@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_format::Description;
-use snapshot_memory::CaptureOptions;
+use snapshot_format::{DataLayout, Description};
 use snapshot_memory::backend::{Backend, MemBackend};
+use snapshot_memory::{CaptureOptions, FrameCodec, RelayoutOptions};
 use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
@@ -26,6 +26,16 @@ pub(super) enum Operation {
     Undelete(&'static str),
     /// A new `snapshot.json`.
     Describe(&'static str),
+    /// The same pages in another layout.
+    Relayout(&'static str, Laid),
+}
+
+/// How pages are laid out anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Laid {
+    Sparse,
+    Packed,
+    Compressed,
 }
 
 /// An operation, the store before it, and what that holds.
@@ -55,7 +65,7 @@ const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 10] = [
+const PLAN: [(&str, Operation); 16] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -69,6 +79,29 @@ const PLAN: [(&str, Operation); 10] = [
     (
         "branch",
         Operation::Take(title("web", "side", Some("web/one"))),
+    ),
+    // In the middle of a chain, with children: what lies another way than before is written, and
+    // what lies as it did at first counts again.
+    ("relayout", Operation::Relayout("web/one", Laid::Compressed)),
+    (
+        "relayout-sparse",
+        Operation::Relayout("web/one", Laid::Sparse),
+    ),
+    (
+        "relayout-packed",
+        Operation::Relayout("web/one", Laid::Packed),
+    ),
+    (
+        "diff-over-relayout",
+        Operation::Take(title("web", "four", Some("web/one"))),
+    ),
+    (
+        "relayout-full",
+        Operation::Relayout("web/base", Laid::Packed),
+    ),
+    (
+        "diff-over-both",
+        Operation::Take(title("web", "five", Some("web/two"))),
     ),
     ("describe", Operation::Describe("web/one")),
     ("delete", Operation::Delete("web/one")),
@@ -175,6 +208,10 @@ pub(super) fn run(
             store.change_metadata(id, |metadata| metadata.description = text)?;
             Ok(())
         })),
+        Operation::Relayout(name, laid) => done(resolve(name).and_then(|reference| {
+            let id = store.resolve(&reference)?;
+            store.relayout(id, &laid.options()).map(drop)
+        })),
     }
 }
 
@@ -218,6 +255,7 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
                 is_live: true,
                 description: title.name.to_owned(),
                 parent: title.parent.map(str::to_owned),
+                generation: 1,
             };
             let name = format!("{}/{}", title.vm, title.name);
             after.snapshots.insert(name, expected);
@@ -232,8 +270,22 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let snapshot = snapshot.ok_or_else(|| unknown(name))?;
             NEW_DESCRIPTION.clone_into(&mut snapshot.description);
         }
+        Operation::Relayout(name, _) => {
+            let snapshot = after.snapshots.get_mut(name);
+            snapshot.ok_or_else(|| unknown(name))?.generation += 1;
+        }
     }
     Ok(after)
+}
+
+impl Laid {
+    fn options(self) -> RelayoutOptions {
+        match self {
+            Self::Sparse => RelayoutOptions::of(DataLayout::Sparse),
+            Self::Packed => RelayoutOptions::of(DataLayout::Packed),
+            Self::Compressed => RelayoutOptions::compressed(FrameCodec::Lz4),
+        }
+    }
 }
 
 /// How stores are opened here: nobody else holds a lock.
