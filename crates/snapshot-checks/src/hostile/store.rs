@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snapshot_format::{
-    GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageRange, SectionKind, SectionPayload,
-    SnapshotId, SnapshotRef, VmName,
+    DataLayout, GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageRange, SectionKind,
+    SectionPayload, SnapshotId, SnapshotRef, VmName,
 };
 use snapshot_memory::backend::{Backend, EntryKind, MemBackend, RelPath};
-use snapshot_memory::{DirtyBitmap, Pages, RawFile, Stability};
+use snapshot_memory::{DirtyBitmap, FrameCodec, Pages, RawFile, RelayoutOptions, Stability};
 use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store};
 
 use crate::hostile::Tally;
@@ -80,8 +80,8 @@ impl Change {
 /// Flips and cuts. Long files are alike all over: they are changed at every prime-th byte.
 fn changes(name: &str, bytes: &[u8]) -> Vec<Change> {
     let step = match name {
-        "memory.img" => 127,
-        "memory.map" => 11,
+        "memory.img" | "memory.1.img" => 127,
+        "memory.map" | "memory.1.map" => 11,
         _ => 1,
     };
     let mut changes = Vec::new();
@@ -195,7 +195,7 @@ fn read_state(store: &Store, id: SnapshotId) -> Fallible<Option<Vec<u8>>> {
         .map(|section| section.bytes))
 }
 
-/// A full snapshot, a diff of it, and a full one of another machine.
+/// A full snapshot, a diff of it, both laid out anew, and a full one of another machine.
 fn publish() -> Fallible<Published> {
     let tree = MemBackend::new();
     let store = Store::create(Arc::new(tree.clone()), &options())?;
@@ -218,6 +218,13 @@ fn publish() -> Fallible<Published> {
         Some((base, &dirty)),
         &mut snapshots,
     )?;
+    // Each has its pages in a second file, and a placement that says so; the diff needs the first
+    // file of its parent.
+    let packed = RelayoutOptions::of(DataLayout::Packed);
+    let compressed = RelayoutOptions::compressed(FrameCodec::Lz4);
+    for (known, options) in snapshots.iter().zip([packed, compressed]) {
+        store.relayout(known.id, &options)?;
+    }
     fill(&mut image, &[0, 1, 2], 3);
     take(&store, "two", &layout, &image, None, &mut snapshots)?;
     Ok(Published { tree, snapshots })
