@@ -138,7 +138,7 @@ fn the_figures_are_those_of_the_table() {
         let model = model(name);
         let gap = model.gap_pages(&shape(262_144, 1, 1));
         let sparse = |pages: &u64| model.is_sparse_cheap(&shape(262_144, *pages, 1));
-        let mean_run = (1..).find(sparse).unwrap();
+        let mean_run = (1..=4096).find(sparse).unwrap();
         let said: Vec<String> = row
             .unwrap()
             .split('|')
