@@ -46,8 +46,10 @@ impl Report {
             "runs",
             "",
         ]);
-        for row in &self.rows {
-            table.add_row(cells(row));
+        for case in self.rows.chunk_by(|a, b| a.case == b.case) {
+            for (number, row) in case.iter().enumerate() {
+                table.add_row(cells(row, number == 0));
+            }
         }
         for column in [1, 3, 4, 6] {
             if let Some(column) = table.column_mut(column) {
@@ -58,11 +60,10 @@ impl Report {
     }
 }
 
-/// One row of the table.
-fn cells(row: &Row) -> [String; 8] {
-    let mut notes: Vec<String> = row
-        .counts
-        .iter()
+/// One row of the table; counts stand in the first of a case.
+fn cells(row: &Row, is_first: bool) -> [String; 8] {
+    let counts = row.counts.iter().filter(|_| is_first);
+    let mut notes: Vec<String> = counts
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
     let case = format!("{}/{}", row.suite, row.case);

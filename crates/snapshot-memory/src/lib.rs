@@ -128,3 +128,4 @@ pub use staged::{
     StagedPlacement, StagedQueue, StagedSnapshot,
 };
 pub use uffd::WpAsyncSource;
+pub use zero::is_zero;

@@ -4,7 +4,8 @@
 const STEP_BYTES: usize = 128;
 
 /// Whether every byte is zero; stops at the first piece that is not.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+#[must_use]
+pub fn is_zero(bytes: &[u8]) -> bool {
     let (steps, rest) = bytes.as_chunks::<STEP_BYTES>();
     steps.iter().all(|step| any_bit(step) == 0) && any_bit(rest) == 0
 }
