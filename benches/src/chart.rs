@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use plotters::coord::Shift;
@@ -26,9 +26,9 @@ type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<LogCoord<f64>,
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 const WIDTH: u32 = 960;
-const LINE_HEIGHT: u32 = 22;
+const LINE_HEIGHT: u32 = 20;
 const HEAD_HEIGHT: u32 = 64;
-const FOOT_HEIGHT: u32 = 56;
+const FOOT_HEIGHT: u32 = 48;
 const LABEL_WIDTH: u32 = 250;
 const FONT: &str = "sans-serif";
 
@@ -41,9 +41,11 @@ enum Kind {
     Ratios,
 }
 
-/// Draws a chart of times and one of ratios, for each group of cases, into the directory `dir`.
-pub(crate) fn draw(report: &Report, dir: &Path) -> Result<(), BenchError> {
+/// Draws a chart of times and one of ratios, for each group of cases, into the directory `dir`;
+/// their paths.
+pub(crate) fn draw(report: &Report, dir: &Path) -> Result<Vec<PathBuf>, BenchError> {
     fs::create_dir_all(dir).map_err(BenchError::at("create", dir))?;
+    let mut paths = Vec::new();
     for (name, rows) in groups(&report.rows) {
         for (kind, ending) in [(Kind::Times, ""), (Kind::Ratios, "-ratios")] {
             let path = dir.join(format!("{name}{ending}.svg"));
@@ -52,9 +54,10 @@ pub(crate) fn draw(report: &Report, dir: &Path) -> Result<(), BenchError> {
                 reason: error.to_string(),
             })?;
             fs::write(&path, svg).map_err(BenchError::at("write", &path))?;
+            paths.push(path);
         }
     }
-    Ok(())
+    Ok(paths)
 }
 
 /// The rows with rivals by the name of their chart: cases with a bar and variants apart, each file
@@ -85,7 +88,7 @@ fn svg(kind: Kind, rows: &[&Row]) -> Result<String, Box<dyn std::error::Error>> 
         Kind::Times => line::times(rows),
         Kind::Ratios => line::ratios(rows),
     };
-    let count = u32::try_from(lines.len())?;
+    let count = u32::try_from(lines.len() + cases(&lines))?;
     let mut text = String::new();
     {
         let size = (WIDTH, HEAD_HEIGHT + count * LINE_HEIGHT + FOOT_HEIGHT);
@@ -99,6 +102,11 @@ fn svg(kind: Kind, rows: &[&Row]) -> Result<String, Box<dyn std::error::Error>> 
     Ok(text)
 }
 
+/// How many lines begin a case: there is room above each of them.
+fn cases(lines: &[Line]) -> usize {
+    lines.iter().filter(|line| line.is_first).count()
+}
+
 /// The title and what the colours mean.
 fn draw_head(area: &Area<'_>, kind: Kind, rows: &[&Row]) -> Drawn {
     let first = rows.first();
@@ -106,7 +114,7 @@ fn draw_head(area: &Area<'_>, kind: Kind, rows: &[&Row]) -> Drawn {
     let place = first.and_then(|row| row.file_system.as_deref());
     let what = match kind {
         Kind::Times => "Time to write guest memory",
-        Kind::Ratios => "How often slower",
+        Kind::Ratios => "Ratios of the times to write guest memory",
     };
     let title = format!(
         "{what}: {mib} MiB on {}",
@@ -138,8 +146,7 @@ fn draw_head(area: &Area<'_>, kind: Kind, rows: &[&Row]) -> Drawn {
 }
 
 fn draw_body(area: &Area<'_>, kind: Kind, lines: &[Line]) -> Drawn {
-    #[expect(clippy::cast_precision_loss, reason = "a few dozen lines")]
-    let rows = lines.len() as f64;
+    let rows = f64::from(u32::try_from(lines.len() + cases(lines))?);
     let (low, high) = bounds(lines);
     let mut chart = ChartBuilder::on(area)
         .set_label_area_size(LabelAreaPosition::Left, LABEL_WIDTH)
@@ -161,7 +168,7 @@ fn draw_body(area: &Area<'_>, kind: Kind, lines: &[Line]) -> Drawn {
         .draw()?;
     let mut at = rows;
     for line in lines {
-        at -= 1.0;
+        at -= if line.is_first { 2.0 } else { 1.0 };
         draw_line(&chart, kind, line, (low, at))?;
     }
     Ok(())

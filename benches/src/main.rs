@@ -63,11 +63,12 @@ fn run(options: &Options) -> Result<(), BenchError> {
     if let Some(path) = &options.json {
         report.write(path)?;
     }
+    let charts = match &options.charts {
+        Some(dir) => chart::draw(&report, dir)?,
+        None => Vec::new(),
+    };
     if let Some(path) = &options.markdown {
-        markdown::write(&report, path)?;
-    }
-    if let Some(dir) = &options.charts {
-        chart::draw(&report, dir)?;
+        markdown::write(&report, &charts, path)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::bar::{self, Bar};
 use crate::error::BenchError;
@@ -13,9 +13,17 @@ use crate::row::Row;
 const BEGIN: &str = "<!-- measured -->\n";
 const END: &str = "<!-- end of measured -->\n";
 
-/// Writes the tables to `path`: between the marks of a file that has them, else as all of it.
-pub(crate) fn write(report: &Report, path: &Path) -> Result<(), BenchError> {
-    let tables = tables(report);
+/// Writes the tables, and links to `charts`, to `path`: between the marks of a file that has them,
+/// else as all of it.
+pub(crate) fn write(report: &Report, charts: &[PathBuf], path: &Path) -> Result<(), BenchError> {
+    let mut tables = tables(report);
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    for chart in charts {
+        let link = chart.strip_prefix(folder).unwrap_or(chart).display();
+        let name = chart.file_stem().unwrap_or_default().display();
+        // Writing to a string can't fail.
+        let _ = writeln!(tables, "![{name}]({link})\n");
+    }
     let old = fs::read_to_string(path).unwrap_or_default();
     let text = match (old.split_once(BEGIN), old.split_once(END)) {
         (Some((before, _)), Some((_, after))) => format!("{before}{BEGIN}{tables}{END}{after}"),
@@ -98,7 +106,6 @@ fn case_lines(rows: &[Row]) -> String {
             .chain(bar::of_rival(row))
             .map(|bar| verdict(&bar))
             .collect();
-        // Writing to a string can't fail.
         let _ = writeln!(
             lines,
             "| {own} | {rival} | {} | {} |",
@@ -194,11 +201,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("README.md");
         fs::write(&path, format!("before\n{BEGIN}old\n{END}after\n")).unwrap();
-        write(&report(), &path).unwrap();
+        let charts = [dir.path().join("charts/memory.svg")];
+        write(&report(), &charts, &path).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("before\n") && text.ends_with("after\n"));
+        assert!(text.contains("![memory](charts/memory.svg)"));
         assert!(text.contains("`full-random`") && !text.contains("old"));
-        write(&report(), &path).unwrap();
+        write(&report(), &charts, &path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }

@@ -19,7 +19,7 @@ use crate::error::BenchError;
 ///
 /// What was written is kept for a while and then removed together, by several threads: a file
 /// system that discards freed blocks waits for the device once for each extent of a scattered file,
-/// up to twenty seconds, and waits for several files at once as long as for one.
+/// up to twenty seconds, and can wait for several files at once.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: TempDir,

@@ -10,6 +10,8 @@ use crate::row::Row;
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Line {
     pub(super) label: String,
+    /// Whether it is the first of its case.
+    pub(super) is_first: bool,
     pub(super) who: Who,
     pub(super) low: f64,
     pub(super) middle: f64,
@@ -46,6 +48,7 @@ pub(super) fn times(rows: &[&Row]) -> Vec<Line> {
     for rows in rows.chunk_by(|a, b| a.case == b.case) {
         let time = |label: String, who, ms: f64| Line {
             label,
+            is_first: who == Who::Ours,
             who,
             low: ms,
             middle: ms,
@@ -53,7 +56,7 @@ pub(super) fn times(rows: &[&Row]) -> Vec<Line> {
             asked: None,
             figure: format!("{} ms", millis(ms)),
         };
-        let ours = format!("{}  vmsnap", rows[0].case);
+        let ours = format!("{}: vmsnap", rows[0].case);
         lines.push(time(ours, Who::Ours, rows[0].ours_ms));
         for rival in rows.iter().filter_map(|row| row.against()) {
             let who = if rival.is_limit {
@@ -69,25 +72,29 @@ pub(super) fn times(rows: &[&Row]) -> Vec<Line> {
 
 /// The ratio of each pair.
 pub(super) fn ratios(rows: &[&Row]) -> Vec<Line> {
-    let line = |row: &&Row| {
-        let rival = row.against()?;
-        let pairs = rival.pairs;
-        let mark = if pairs.unstable { " unstable" } else { "" };
-        Some(Line {
-            label: format!("{}  {}", row.case, rival.name),
-            who: if rival.is_limit {
-                Who::Limit
-            } else {
-                Who::Peer
-            },
-            low: pairs.p25,
-            middle: pairs.median,
-            high: pairs.p75,
-            asked: bar::ratio(&row.case, rival.name, rival.is_limit),
-            figure: format!("{:.2}{mark}", pairs.median),
-        })
-    };
-    rows.iter().filter_map(line).collect()
+    let cases = rows.chunk_by(|a, b| a.case == b.case);
+    let lines = cases.flat_map(|rows| rows.iter().enumerate().filter_map(ratio));
+    lines.collect()
+}
+
+fn ratio((number, row): (usize, &&Row)) -> Option<Line> {
+    let rival = row.against()?;
+    let pairs = rival.pairs;
+    let mark = if pairs.unstable { " unstable" } else { "" };
+    Some(Line {
+        label: format!("{}: {}", row.case, rival.name),
+        is_first: number == 0,
+        who: if rival.is_limit {
+            Who::Limit
+        } else {
+            Who::Peer
+        },
+        low: pairs.p25,
+        middle: pairs.median,
+        high: pairs.p75,
+        asked: bar::ratio(&row.case, rival.name, rival.is_limit),
+        figure: format!("{:.2}{mark}", pairs.median),
+    })
 }
 
 /// A label of an axis, without digits that say nothing.

@@ -66,7 +66,7 @@ fn a_chart_names_title_axis_legend_and_figures() {
         "Time to write guest memory: 1024 MiB on ext4",
         "milliseconds, median, logarithmic (less is better)",
         "limit of the machine",
-        "diff-10pct  vmsnap",
+        "diff-10pct: vmsnap",
         "squib-4k",
         "55.5 ms",
         "360 ms",
@@ -78,7 +78,7 @@ fn a_chart_names_title_axis_legend_and_figures() {
     for word in [
         "peer ÷ vmsnap (more is better)",
         "what the design asks for",
-        "diff-10pct  contiguous",
+        "diff-10pct: contiguous",
         "6.49 unstable",
         "1.16",
     ] {
