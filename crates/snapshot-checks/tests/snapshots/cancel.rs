@@ -8,6 +8,7 @@ use snapshot_memory::{Cancel, CaptureControl, SinkError};
 
 use crate::rig::{LARGE, Rig, SMALL};
 
+// spec: MEM-09
 #[test]
 fn a_capture_that_is_cancelled_at_any_moment_leaves_no_trace() {
     for rig in Rig::all(SMALL).chain(Rig::all(LARGE)) {

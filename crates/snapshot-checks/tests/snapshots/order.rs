@@ -6,6 +6,7 @@ use snapshot_memory::backend::FaultBackend;
 
 use crate::rig::{LARGE, Rig};
 
+// spec: MEM-08
 #[test]
 fn the_calls_are_the_same_with_any_number_of_threads() {
     for rig in Rig::all(LARGE) {

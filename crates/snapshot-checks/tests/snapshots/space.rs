@@ -13,6 +13,7 @@ const SECTOR_BYTES: u64 = 512;
 /// More than any snapshot here needs.
 const PLENTY: u64 = 1 << 40;
 
+// spec: MEM-07
 #[test]
 fn a_disk_that_fills_at_any_sector_leaves_no_trace() {
     for rig in Rig::all(SMALL) {
@@ -22,6 +23,7 @@ fn a_disk_that_fills_at_any_sector_leaves_no_trace() {
     }
 }
 
+// spec: MEM-21
 #[test]
 fn a_disk_that_fills_while_several_buffers_are_under_way_leaves_no_trace() {
     for rig in Rig::all(LARGE) {

@@ -32,6 +32,7 @@ const MAKERS: [Maker; 4] = [
     ("written as zeros", written_as_zeros),
 ];
 
+// spec: MEM-06
 #[test]
 fn holes_of_every_make_are_read_as_zeros_and_written_as_holes() {
     on_each_disk(|disk| {
@@ -62,6 +63,7 @@ fn holes_of_every_make_are_read_as_zeros_and_written_as_holes() {
     });
 }
 
+// spec: MEM-06
 #[test]
 fn lies_about_holes_change_nothing() {
     let lies = [

@@ -19,6 +19,7 @@ fn a_sparse_file_has_holes_and_a_packed_one_has_none() {
     on_each_disk(|disk| ways(disk).for_each(|way| full_and_diff(disk, way)));
 }
 
+// spec: MEM-18
 #[test]
 fn an_engine_that_was_asked_for_is_never_replaced() {
     on_each_disk(|disk| {
