@@ -42,7 +42,8 @@ pub enum EngineChoice {
     /// Direct where the file takes it, else through buffers.
     #[default]
     Auto,
-    /// `pwritev` straight from guest memory through the page cache. Sparse data only.
+    /// `pwritev` straight from guest memory through the page cache; buffered where memory runs or is
+    /// not mapped. Sparse data only.
     Vectored,
     /// Gathered in buffers and written through the page cache.
     Buffered,

@@ -176,7 +176,7 @@ impl<'a> MemoryWriter<'a> {
         let mut placer = Placer::new(source, queue, leaves, choice, self.options.control.clone());
         pipeline.run(&mut plan, &mut placer)?;
         let (mut tally, leaves) = placer.finish()?;
-        if self.options.engine == EngineChoice::Vectored {
+        if self.options.engine == EngineChoice::Vectored && choice.in_place {
             tally.engine = Engine::Vectored;
         }
         Ok((tally, leaves))
