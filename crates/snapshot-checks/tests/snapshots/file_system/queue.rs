@@ -2,7 +2,6 @@
 
 use std::io;
 
-use snapshot_checks::mount::Disk;
 use snapshot_memory::backend::{RelPath, WriteFile};
 use snapshot_memory::{DirectBuffer, DirectRefused, Engine, Piece, QueueMode};
 
