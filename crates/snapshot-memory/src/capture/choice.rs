@@ -33,6 +33,8 @@ pub(super) struct Choice {
     pub(super) threads: usize,
     /// Pages that will be looked at.
     pub(super) page_count: u64,
+    /// Pages of a chunk at most.
+    pub(super) chunk_pages: u64,
 }
 
 impl Choice {
@@ -87,8 +89,15 @@ impl Choice {
             in_place: dedup == Dedup::Off && is_in_place(options, source, pages, stability),
             threads: threads(options.threads, page_count),
             page_count,
+            chunk_pages: chunk_pages(page_count),
         }
     }
+}
+
+/// Small captures have small chunks: the disk waits for the first one, and nothing else waits
+/// while the last one is written.
+fn chunk_pages(pages: u64) -> u64 {
+    (pages / CHUNKS).clamp(LEAST_CHUNK_PAGES, CHUNK_PAGES)
 }
 
 /// The layout of a full snapshot: one that can be mapped, if nothing else is asked for.
@@ -149,7 +158,7 @@ fn is_in_place(
 }
 
 fn threads(asked: Option<NonZeroUsize>, pages: u64) -> usize {
-    let chunks = usize::try_from(pages.div_ceil(CHUNK_PAGES)).unwrap_or(usize::MAX);
+    let chunks = usize::try_from(pages.div_ceil(chunk_pages(pages))).unwrap_or(usize::MAX);
     let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let wanted = asked.map_or_else(|| cpus().min(DEFAULT_THREADS), NonZeroUsize::get);
     wanted.min(chunks).clamp(1, MAX_THREADS)
@@ -157,6 +166,12 @@ fn threads(asked: Option<NonZeroUsize>, pages: u64) -> usize {
 
 /// Pages of a run that is long enough for a write of its own: 64 KiB.
 const LONG_RUN_PAGES: u64 = 16;
+
+/// Chunks of a capture at least, if they are not too small then.
+const CHUNKS: u64 = 16;
+
+/// Pages of a chunk, if there are as many: a write of 512 KiB.
+const LEAST_CHUNK_PAGES: u64 = 128;
 
 /// Threads of a capture, if nothing else is said.
 const DEFAULT_THREADS: usize = 2;

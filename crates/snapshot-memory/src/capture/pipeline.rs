@@ -3,7 +3,7 @@
 use std::thread::{self, Scope};
 
 use super::choice::Choice;
-use super::chunk::{Body, CHUNK_PAGES, Chunk, ChunkReader, Seen};
+use super::chunk::{Body, Chunk, ChunkReader, Seen};
 use super::inherit::Inheritance;
 use super::placer::Placer;
 use super::plan::Plan;
@@ -101,7 +101,7 @@ impl<'a> Pipeline<'a> {
         plan: &mut Plan<'_>,
         placer: &mut Placer<'_, '_>,
     ) -> Result<Option<Chunk>, SinkError> {
-        let parts = plan.next_parts(CHUNK_PAGES);
+        let parts = plan.next_parts(self.choice.chunk_pages);
         if parts.is_empty() {
             return Ok(None);
         }

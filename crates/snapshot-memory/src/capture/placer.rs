@@ -128,11 +128,13 @@ impl<'a, 'm> Placer<'a, 'm> {
 
     /// Waits until everything is written.
     pub(super) fn finish(mut self) -> Result<(Tally, WrittenLeaves<'m>), SinkError> {
+        // The last leaf is written while the disk is at the last pages.
+        let leaves = self.leaves.finish()?;
         let started = Instant::now();
         self.queue.finish()?;
         self.tally.write_ns += nanoseconds(started);
         self.tally.engine = self.queue.engine();
-        Ok((self.tally, self.leaves.finish()?))
+        Ok((self.tally, leaves))
     }
 
     /// Enters the pages of a chunk in the map, and notes in `kept` which are stored.

@@ -174,6 +174,7 @@ mod tests {
             in_place: false,
             threads: 1,
             page_count: 0,
+            chunk_pages: 512,
         }
     }
 
