@@ -52,8 +52,8 @@ fn a_run_of_dirty_pages_is_one_write() {
         .layout(LayoutChoice::Sparse)
         .engine(EngineChoice::Vectored);
     let full = chain.take(&memory, None, Stability::Paused).unwrap();
-    // 1000 pages in chunks of 2 MiB.
-    assert_eq!(full.stats.write_calls, 2);
+    // 1000 pages in chunks of 512 KiB.
+    assert_eq!(full.stats.write_calls, 8);
     let dirty = DirtyBitmap::new(1000);
     dirty.set_range(PageRange::new(100, 50));
     dirty.set(PageIndex(700));
