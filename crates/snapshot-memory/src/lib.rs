@@ -105,7 +105,9 @@ pub use capture::{
     Cancel, CaptureControl, CaptureOptions, CaptureProgress, CostModel, Dedup, Engine,
     EngineChoice, LayoutChoice, MemoryWriter, Pace, WrittenMemory,
 };
-pub use direct::{DirectBuffer, DirectRefused, Piece, QueueMode, WriteQueue, WriteThrough};
+pub use direct::{
+    DirectBuffer, DirectRefused, Piece, QueueMode, WriteQueue, WriteThrough, release_buffers,
+};
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
 pub use dirty::{
     BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,

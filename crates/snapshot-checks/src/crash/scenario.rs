@@ -114,7 +114,7 @@ const PLAN: [(&str, Operation); 16] = [
 ];
 
 /// The snapshots of the plan that are taken in every [`Way`].
-const IN_EVERY_WAY: [&str; 4] = ["full", "diff", "diff-on-diff", "diff-over-trash"];
+const IN_EVERY_WAY: [&str; 2] = ["full", "diff-on-diff"];
 
 /// Makes every scenario, by running the plan without a fault.
 pub(super) fn all() -> Result<Vec<Scenario>, String> {

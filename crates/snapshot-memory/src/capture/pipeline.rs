@@ -74,48 +74,40 @@ impl<'a> Pipeline<'a> {
                 placed += 1;
                 placer.place(chunk?)?;
             }
-            if is_more && handed_out - placed < AHEAD * self.choice.threads as u64 {
-                match self.chunk(handed_out, plan, placer)? {
-                    Some(chunk) => {
-                        pool.push(chunk);
-                        handed_out += 1;
-                    }
-                    None => is_more = false,
+            // A chunk that is read must not wait for the buffer that the next one needs.
+            if is_more
+                && handed_out - placed < AHEAD * self.choice.threads as u64
+                && let Some(body) = self.body(placer, handed_out == placed)?
+            {
+                let parts = plan.next_parts(self.choice.chunk_pages);
+                is_more = !parts.is_empty();
+                if is_more {
+                    pool.push(Chunk {
+                        number: handed_out,
+                        parts,
+                        body,
+                        seen: Seen::default(),
+                    });
+                    handed_out += 1;
                 }
-                continue;
-            }
-            if handed_out == placed {
+            } else if handed_out == placed {
                 return Ok(());
-            }
-            if !pool.work_or_wait(placed, &mut reader) {
+            } else if !pool.work_or_wait(placed, &mut reader) {
                 // Its panic goes on when the scope ends, whatever is returned.
                 return Err(SinkError::Cancelled);
             }
         }
     }
 
-    /// The next chunk, to be read.
-    fn chunk(
-        self,
-        number: u64,
-        plan: &mut Plan<'_>,
-        placer: &mut Placer<'_, '_>,
-    ) -> Result<Option<Chunk>, SinkError> {
-        let parts = plan.next_parts(self.choice.chunk_pages);
-        if parts.is_empty() {
-            return Ok(None);
+    /// What the next chunk is read to; `None` if that would have to be waited for.
+    fn body(self, placer: &mut Placer<'_, '_>, may_wait: bool) -> Result<Option<Body>, SinkError> {
+        if self.choice.in_place {
+            return Ok(Some(Body::InPlace));
         }
-        let body = if self.choice.in_place {
-            Body::InPlace
-        } else {
-            Body::Copy(placer.buffer()?)
-        };
-        Ok(Some(Chunk {
-            number,
-            parts,
-            body,
-            seen: Seen::default(),
-        }))
+        if may_wait {
+            return Ok(Some(Body::Copy(placer.buffer()?)));
+        }
+        Ok(placer.free_buffer()?.map(Body::Copy))
     }
 }
 

@@ -104,6 +104,12 @@ impl<'a, 'm> Placer<'a, 'm> {
         Ok(buffer)
     }
 
+    /// A buffer to copy pages to, if there is one without waiting for the disk.
+    pub(super) fn free_buffer(&mut self) -> Result<Option<DirectBuffer>, SinkError> {
+        self.pace.check()?;
+        Ok(self.queue.free_buffer()?)
+    }
+
     /// Places a chunk that was read. Chunks come in ascending order.
     pub(super) fn place(&mut self, chunk: Chunk) -> Result<(), SinkError> {
         let first = self.tally.present;

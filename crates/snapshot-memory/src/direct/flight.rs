@@ -124,16 +124,20 @@ impl<'m, D: Device<'m>> DirectQueue<'m, D> {
         Ok(())
     }
 
-    fn take_buffer(&mut self) -> io::Result<DirectBuffer> {
+    fn take_free_buffer(&mut self) -> io::Result<Option<DirectBuffer>> {
         // One that is done costs less than a new one, whose pages must be zeroed.
         self.reap(0)?;
+        if self.free.is_empty() && self.buffers_left > 0 {
+            let buffer = DirectBuffer::new()?;
+            self.buffers_left -= 1;
+            return Ok(Some(buffer));
+        }
+        Ok(self.free.pop())
+    }
+
+    fn take_buffer(&mut self) -> io::Result<DirectBuffer> {
         loop {
-            if let Some(buffer) = self.free.pop() {
-                return Ok(buffer);
-            }
-            if self.buffers_left > 0 {
-                let buffer = DirectBuffer::new()?;
-                self.buffers_left -= 1;
+            if let Some(buffer) = self.take_free_buffer()? {
                 return Ok(buffer);
             }
             if self.writes == 0 {
@@ -178,6 +182,12 @@ impl<'m, D: Device<'m>> WriteQueue<'m> for DirectQueue<'m, D> {
     fn buffer(&mut self) -> io::Result<DirectBuffer> {
         self.failure.check()?;
         let buffer = self.take_buffer();
+        buffer.or_else(|error| self.failure.keep(error))
+    }
+
+    fn free_buffer(&mut self) -> io::Result<Option<DirectBuffer>> {
+        self.failure.check()?;
+        let buffer = self.take_free_buffer();
         buffer.or_else(|error| self.failure.keep(error))
     }
 

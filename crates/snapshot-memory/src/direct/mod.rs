@@ -20,7 +20,7 @@ mod ring;
 mod through;
 mod write;
 
-pub use buffer::DirectBuffer;
+pub use buffer::{DirectBuffer, release_buffers};
 pub(crate) use device::{Completion, Device};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use flight::DirectQueue;

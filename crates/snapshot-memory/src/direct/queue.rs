@@ -45,6 +45,10 @@ pub trait WriteQueue<'m>: Send + fmt::Debug {
     /// buffer holds at first is not told.
     fn buffer(&mut self) -> io::Result<DirectBuffer>;
 
+    /// A buffer to fill, if there is one without waiting; `None` while writes are under way that
+    /// hold them all.
+    fn free_buffer(&mut self) -> io::Result<Option<DirectBuffer>>;
+
     /// Starts writing `pieces` of `buffer`.
     fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()>;
 

@@ -38,6 +38,10 @@ impl<'m> WriteQueue<'m> for WriteThrough<'m> {
         self.free.pop().map_or_else(DirectBuffer::new, Ok)
     }
 
+    fn free_buffer(&mut self) -> io::Result<Option<DirectBuffer>> {
+        self.buffer().map(Some)
+    }
+
     fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> io::Result<()> {
         self.failure.check()?;
         check_pieces(pieces)?;

@@ -31,6 +31,13 @@ impl<'a> StagedQueue<'a> {
             .map_err(FileError::at("write", self.path))
     }
 
+    /// A buffer to fill, if there is one without waiting.
+    pub fn free_buffer(&mut self) -> Result<Option<DirectBuffer>, FileError> {
+        self.queue
+            .free_buffer()
+            .map_err(FileError::at("write", self.path))
+    }
+
     /// Starts writing `pieces` of `buffer`.
     pub fn submit(&mut self, buffer: DirectBuffer, pieces: &[Piece]) -> Result<(), FileError> {
         self.queue
