@@ -150,9 +150,7 @@ impl Seen {
             self.digests.push(Digest::of(bytes));
         }
     }
-}
 
-impl Seen {
     /// Finds the pages of a copy that are as in the parent, and takes their digests away.
     fn inherit(
         &mut self,

@@ -29,14 +29,14 @@ struct Work {
     done: BTreeMap<u64, ReadChunk>,
     /// No more chunks will come.
     closed: bool,
-    /// Helpers that panicked. What they were at is lost.
-    lost: usize,
+    /// A helper has panicked. What it was at is lost.
+    lost: bool,
 }
 
 impl Pool {
     /// Reads chunks until the pool is closed: the life of a helping thread.
     pub(super) fn help(&self, mut reader: ChunkReader<'_>) {
-        let _guard = CountsLost(self);
+        let _guard = TellsLoss(self);
         while let Some(chunk) = self.wait_for_work() {
             self.read(chunk, &mut reader);
         }
@@ -54,7 +54,7 @@ impl Pool {
     /// `false` if a helper has panicked: chunks may be missing.
     pub(super) fn work_or_wait(&self, number: u64, reader: &mut ChunkReader<'_>) -> bool {
         let mut work = self.lock();
-        if work.lost > 0 {
+        if work.lost {
             return false;
         }
         if let Some(chunk) = work.waiting.pop_front() {
@@ -62,10 +62,10 @@ impl Pool {
             self.read(chunk, reader);
             return true;
         }
-        while !work.done.contains_key(&number) && work.lost == 0 {
+        while !work.done.contains_key(&number) && !work.lost {
             work = self.done.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
-        work.lost == 0
+        !work.lost
     }
 
     /// The chunk `number`, if it was read.
@@ -102,13 +102,13 @@ impl Pool {
     }
 }
 
-/// Counts a helper that unwinds, so that nobody waits for it.
-struct CountsLost<'a>(&'a Pool);
+/// Tells of a helper that unwinds, so that nobody waits for it.
+struct TellsLoss<'a>(&'a Pool);
 
-impl Drop for CountsLost<'_> {
+impl Drop for TellsLoss<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.lock().lost += 1;
+            self.0.lock().lost = true;
             self.0.done.notify_all();
         }
     }

@@ -91,3 +91,19 @@ fn a_gap_of_clean_pages_is_filled_where_that_costs_less_than_an_extent() {
     assert_eq!(stats.present, 4, "memory that runs may differ in the gap");
     assert!(bytes_of(&chain.image(2)) == bytes_of(&memory));
 }
+
+// spec: MEM-03
+#[test]
+fn memory_that_runs_is_never_written_from_where_it_is() {
+    let (memory, _) = chain();
+    for (stability, expected) in [
+        (Stability::Paused, Engine::Vectored),
+        (Stability::Running, Engine::Buffered),
+    ] {
+        let mut chain = Chain::new(Arc::new(MemBackend::new()));
+        chain.options = CaptureOptions::default().engine(EngineChoice::Vectored);
+        let stats = chain.take(&memory, None, stability).unwrap().stats;
+        assert_eq!(stats.engine, expected);
+        assert!(bytes_of(&chain.image(0)) == bytes_of(&memory));
+    }
+}
