@@ -96,13 +96,14 @@ impl std::fmt::Display for After<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The host cannot run the snapshot. The target was not touched.
+    /// The host cannot run the snapshot, or the target is no machine for it. The target was not
+    /// touched.
     #[error("this host cannot run the snapshot: {}", joined(.reasons))]
     Incompatible {
         /// Every reason.
         reasons: Vec<Reason>,
     },
-    /// A section is missing, damaged, or left over.
+    /// A section is damaged.
     #[error("{step}")]
     State {
         /// In which step.

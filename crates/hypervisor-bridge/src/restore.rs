@@ -1,7 +1,7 @@
 //! The order of a restore.
 
 use snapshot_format::state::{DeviceState, Fingerprint, Reason, ReasonKind};
-use snapshot_format::{DecodeError, SectionOffers};
+use snapshot_format::{DecodeError, SectionKind, SectionOffers, StatePayload};
 
 use crate::breakdown::{RestoreBreakdown, Stopwatch};
 use crate::error::{RestoreError, StepError};
@@ -21,7 +21,7 @@ pub struct RestoreTarget<'t> {
 
 /// Which reasons for an incompatible host the caller takes upon itself.
 ///
-/// Another architecture cannot be overridden.
+/// Another architecture, another machine and state that does not fit cannot be overridden.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     kinds: Vec<ReasonKind>,
@@ -36,7 +36,7 @@ impl Overrides {
     }
 
     fn covers(&self, reason: &Reason) -> bool {
-        reason.kind() != ReasonKind::Architecture && self.kinds.contains(&reason.kind())
+        reason.kind().can_be_overridden() && self.kinds.contains(&reason.kind())
     }
 }
 
@@ -58,12 +58,9 @@ pub fn restore(
     let mut time = RestoreBreakdown::default();
     let mut watch = Stopwatch::start();
 
-    // Before anything is touched: features that the guest was shown cannot be taken away later.
-    check_host(state, &mut offers, overrides)?;
-    // Everything is decoded before anything is written: a damaged section leaves no half machine.
-    state.take(&mut offers).map_err(at(Step::Take))?;
-    let device_states = take_devices(&mut offers).map_err(damaged)?;
-    offers.finish().map_err(damaged)?;
+    // Everything is compared and decoded before anything is touched: features that the guest was
+    // shown cannot be taken away later, and a damaged section leaves no half machine.
+    let device_states = take_all(state, &mut offers, overrides)?;
     time.check_ns = watch.lap();
 
     // Memory before vCPUs: setting system registers may read page tables, nested state does.
@@ -85,23 +82,41 @@ pub fn restore(
     Ok(time)
 }
 
-fn check_host(
+/// Takes every section; all reasons against the restore are in one error.
+fn take_all(
     state: &mut dyn StateRestore,
     offers: &mut SectionOffers,
     overrides: &Overrides,
-) -> Result<(), RestoreError> {
-    let saved: Fingerprint = offers.take(0).map_err(|source| RestoreError::State {
-        step: Step::Check,
-        source: Box::new(source),
-    })?;
+) -> Result<Vec<DeviceState>, RestoreError> {
+    let saved = offers.take_optional::<Fingerprint>(0);
+    let saved = saved.map_err(damaged(Step::Check))?;
     let host = state.host().map_err(at(Step::Check))?;
-    let mut reasons = saved.check(&host);
+    let mut reasons = saved.map_or_else(no_fingerprint, |saved| saved.check(&host));
     reasons.retain(|reason| !overrides.covers(reason));
+    let foreign = |reason: &Reason| reason.kind() == ReasonKind::Architecture;
+    if reasons.iter().any(foreign) {
+        // Its sections would all be missing or left over, which says nothing more.
+        return Err(RestoreError::Incompatible { reasons });
+    }
+    reasons.extend(state.take(offers).map_err(at(Step::Take))?);
+    let devices = take_devices(offers).map_err(damaged(Step::Take))?;
+    reasons.extend(offers.left_over().map(surplus));
     if reasons.is_empty() {
-        Ok(())
+        Ok(devices)
     } else {
         Err(RestoreError::Incompatible { reasons })
     }
+}
+
+fn no_fingerprint() -> Vec<Reason> {
+    vec![Reason::MissingSection {
+        section: Fingerprint::KIND,
+        instance: 0,
+    }]
+}
+
+fn surplus((section, instance): (SectionKind, u32)) -> Reason {
+    Reason::SurplusSection { section, instance }
 }
 
 fn take_devices(offers: &mut SectionOffers) -> Result<Vec<DeviceState>, DecodeError> {
@@ -113,9 +128,9 @@ fn at(step: Step) -> impl Fn(StepError) -> RestoreError {
     move |source| RestoreError::Step { step, source }
 }
 
-fn damaged(source: DecodeError) -> RestoreError {
-    RestoreError::State {
-        step: Step::Take,
+fn damaged(step: Step) -> impl Fn(DecodeError) -> RestoreError {
+    move |source| RestoreError::State {
+        step,
         source: Box::new(source),
     }
 }

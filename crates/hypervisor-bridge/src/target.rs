@@ -1,7 +1,7 @@
 //! What a machine must be able to do to be restored into.
 
 use snapshot_format::SectionOffers;
-use snapshot_format::state::{DeviceState, Fingerprint};
+use snapshot_format::state::{DeviceState, Fingerprint, Reason};
 
 use crate::error::StepError;
 
@@ -10,9 +10,12 @@ pub trait StateRestore: Send {
     /// What the host offers.
     fn host(&mut self) -> Result<Fingerprint, StepError>;
 
-    /// Takes the sections of the hypervisor, and refuses what does not fit the machine. The
-    /// machine is not touched yet.
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError>;
+    /// Takes the sections of the hypervisor, and says everything in them that does not fit the
+    /// host or the machine, which is not touched yet. Nothing is restored unless the answer is
+    /// empty.
+    ///
+    /// Sections that cannot be read at all are an error; one that is missing is a reason.
+    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError>;
 
     /// Sets what has to be in place before the vCPUs: the clock, which their counters follow.
     fn prepare(&mut self) -> Result<(), StepError>;

@@ -256,6 +256,12 @@ impl SectionOffers {
         self.remove(kind, instance).map(|offer| offer.section)
     }
 
+    /// Kind and instance of every critical section that nobody has taken yet.
+    pub fn left_over(&self) -> impl Iterator<Item = (SectionKind, u32)> + '_ {
+        let critical = self.offers.iter().filter(|offer| offer.section.critical);
+        critical.map(|offer| (offer.section.kind, offer.section.instance))
+    }
+
     /// Ends the taking: a critical section that is left over is an error.
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.offers.iter().find(|offer| offer.section.critical) {

@@ -91,7 +91,7 @@ fn an_incompatible_host_is_refused_with_every_reason_before_the_target_is_touche
         panic!("{refused}");
     };
     assert_eq!(reasons.len(), 3, "{reasons:?}");
-    assert_eq!(script.reached(), ["host"]);
+    assert_eq!(script.reached(), ["host", "take"]);
 }
 
 #[test]
@@ -108,16 +108,57 @@ fn overrides_cover_what_they_name_and_never_the_architecture() {
     assert!(matches!(refused, Err(RestoreError::Incompatible { .. })));
 }
 
+fn reasons_of(script: &Script, sections: Vec<SectionPayload>) -> Vec<Reason> {
+    match run(script, sections, &Overrides::default()) {
+        Err(RestoreError::Incompatible { reasons }) => reasons,
+        other => panic!("{other:?}"),
+    }
+}
+
 // spec: STA-06
 #[test]
 fn a_section_that_nobody_takes_stops_the_restore_before_the_target_is_touched() {
     let script = Script::default();
     let mut sections = sections(&Fingerprint::default());
-    let unknown = snapshot_format::SectionKind(0x1ff);
-    sections.push(SectionPayload::raw(unknown, 0, 1, vec![1]));
-    let refused = run(&script, sections, &Overrides::default());
-    assert!(matches!(refused, Err(RestoreError::State { .. })));
+    let section = SectionKind(0x1ff);
+    sections.push(SectionPayload::raw(section, 3, 1, vec![1]));
+    let instance = 3;
+    let surplus = Reason::SurplusSection { section, instance };
+    assert_eq!(reasons_of(&script, sections), [surplus]);
     assert_eq!(script.reached(), ["host", "take"]);
+}
+
+#[test]
+fn all_that_does_not_fit_is_said_at_once() {
+    let script = Script::default();
+    let mut sections = sections(&needy());
+    let unknown = SectionKind(0x1ff);
+    sections.push(SectionPayload::raw(unknown, 0, 1, vec![1]));
+    sections.push(SectionPayload::of(2, &VcpuX86::default()));
+    sections.retain(|section| section.kind != VmX86::KIND);
+    let reasons = reasons_of(&script, sections);
+    let kinds: Vec<ReasonKind> = reasons.iter().map(Reason::kind).collect();
+    let expected = [
+        ReasonKind::PageSize,
+        ReasonKind::Vendor,
+        ReasonKind::Capability,
+        ReasonKind::Machine,
+        ReasonKind::State,
+        ReasonKind::State,
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(script.reached(), ["host", "take"]);
+}
+
+#[test]
+fn what_the_target_does_not_take_cannot_be_overridden() {
+    let all = Overrides::default()
+        .allow(ReasonKind::Machine)
+        .allow(ReasonKind::State);
+    let mut sections = sections(&Fingerprint::default());
+    sections.remove(1);
+    let refused = run(&Script::default(), sections, &all);
+    assert!(matches!(refused, Err(RestoreError::Incompatible { .. })));
 }
 
 #[test]
@@ -125,7 +166,6 @@ fn state_without_a_fingerprint_is_refused() {
     let script = Script::default();
     let mut sections = sections(&Fingerprint::default());
     sections.remove(3);
-    let refused = run(&script, sections, &Overrides::default());
-    assert!(matches!(refused, Err(RestoreError::State { .. })));
-    assert_eq!(script.reached(), Vec::<String>::new());
+    assert_eq!(reasons_of(&script, sections), no_fingerprint());
+    assert_eq!(script.reached(), ["host", "take"]);
 }

@@ -3,8 +3,8 @@
 // UNSAFETY: the promise of a machine that has no vCPU which could run.
 #![expect(unsafe_code, reason = "makes the token of a machine that never runs")]
 
-use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86, VmX86};
-use snapshot_format::{SectionOffers, SectionPayload};
+use snapshot_format::state::{DeviceState, Fingerprint, Reason, VcpuX86, VmX86};
+use snapshot_format::{SectionOffers, SectionPayload, StatePayload};
 
 use super::script::Script;
 use crate::error::StepError;
@@ -105,11 +105,20 @@ impl StateRestore for FakeState {
         Ok(self.fingerprint.clone())
     }
 
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError> {
+    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError> {
         self.script.reach("take")?;
-        offers.take_all::<VcpuX86>()?;
-        offers.take::<VmX86>(0)?;
-        Ok(())
+        let saved = offers.take_all::<VcpuX86>()?.len() as u64;
+        let vm = offers.take_optional::<VmX86>(0)?;
+        let count = (saved != 2).then_some(Reason::Shape {
+            what: "vCPUs",
+            saved,
+            target: 2,
+        });
+        let missing = vm.is_none().then_some(Reason::MissingSection {
+            section: VmX86::KIND,
+            instance: 0,
+        });
+        Ok(count.into_iter().chain(missing).collect())
     }
 
     fn prepare(&mut self) -> Result<(), StepError> {

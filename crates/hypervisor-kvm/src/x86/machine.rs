@@ -3,8 +3,8 @@
 use std::fmt;
 
 use hypervisor_bridge::{Paused, StateCapture, StateRestore, StepError};
-use snapshot_format::state::{Clock, Fingerprint, VcpuX86, VmX86};
-use snapshot_format::{SectionOffers, SectionPayload, limits};
+use snapshot_format::state::{Clock, Fingerprint, Reason, VcpuX86, VmX86};
+use snapshot_format::{SectionOffers, SectionPayload, StatePayload, limits};
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
@@ -125,32 +125,34 @@ impl<'fd> KvmMachine<'fd> {
             .ok_or(KvmError::NothingTaken { what })
     }
 
-    fn check_fits(&self, taken: &Taken) -> Result<(), KvmError> {
+    /// How the machine that was saved differs from this one.
+    fn misfits(&self, vcpus: &[VcpuX86], vm: &VmX86) -> Vec<Reason> {
         let devices = self.options.devices;
-        let counted = usize::try_from(taken.vm.vcpu_count).unwrap_or(usize::MAX);
-        let has_irqchip = taken.vm.ioapic.is_some();
+        let counted = usize::try_from(vm.vcpu_count).unwrap_or(usize::MAX);
         let pairs = [
-            ("vCPUs", taken.vcpus.len(), self.vcpu_count),
-            ("vCPU sections", counted, taken.vcpus.len()),
+            ("vCPUs", counted, self.vcpu_count),
+            ("vCPU sections", vcpus.len(), counted),
             (
                 "in-kernel interrupt controllers",
-                has_irqchip.into(),
+                vm.ioapic.is_some().into(),
                 devices.irqchip.into(),
             ),
             (
                 "in-kernel timers",
-                taken.vm.pit.is_some().into(),
+                vm.pit.is_some().into(),
                 devices.pit.into(),
             ),
         ];
-        match pairs.iter().find(|(_, saved, target)| saved != target) {
-            None => Ok(()),
-            Some(&(what, saved, target)) => Err(KvmError::OtherMachine {
+        let differ = pairs
+            .into_iter()
+            .filter(|(_, saved, target)| saved != target);
+        differ
+            .map(|(what, saved, target)| Reason::Shape {
                 what,
                 saved: saved as u64,
                 target: target as u64,
-            }),
-        }
+            })
+            .collect()
     }
 
     fn tsc_plan(&self, vcpu: &VcpuX86, taken: &Taken) -> TscPlan {
@@ -166,17 +168,17 @@ impl<'fd> KvmMachine<'fd> {
     }
 }
 
-/// That vCPUs are numbered from 0 without a gap, each once.
-fn check_numbers(numbers: Vec<u32>) -> Result<(), KvmError> {
-    let mut numbers = (0..).zip(numbers);
-    match numbers.find(|(expected, found)| expected != found) {
-        None => Ok(()),
-        Some((expected, found)) => Err(KvmError::OtherMachine {
-            what: "vCPUs numbered from 0 without a gap",
-            saved: found.into(),
-            target: expected.into(),
-        }),
-    }
+/// The vCPUs that are missing where they must be numbered from 0 without a gap, each once.
+fn gaps(numbers: &[u32]) -> Vec<Reason> {
+    let expected = (0..)
+        .zip(numbers)
+        .filter(|(number, found)| number != *found);
+    expected
+        .map(|(instance, _)| Reason::MissingSection {
+            section: VcpuX86::KIND,
+            instance,
+        })
+        .collect()
 }
 
 /// How far the target's TSC is from where the first vCPU's was; `None` where an offset is missing.
@@ -228,19 +230,25 @@ impl StateRestore for KvmMachine<'_> {
         Ok(fingerprint::host(&mut *self.calls, &self.interface)?)
     }
 
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError> {
-        let (numbers, vcpus) = offers.take_all::<VcpuX86>()?.into_iter().unzip();
-        check_numbers(numbers)?;
-        let taken = Taken {
+    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError> {
+        let (numbers, vcpus): (Vec<_>, Vec<_>) = offers.take_all()?.into_iter().unzip();
+        let mut reasons = gaps(&numbers);
+        let Some(vm) = offers.take_optional::<VmX86>(0)? else {
+            reasons.push(Reason::MissingSection {
+                section: VmX86::KIND,
+                instance: 0,
+            });
+            return Ok(reasons);
+        };
+        reasons.extend(self.misfits(&vcpus, &vm));
+        self.taken = Some(Taken {
             vcpus,
-            vm: offers.take(0)?,
+            vm,
             clock: None,
             shift: None,
             target_khz: 0,
-        };
-        self.check_fits(&taken)?;
-        self.taken = Some(taken);
-        Ok(())
+        });
+        Ok(reasons)
     }
 
     fn prepare(&mut self) -> Result<(), StepError> {

@@ -8,8 +8,10 @@ use hypervisor_bridge::testing::fake_paused;
 use hypervisor_bridge::{StateCapture, StateRestore};
 use kvm_bindings as kvm;
 use recorder::Recorder;
-use snapshot_format::state::{Clock, IoApic, Msr, Pic, Pit, SpecialRegisters, VcpuX86, VmX86};
-use snapshot_format::{SectionOffers, SectionPayload};
+use snapshot_format::state::{
+    Clock, IoApic, Msr, Pic, Pit, Reason, SpecialRegisters, VcpuX86, VmX86,
+};
+use snapshot_format::{SectionOffers, SectionPayload, StatePayload};
 
 use super::machine::{KvmMachine, KvmOptions};
 use super::msrs::MsrPolicy;
@@ -267,12 +269,23 @@ fn a_register_that_cannot_be_read_is_skipped_and_those_after_it_are_not() {
 fn another_machine_is_refused_before_it_is_touched() {
     let recorder = Recorder::default();
     let mut two = machine(&recorder, 2);
-    assert!(two.take(&mut offers(&[vcpu(0)])).is_err());
-    assert!(two.take(&mut offers(&[vcpu(0), vcpu(2)])).is_err());
-    assert!(two.take(&mut offers(&[vcpu(0), vcpu(0)])).is_err());
+    let mut reasons = |vcpus: &[VcpuX86]| two.take(&mut offers(vcpus)).unwrap();
+    let missing = Reason::MissingSection {
+        section: VcpuX86::KIND,
+        instance: 1,
+    };
+    let fewer = Reason::Shape {
+        what: "vCPUs",
+        saved: 1,
+        target: 2,
+    };
+    assert_eq!(reasons(&[vcpu(0)]), [fewer]);
+    assert_eq!(reasons(&[vcpu(0), vcpu(2)]), std::slice::from_ref(&missing));
+    assert_eq!(reasons(&[vcpu(0), vcpu(0)]), [missing]);
     let options = KvmOptions::new(KernelDevices::NONE);
     let mut bare = with_options(&recorder, 1, options);
-    assert!(bare.take(&mut offers(&[vcpu(0)])).is_err());
+    let reasons = bare.take(&mut offers(&[vcpu(0)])).unwrap();
+    assert_eq!(reasons.len(), 2, "controllers and timer: {reasons:?}");
     assert_eq!(recorder.made(), Vec::<String>::new());
 }
 

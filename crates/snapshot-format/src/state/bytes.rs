@@ -2,12 +2,21 @@
 
 use std::fmt::LowerHex;
 
-use serde::Serializer;
+use serde::{Serialize, Serializer};
 
 /// Bytes of state that do not fit the host.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ByteStateError {
+    /// The saved bytes end before what every host has.
+    #[error("{stored} bytes of saved state, and no host has less than {least}")]
+    Short {
+        /// Bytes saved.
+        stored: usize,
+        /// Bytes that every host has.
+        least: usize,
+    },
     /// The saved bytes are longer than what the host takes, and the rest holds something.
     #[error(
         "{stored} bytes of saved state do not fit the {wanted} bytes that this host takes: byte \

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hypervisor_bridge::{DeviceRestore, Devices, Paused, StateCapture, StateRestore, StepError};
-use snapshot_format::state::{DeviceState, Fingerprint, Registers};
+use snapshot_format::state::{DeviceState, Fingerprint, Reason, Registers};
 use snapshot_format::{Arch, PAGE_BYTES, SectionKind, SectionOffers, SectionPayload};
 
 use super::cpu::Shared;
@@ -139,13 +139,18 @@ impl StateRestore for Target {
         Ok(fingerprint())
     }
 
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<(), StepError> {
-        let section = offers.take_payload(CPU, 0);
-        let known = section.filter(|section| section.version == CPU_VERSION);
+    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError> {
+        let Some(section) = offers.take_payload(CPU, 0) else {
+            return Ok(vec![Reason::MissingSection {
+                section: CPU,
+                instance: 0,
+            }]);
+        };
+        let known = Some(section).filter(|section| section.version == CPU_VERSION);
         let registers = known.and_then(|section| decode(&section.bytes));
         let wanted = "process";
         self.taken = Some(registers.ok_or(GuestError::ForeignState { wanted })?);
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn prepare(&mut self) -> Result<(), StepError> {

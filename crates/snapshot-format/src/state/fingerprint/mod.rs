@@ -1,11 +1,13 @@
 //! What a snapshot needs of a host, and what a host offers.
 
 mod check;
+mod reason;
 mod v1;
 
 use serde::Serialize;
 
-pub use check::{Reason, ReasonKind, TSC_TOLERANCE_PPM};
+pub use check::TSC_TOLERANCE_PPM;
+pub use reason::{Reason, ReasonKind};
 
 use crate::codec;
 use crate::error::DecodeError;

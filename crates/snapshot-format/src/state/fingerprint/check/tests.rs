@@ -1,5 +1,6 @@
 use super::*;
 use crate::state::Capability;
+use crate::state::ReasonKind;
 
 fn host() -> Fingerprint {
     Fingerprint {

@@ -1,0 +1,197 @@
+//! Why a snapshot cannot be brought back on a host, or into a machine.
+
+use serde::Serialize;
+
+use crate::section::SectionKind;
+use crate::state::bytes::ByteStateError;
+
+/// Why a snapshot cannot run on a host.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Another architecture.
+    #[error("the snapshot is for architecture {saved}, the host is {host}")]
+    Architecture {
+        /// Of the snapshot.
+        saved: u16,
+        /// Of the host.
+        host: u16,
+    },
+    /// Another host page size.
+    #[error("the snapshot was taken with host pages of {saved} bytes, the host has {host}")]
+    PageSize {
+        /// Of the snapshot.
+        saved: u32,
+        /// Of the host.
+        host: u32,
+    },
+    /// Another maker of CPUs.
+    #[error("the snapshot was taken on a CPU of {saved:?}, the host's is of {host:?}")]
+    Vendor {
+        /// Of the snapshot.
+        saved: String,
+        /// Of the host.
+        host: String,
+    },
+    /// Another CPU model.
+    #[error(
+        "the snapshot was taken on CPU family {saved_family} model {saved_model}, the host's is \
+         family {host_family} model {host_model}"
+    )]
+    Model {
+        /// Family of the snapshot.
+        saved_family: u32,
+        /// Model of the snapshot.
+        saved_model: u32,
+        /// Family of the host.
+        host_family: u32,
+        /// Model of the host.
+        host_model: u32,
+    },
+    /// CPU features that the guest was shown and the host lacks.
+    #[error(
+        "the guest was shown CPUID {function:#x}.{index} {register} bits {missing:#x}, which the \
+         host lacks"
+    )]
+    Cpuid {
+        /// The leaf.
+        function: u32,
+        /// The sub-leaf.
+        index: u32,
+        /// The register of the answer.
+        register: &'static str,
+        /// The bits that the host lacks.
+        missing: u32,
+    },
+    /// A register that holds a value and that the host does not know.
+    #[error("the guest uses MSR {index:#x}, which the host does not know")]
+    Msr {
+        /// Its number.
+        index: u32,
+    },
+    /// Another TSC frequency, and the host cannot scale.
+    #[error(
+        "the guest's TSC runs at {saved_khz} kHz, the host's at {host_khz} kHz, and the host \
+         cannot scale it"
+    )]
+    TscFrequency {
+        /// Of the snapshot.
+        saved_khz: u32,
+        /// Of the host.
+        host_khz: u32,
+    },
+    /// An extension of the hypervisor that the machine uses and the host lacks.
+    #[error("the machine uses hypervisor capability {number}, which the host lacks")]
+    Capability {
+        /// Its number.
+        number: u32,
+    },
+    /// The machine that the state is for is built otherwise than the target.
+    #[error("the snapshot has {saved} {what}, the target has {target}")]
+    Shape {
+        /// What is counted: vCPUs, interrupt controllers.
+        what: &'static str,
+        /// How many the snapshot has.
+        saved: u64,
+        /// How many the target has.
+        target: u64,
+    },
+    /// A section that the target needs and the snapshot lacks.
+    #[error("the snapshot has no section {section} {instance}, which the target needs")]
+    MissingSection {
+        /// Its kind.
+        section: SectionKind,
+        /// Which of its kind.
+        instance: u32,
+    },
+    /// A critical section that nothing of the target takes.
+    #[error("the target has nothing that takes section {section} {instance}")]
+    SurplusSection {
+        /// Its kind.
+        section: SectionKind,
+        /// Which of its kind.
+        instance: u32,
+    },
+    /// State whose bytes the host does not take.
+    #[error("vCPU {vcpu}, {what}: {problem}")]
+    Bytes {
+        /// The vCPU.
+        vcpu: u32,
+        /// Which state.
+        what: &'static str,
+        /// How they do not fit.
+        problem: ByteStateError,
+    },
+    /// A register whose saved value the host does not take.
+    #[error("vCPU {vcpu}: the host refuses {value:#x} in {what} {number:#x}")]
+    Value {
+        /// The vCPU.
+        vcpu: u32,
+        /// Which kind of register.
+        what: &'static str,
+        /// Its number.
+        number: u64,
+        /// The saved value.
+        value: u64,
+    },
+}
+
+/// The kinds of [`Reason`], to name what a caller overrides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReasonKind {
+    /// Another architecture: cannot be overridden.
+    Architecture,
+    /// Another host page size.
+    PageSize,
+    /// Another maker of CPUs.
+    Vendor,
+    /// Another CPU model.
+    Model,
+    /// Missing CPU features.
+    Cpuid,
+    /// An unknown register.
+    Msr,
+    /// Another TSC frequency.
+    TscFrequency,
+    /// A missing extension.
+    Capability,
+    /// Another machine than the target: cannot be overridden.
+    Machine,
+    /// State that the host or the target does not take: cannot be overridden.
+    State,
+}
+
+impl ReasonKind {
+    /// Whether a caller may go on in spite of it.
+    ///
+    /// Where nothing could be written at all, there is nothing to go on with.
+    #[must_use]
+    pub fn can_be_overridden(self) -> bool {
+        !matches!(self, Self::Architecture | Self::Machine | Self::State)
+    }
+}
+
+impl Reason {
+    /// What to name in order to override it.
+    #[must_use]
+    pub fn kind(&self) -> ReasonKind {
+        match self {
+            Self::Architecture { .. } => ReasonKind::Architecture,
+            Self::PageSize { .. } => ReasonKind::PageSize,
+            Self::Vendor { .. } => ReasonKind::Vendor,
+            Self::Model { .. } => ReasonKind::Model,
+            Self::Cpuid { .. } => ReasonKind::Cpuid,
+            Self::Msr { .. } => ReasonKind::Msr,
+            Self::TscFrequency { .. } => ReasonKind::TscFrequency,
+            Self::Capability { .. } => ReasonKind::Capability,
+            Self::Shape { .. } => ReasonKind::Machine,
+            Self::MissingSection { .. }
+            | Self::SurplusSection { .. }
+            | Self::Bytes { .. }
+            | Self::Value { .. } => ReasonKind::State,
+        }
+    }
+}
