@@ -56,7 +56,7 @@ pub use breakdown::{PauseBreakdown, RestoreBreakdown};
 pub use error::{RestoreError, SnapshotError, StepError};
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use paused::Paused;
-pub use rendezvous::{NotGathered, Rendezvous};
+pub use rendezvous::{NoAnswer, NotGathered, Rendezvous};
 pub use restore::{Overrides, RestoreTarget, restore};
 pub use snapshot::{Captured, Machine, Selection, SnapshotRequest, snapshot};
 pub use snapshot_memory::Cancel;

@@ -1,7 +1,9 @@
 //! Where the threads of the vCPUs wait while their machine is paused.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// How often a vCPU that has not come is kicked again: a kick may fall between its last look at
@@ -11,12 +13,39 @@ const KICK_AGAIN: Duration = Duration::from_millis(1);
 /// Brings every vCPU thread of a machine to a stop, and lets them go on.
 ///
 /// A vCPU thread looks at [`is_requested`](Self::is_requested) after every exit; if it is set, the
-/// thread completes its pending exit and then calls [`wait`](Self::wait).
+/// thread completes its pending exit and then calls [`wait`](Self::wait). There it also does what
+/// it is given by [`run_on`](Self::run_on): some hypervisors let a vCPU be touched by the thread
+/// that made it, and by no other.
 #[derive(Debug)]
 pub struct Rendezvous {
     requested: AtomicBool,
-    waiting: Mutex<Vec<bool>>,
+    seats: Mutex<Vec<Seat>>,
     changed: Condvar,
+}
+
+/// The place of one vCPU's thread.
+#[derive(Default)]
+struct Seat {
+    waits: bool,
+    jobs: VecDeque<Box<dyn FnOnce() + Send>>,
+}
+
+/// A job that a vCPU's thread did not do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoAnswer {
+    /// The thread is not at the rendezvous.
+    #[error("the thread of vCPU {vcpu} does not wait; gather it first")]
+    NotWaiting {
+        /// Whose thread.
+        vcpu: usize,
+    },
+    /// The job panicked on the thread, or the thread went away with it.
+    #[error("the thread of vCPU {vcpu} went away with its job")]
+    Lost {
+        /// Whose thread.
+        vcpu: usize,
+    },
 }
 
 /// vCPUs that did not come in time.
@@ -35,7 +64,7 @@ impl Rendezvous {
     pub fn new(vcpu_count: usize) -> Self {
         Self {
             requested: AtomicBool::new(false),
-            waiting: Mutex::new(vec![false; vcpu_count]),
+            seats: Mutex::new((0..vcpu_count).map(|_| Seat::default()).collect()),
             changed: Condvar::new(),
         }
     }
@@ -51,12 +80,12 @@ impl Rendezvous {
     ) -> Result<(), NotGathered> {
         self.request();
         let deadline = Instant::now() + timeout;
-        let mut waiting = self.lock();
+        let mut seats = self.lock();
         loop {
-            let missing: Vec<usize> = waiting
+            let missing: Vec<usize> = seats
                 .iter()
                 .enumerate()
-                .filter_map(|(vcpu, waits)| (!waits).then_some(vcpu))
+                .filter_map(|(vcpu, seat)| (!seat.waits).then_some(vcpu))
                 .collect();
             if missing.is_empty() {
                 return Ok(());
@@ -66,8 +95,8 @@ impl Rendezvous {
                 return Err(NotGathered { missing, waited_ms });
             }
             missing.into_iter().for_each(&mut *kick);
-            let woken = self.changed.wait_timeout(waiting, KICK_AGAIN);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            let woken = self.changed.wait_timeout(seats, KICK_AGAIN);
+            seats = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -78,7 +107,7 @@ impl Rendezvous {
 
     /// Lets all go on.
     pub fn release(&self) {
-        let _waiting = self.lock();
+        let _seats = self.lock();
         self.requested.store(false, Ordering::SeqCst);
         self.changed.notify_all();
     }
@@ -90,25 +119,76 @@ impl Rendezvous {
     }
 
     /// Called on the thread of `vcpu`, outside the guest, with no exit pending: waits until all
-    /// are let go.
+    /// are let go, and does its jobs meanwhile.
     pub fn wait(&self, vcpu: usize) {
-        let mut waiting = self.lock();
-        while self.is_requested() {
-            if let Some(waits) = waiting.get_mut(vcpu) {
-                *waits = true;
+        let mut seats = self.lock();
+        loop {
+            let seat = seats.get_mut(vcpu);
+            let came = seat.is_some_and(|seat| !std::mem::replace(&mut seat.waits, true));
+            if came {
+                self.changed.notify_all();
             }
-            self.changed.notify_all();
-            let woken = self.changed.wait(waiting);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+            let seat = seats.get_mut(vcpu);
+            if let Some(job) = seat.and_then(|seat| seat.jobs.pop_front()) {
+                drop(seats);
+                let leaves = Leaves { from: self, vcpu };
+                job();
+                std::mem::forget(leaves);
+                seats = self.lock();
+            } else if self.is_requested() {
+                let woken = self.changed.wait(seats);
+                seats = woken.unwrap_or_else(PoisonError::into_inner);
+            } else {
+                break;
+            }
         }
-        if let Some(waits) = waiting.get_mut(vcpu) {
-            *waits = false;
+        if let Some(seat) = seats.get_mut(vcpu) {
+            seat.waits = false;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
-        // The flags are valid after any panic: each is written whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has the thread of `vcpu` do `job` where it [`wait`](Self::wait)s, and gives its answer.
+    pub fn run_on<T: Send + 'static>(
+        &self,
+        vcpu: usize,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let job = move || drop(answer.send(job()));
+        match self.lock().get_mut(vcpu).filter(|seat| seat.waits) {
+            Some(seat) => seat.jobs.push_back(Box::new(job)),
+            None => return Err(NoAnswer::NotWaiting { vcpu }),
+        }
+        self.changed.notify_all();
+        answered.recv().map_err(|_| NoAnswer::Lost { vcpu })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Seat>> {
+        // The seats are valid after any panic: each is written whole.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Empties the seat of a thread whose job panics: nobody is to wait for it.
+struct Leaves<'a> {
+    from: &'a Rendezvous,
+    vcpu: usize,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        if let Some(seat) = self.from.lock().get_mut(self.vcpu) {
+            *seat = Seat::default();
+        }
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat")
+            .field("waits", &self.waits)
+            .field("jobs", &self.jobs.len())
+            .finish()
     }
 }
 
@@ -157,5 +237,50 @@ mod tests {
         assert!(kicks >= 4, "kicked {kicks} times");
         meeting.release();
         assert!(!meeting.is_requested());
+    }
+
+    #[test]
+    fn a_job_runs_on_the_thread_that_waits_and_on_no_other() {
+        let meeting = Rendezvous::new(2);
+        meeting.request();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..2)
+                .map(|vcpu| {
+                    let meeting = &meeting;
+                    scope.spawn(move || meeting.wait(vcpu)).thread().id()
+                })
+                .collect();
+            meeting
+                .gather(Duration::from_secs(10), &mut |_| {})
+                .unwrap();
+            for _ in 0..20 {
+                for (vcpu, thread) in threads.iter().enumerate() {
+                    let ran_on = meeting.run_on(vcpu, || std::thread::current().id());
+                    assert_eq!(ran_on, Ok(*thread));
+                }
+            }
+            meeting.release();
+        });
+        let nobody = NoAnswer::NotWaiting { vcpu: 1 };
+        assert_eq!(meeting.run_on(1, || ()), Err(nobody));
+        let unknown = NoAnswer::NotWaiting { vcpu: 2 };
+        assert_eq!(meeting.run_on(2, || ()), Err(unknown));
+    }
+
+    #[test]
+    fn a_job_that_panics_is_lost_and_its_thread_counts_as_gone() {
+        let meeting = Rendezvous::new(1);
+        meeting.request();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| meeting.wait(0));
+            meeting
+                .gather(Duration::from_secs(10), &mut |_| {})
+                .unwrap();
+            let lost = meeting.run_on(0, || panic!("on purpose"));
+            assert_eq!(lost, Err::<(), _>(NoAnswer::Lost { vcpu: 0 }));
+            thread.join().unwrap_err();
+        });
+        let gone = meeting.gather(Duration::ZERO, &mut |_| {}).unwrap_err();
+        assert_eq!(gone.missing, [0]);
     }
 }
