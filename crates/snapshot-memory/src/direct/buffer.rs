@@ -19,19 +19,46 @@ use crate::guest_io::HostRun;
 /// longer. They hold what was written last, guest memory for one; [`release_buffers`] unmaps them.
 pub struct DirectBuffer(Option<MmapMut>);
 
-/// Buffers that nobody uses.
-static IDLE: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
-
 /// Buffers that are kept at most: what two threads use.
 const MAX_IDLE: usize = 8;
 
-/// Gives back the memory of buffers that captures have left for later ones.
-pub fn release_buffers() {
-    drop(std::mem::take(&mut *idle()));
+/// Those of this process.
+static IDLE: IdleBuffers = IdleBuffers::new();
+
+/// Buffers that nobody uses.
+struct IdleBuffers(Mutex<Vec<MmapMut>>);
+
+impl IdleBuffers {
+    const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// One of them, if there is one.
+    fn take(&self) -> Option<MmapMut> {
+        self.lock().pop()
+    }
+
+    /// Keeps a buffer, or unmaps it where there are enough.
+    fn leave(&self, buffer: MmapMut) {
+        let mut kept = self.lock();
+        if kept.len() < MAX_IDLE {
+            kept.push(buffer);
+        }
+    }
+
+    fn release(&self) {
+        drop(std::mem::take(&mut *self.lock()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<MmapMut>> {
+        // A list of mappings is whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn idle() -> MutexGuard<'static, Vec<MmapMut>> {
-    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Gives back the memory of buffers that captures have left for later ones.
+pub fn release_buffers() {
+    IDLE.release();
 }
 
 impl DirectBuffer {
@@ -40,7 +67,7 @@ impl DirectBuffer {
 
     /// A buffer: what it holds is not told.
     pub fn new() -> io::Result<Self> {
-        if let Some(map) = idle().pop() {
+        if let Some(map) = IDLE.take() {
             return Ok(Self(Some(map)));
         }
         // The kernel aligns an anonymous mapping of a huge page's length to it since Linux 6.7.
@@ -55,9 +82,8 @@ impl DirectBuffer {
 
 impl Drop for DirectBuffer {
     fn drop(&mut self) {
-        let mut idle = idle();
-        if idle.len() < MAX_IDLE {
-            idle.extend(self.0.take());
+        if let Some(map) = self.0.take() {
+            IDLE.leave(map);
         }
     }
 }
@@ -106,19 +132,37 @@ impl LentBuffer {
 mod tests {
     use super::*;
 
+    fn page() -> MmapMut {
+        MmapMut::map_anon(4096).unwrap()
+    }
+
     #[test]
-    fn no_more_buffers_stay_than_two_threads_use() {
-        let many: Vec<DirectBuffer> = (0..MAX_IDLE + 4)
-            .map(|_| DirectBuffer::new().unwrap())
-            .collect();
-        assert!(
-            many.iter()
-                .all(|buffer| buffer.len() == DirectBuffer::LEN_BYTES)
-        );
-        drop(many);
-        // Other tests take and leave buffers meanwhile.
-        assert!(idle().len() <= MAX_IDLE);
-        release_buffers();
-        assert_eq!(DirectBuffer::new().unwrap().len(), DirectBuffer::LEN_BYTES);
+    fn a_buffer_that_was_left_is_given_out_again() {
+        let idle = IdleBuffers::new();
+        assert!(idle.take().is_none());
+        let mut left = page();
+        left[0] = 7;
+        idle.leave(left);
+        assert_eq!(idle.take().unwrap()[0], 7);
+        assert!(idle.take().is_none());
+    }
+
+    #[test]
+    fn no_more_buffers_stay_than_two_threads_use_and_none_after_a_release() {
+        let idle = IdleBuffers::new();
+        for _ in 0..MAX_IDLE + 4 {
+            idle.leave(page());
+        }
+        assert_eq!(idle.lock().len(), MAX_IDLE);
+        idle.release();
+        assert!(idle.take().is_none());
+    }
+
+    #[test]
+    fn every_buffer_has_the_one_length() {
+        for _ in 0..2 {
+            assert_eq!(DirectBuffer::new().unwrap().len(), DirectBuffer::LEN_BYTES);
+            release_buffers();
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snapshot_format::{Digest, GuestPage, IndexLeaf, LEAF_PAGES, PAGE_BYTES, PageIndex, PageRange};
+use snapshot_format::{Digest, GuestPage, IndexLeaf, LEAF_PAGES, PageIndex, PageRange};
 
 use super::data_file::{DataFile, within_leaf};
 use super::error::ImageError;
@@ -52,12 +52,7 @@ impl MemoryImage {
         bytes: &mut Vec<u8>,
     ) -> Result<PageRange, ImageError> {
         let (file, leaf) = self.held_leaf(owner, page)?;
-        let (unit, offset) = file.unit(&leaf, page).ok_or_else(|| file.not_held(page))?;
-        let len = usize::try_from(unit.count * PAGE_BYTES).unwrap_or(0);
-        bytes.clear();
-        bytes.resize(len, 0);
-        file.read_data(offset, bytes)?;
-        file.check_unit(&leaf, page, offset, bytes)?;
+        let (unit, _) = file.read_unit(&leaf, page, bytes)?;
         Ok(unit)
     }
 

@@ -100,10 +100,8 @@ impl DataFile {
         page: GuestPage,
         out: &mut [u8],
     ) -> Result<u64, ImageError> {
-        let (unit, offset) = self.held_unit(leaf, page)?;
-        let mut bytes = vec![0; len_of(unit.count)];
-        self.read_data(offset, &mut bytes)?;
-        self.check_unit(leaf, page, offset, &bytes)?;
+        let mut bytes = Vec::new();
+        let (unit, _) = self.read_unit(leaf, page, &mut bytes)?;
         let layout = &self.root.layout;
         let image_page = layout.image_page(page).ok_or_else(|| self.not_held(page))?;
         let before = image_page.0 - unit.start.0;
@@ -117,6 +115,22 @@ impl DataFile {
             to.copy_from_slice(from);
         }
         Ok(pages)
+    }
+
+    /// Reads the whole unit of a present page, compared with its digest; its pages in the layout
+    /// of this file, and its place in the file.
+    pub(crate) fn read_unit(
+        &self,
+        leaf: &IndexLeaf,
+        page: GuestPage,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(PageRange, u64), ImageError> {
+        let (unit, offset) = self.held_unit(leaf, page)?;
+        bytes.clear();
+        bytes.resize(len_of(unit.count), 0);
+        self.read_data(offset, bytes)?;
+        self.check_unit(leaf, page, offset, bytes)?;
+        Ok((unit, offset))
     }
 
     /// Compares the digest of the unit of a present page with the one in the leaf.

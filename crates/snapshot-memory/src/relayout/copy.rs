@@ -3,7 +3,7 @@
 use snapshot_format::page_map::FRAME_PAGES;
 use snapshot_format::{
     DataLayout, Digest, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, MapRoot, PAGE_BYTES,
-    PageIndex, PageRange,
+    PageIndex,
 };
 
 use super::output::Output;
@@ -169,9 +169,8 @@ fn copy_unit(
         .into_iter()
         .find(|page| leaf.present().contains(*page));
     let first = GuestPage(leaf.first_page().0 + held.unwrap_or(page) as u64);
-    let place = source.unit(leaf, first);
-    let (unit, offset) = place.ok_or_else(|| source.not_held(first))?;
-    let bytes = read_unit(source, leaf, first, unit, offset)?;
+    let mut bytes = Vec::new();
+    let (unit, offset) = source.read_unit(leaf, first, &mut bytes)?;
     for (page, bytes) in (unit.start.0..).zip(bytes.chunks_exact(PAGE)) {
         let page = PageIndex(page);
         let guest = source.root().layout.guest_page(page);
@@ -186,20 +185,6 @@ fn copy_unit(
         }
     }
     Ok(())
-}
-
-fn read_unit(
-    source: &DataFile,
-    leaf: &IndexLeaf,
-    first: GuestPage,
-    unit: PageRange,
-    offset: u64,
-) -> Result<Vec<u8>, ImageError> {
-    let len = usize::try_from(unit.count * PAGE_BYTES).unwrap_or(0);
-    let mut bytes = vec![0; len];
-    source.read_data(offset, &mut bytes)?;
-    source.check_unit(leaf, first, offset, &bytes)?;
-    Ok(bytes)
 }
 
 fn image_page(source: &DataFile, page: GuestPage) -> Result<PageIndex, ImageError> {
