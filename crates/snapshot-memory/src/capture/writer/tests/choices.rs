@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use snapshot_format::{PAGE_BYTES, PageIndex, PageRange};
 
-use crate::backend::MemBackend;
+use crate::backend::{FsBackend, MemBackend};
 use crate::capture::rig::{Chain, PAGE, bytes_of, layout, mapped};
 use crate::capture::writer::*;
 use crate::capture::{Dedup, LayoutChoice};
 use crate::dirty::DirtyBitmap;
-use crate::mapping::MappedMemory;
+use crate::mapping::{MappedMemory, MappingOptions};
+use crate::skip::skip;
+use crate::uffd::{Backing, backing};
 
 /// 80 MiB: a guest that the cost model does not call small.
 const PAGES: u64 = 20_480;
@@ -106,4 +108,34 @@ fn memory_that_runs_is_never_written_from_where_it_is() {
         assert_eq!(stats.engine, expected);
         assert!(bytes_of(&chain.image(0)) == bytes_of(&memory));
     }
+}
+
+#[test]
+fn memory_on_huge_pages_goes_to_the_device_from_where_it_is() {
+    let options = MappingOptions::default().huge_pages(true);
+    let memory = MappedMemory::new(layout(&[(0, PAGES)]), options).unwrap();
+    for page in 0..PAGES {
+        let value = 1 + (page % 251) as u8;
+        memory.write(page * PAGE_BYTES, &[value; PAGE]).unwrap();
+    }
+    if backing(&memory) != Backing::Huge {
+        return skip("huge-pages", "this kernel gave the guest none");
+    }
+    let (options, model) = (CaptureOptions::default(), CostModel::default());
+    let choose = |pages, stability| Choice::new(&options, &model, &memory, pages, stability);
+    assert!(choose(Pages::Full, Stability::Paused).in_place);
+    assert!(!choose(Pages::Full, Stability::Running).in_place);
+    let scattered = DirtyBitmap::new(PAGES);
+    (0..PAGES / 8).for_each(|n| scattered.set(PageIndex(8 * n)));
+    let since = Pages::Since {
+        base: Chain::reference(0),
+        dirty: &scattered,
+    };
+    assert!(!choose(since, Stability::Paused).in_place);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = Chain::new(Arc::new(FsBackend::open(dir.path()).unwrap()));
+    chain.take(&memory, None, Stability::Paused).unwrap();
+    assert!(bytes_of(&chain.image(0)) == bytes_of(&memory));
+    chain.assert_sound();
 }
