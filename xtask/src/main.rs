@@ -12,6 +12,7 @@ mod requirement;
 mod sabotage;
 mod source_tree;
 mod spec;
+mod targets;
 mod test;
 mod tidy;
 
@@ -34,6 +35,8 @@ cargo xtask TASK
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail
   sabotage --prove              runs each defect against its check and demands the failure
+  targets                       type-checks the library crates for aarch64 Linux and aarch64 macOS; last line
+                                `targets: N passed, F failed`
 
 VMSNAP_REQUIRE=kvm,xfs,...      what must not be skipped; a wrong name lists the right ones
 Exit codes: 0 passed, 1 failed, 2 usage.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["crash", rest @ ..] => crash::run(rest),
         ["hostile", rest @ ..] => hostile::run(rest),
         ["fuzz", rest @ ..] => fuzz::run(rest, &required),
+        ["targets"] => targets::run(&required),
         ["sabotage", rest @ ..] => sabotage::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

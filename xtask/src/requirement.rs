@@ -6,7 +6,7 @@ use std::env;
 use crate::failure::Failure;
 
 /// Every name that a test or a task may skip by.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "btrfs",
     "deny",
     "direct-io",
@@ -16,6 +16,7 @@ const NAMES: [&str; 14] = [
     "kvm",
     "process-vm",
     "root",
+    "targets",
     "tmpfs",
     "tsc-offset",
     "uffd",

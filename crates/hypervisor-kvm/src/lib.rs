@@ -37,6 +37,11 @@
 //! The system calls are `ioctl` on the descriptors given, and `uname` and `sysconf` for the
 //! fingerprint.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "serves the adapters of other architectures")
+)]
+
 mod calls;
 mod dirty_log;
 mod error;

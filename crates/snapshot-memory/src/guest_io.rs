@@ -39,6 +39,7 @@ unsafe impl Sync for HostRun<'_> {}
 
 impl<'a> HostRun<'a> {
     /// The run that is `bytes`, which nobody writes while they are borrowed.
+    #[cfg(any(target_os = "linux", test, feature = "testing"))]
     pub(crate) fn of_bytes(bytes: &'a [u8]) -> Self {
         Self {
             address: bytes.as_ptr(),
@@ -88,6 +89,7 @@ impl<'a> HostRun<'a> {
     }
 
     /// The part of `len_bytes` bytes from `start`, cut to the run.
+    #[cfg(any(target_os = "linux", test, feature = "testing"))]
     pub(crate) fn part(&self, start: usize, len_bytes: usize) -> Self {
         let start = start.min(self.len_bytes);
         Self {
@@ -251,6 +253,7 @@ fn pwritev(fd: BorrowedFd<'_>, vectors: &[libc::iovec], offset: u64) -> io::Resu
 }
 
 /// Writes as much of `run` at `offset` as one call does.
+#[cfg(target_os = "linux")]
 pub(crate) fn write_once_at(
     fd: BorrowedFd<'_>,
     offset: u64,

@@ -98,6 +98,7 @@ mod source;
 mod staged;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(target_os = "linux")]
 mod uffd;
 mod zero;
 
@@ -129,5 +130,6 @@ pub use staged::{
     PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedSnapshot, SnapshotFacts, StagedFile,
     StagedPlacement, StagedQueue, StagedSnapshot,
 };
+#[cfg(target_os = "linux")]
 pub use uffd::WpAsyncSource;
 pub use zero::is_zero;

@@ -9,8 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
+#[cfg(target_os = "linux")]
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+#[cfg(target_os = "linux")]
+use nix::sys::mman::{MmapAdvise, madvise};
 use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
 
 use crate::error::MemoryError;
@@ -27,7 +30,8 @@ pub enum MappingKind {
     /// Private anonymous memory.
     #[default]
     Anonymous,
-    /// A shared mapping of a new memfd, which other processes may map as well.
+    /// A shared mapping of a new memfd, which other processes may map as well. Linux only: elsewhere
+    /// making the mapping fails with `Unsupported`.
     Memfd,
 }
 
@@ -37,7 +41,8 @@ pub enum MappingKind {
 pub struct MappingOptions {
     /// What it is made of.
     pub kind: MappingKind,
-    /// Whether the kernel is asked for huge pages: `None` leaves the system's default.
+    /// Whether the kernel is asked for huge pages: `None` leaves the system's default. Advice, which
+    /// systems without huge pages have no use for.
     pub huge_pages: Option<bool>,
 }
 
@@ -124,26 +129,37 @@ impl MappedMemory {
                 unsafe { mmap_anonymous(at, len, access, flags) }?;
             }
             MappingKind::Memfd => {
-                let memfd = memfd_create(c"guest-memory", MFdFlags::MFD_CLOEXEC)?;
-                let len_bytes = i64::try_from(self.len_bytes).map_err(|_| Errno::ENOMEM)?;
-                nix::unistd::ftruncate(&memfd, len_bytes)?;
+                let memfd = new_memfd(self.len_bytes)?;
                 let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
                 // SAFETY: as above; the memfd is as long as the mapping.
                 unsafe { mmap(at, len, access, flags, &memfd, 0) }?;
                 self.memfd = Some(memfd);
             }
         }
-        let advice = match options.huge_pages {
-            None => return Ok(()),
-            Some(true) => MmapAdvise::MADV_HUGEPAGE,
-            Some(false) => MmapAdvise::MADV_NOHUGEPAGE,
+        options
+            .huge_pages
+            .map_or(Ok(()), |wanted| self.advise(wanted))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise(&self, huge_pages: bool) -> io::Result<()> {
+        let advice = if huge_pages {
+            MmapAdvise::MADV_HUGEPAGE
+        } else {
+            MmapAdvise::MADV_NOHUGEPAGE
         };
-        // SAFETY: the range was mapped just now; this advice changes no content.
+        // SAFETY: the range is mapped; this advice changes no content.
         match unsafe { madvise(self.base.cast(), self.len_bytes, advice) } {
             // A kernel without huge pages has none to avoid or to give.
             Ok(()) | Err(Errno::EINVAL) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
+    fn advise(&self, _huge_pages: bool) -> io::Result<()> {
+        Ok(())
     }
 
     /// The first byte of the mapping; page `n` of the image is at `n * 4096`.
@@ -194,6 +210,23 @@ impl MappedMemory {
             }),
         }
     }
+}
+
+/// A new memfd of `len_bytes` bytes.
+#[cfg(target_os = "linux")]
+fn new_memfd(len_bytes: usize) -> io::Result<OwnedFd> {
+    let memfd = memfd_create(c"guest-memory", MFdFlags::MFD_CLOEXEC)?;
+    let len_bytes = i64::try_from(len_bytes).map_err(|_| Errno::ENOMEM)?;
+    nix::unistd::ftruncate(&memfd, len_bytes)?;
+    Ok(memfd)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new_memfd(_len_bytes: usize) -> io::Result<OwnedFd> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "only Linux has memfds",
+    ))
 }
 
 /// The pages that hold `len` bytes at `offset_bytes`.

@@ -1,26 +1,31 @@
 //! Giving way to others, for work that nobody waits for.
 #![expect(unsafe_code, reason = "asks the kernel for another priority")]
 
-// UNSAFETY: the calls nice and ioprio_set, which are given numbers and no memory.
+// UNSAFETY: the calls nice, ioprio_set and setpriority, which are given numbers and no memory.
 
 use std::io;
 
+#[cfg(target_os = "linux")]
 use nix::errno::Errno;
 
 /// How much nicer the thread gets, of the 39 steps that there are.
+#[cfg(target_os = "linux")]
 const NICER: libc::c_int = 10;
 
 /// From `linux/ioprio.h`: of one thread.
+#[cfg(target_os = "linux")]
 const WHO_PROCESS: libc::c_int = 1;
 
 /// From `linux/ioprio.h`: I/O only while nobody else wants the disk.
+#[cfg(target_os = "linux")]
 const IDLE_CLASS: libc::c_int = 3 << 13;
 
-/// Has the calling thread, and threads that it starts from now on, give way to others.
+/// Has the calling thread give way to others; on Linux threads that it starts from now on, too.
 ///
-/// Its I/O is of the idle class, which the schedulers BFQ and mq-deadline heed; it is 10 steps
-/// nicer. It is not of the policy `SCHED_IDLE`: on a busy host that might never run again, and
-/// keep a lock that others wait for.
+/// On Linux its I/O is of the idle class, which the schedulers BFQ and mq-deadline heed; it is 10
+/// steps nicer. It is not of the policy `SCHED_IDLE`: on a busy host that might never run again,
+/// and keep a lock that others wait for. On macOS it becomes a background thread.
+#[cfg(target_os = "linux")]
 pub fn lower_priority() -> io::Result<()> {
     // A success may be -1 as well.
     Errno::clear();
@@ -30,8 +35,19 @@ pub fn lower_priority() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: no memory is passed; 0 is the calling thread.
-    let set = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, IDLE_CLASS) };
-    if set == 0 {
+    done(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, IDLE_CLASS) })
+}
+
+/// Has the calling thread give way to others: the kernel throttles its CPU time and its I/O.
+#[cfg(target_os = "macos")]
+pub fn lower_priority() -> io::Result<()> {
+    let (thread, background) = (libc::PRIO_DARWIN_THREAD, libc::PRIO_DARWIN_BG);
+    // SAFETY: no memory is passed; 0 is the calling thread.
+    done(unsafe { libc::setpriority(thread, 0, background) })
+}
+
+fn done(result: impl Into<i64>) -> io::Result<()> {
+    if result.into() == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())

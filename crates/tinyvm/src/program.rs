@@ -13,6 +13,7 @@ use snapshot_memory::{MappedMemory, MemoryError};
 use crate::config::GuestConfig;
 
 /// Port that the guest writes the number of steps done to.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) const PORT_PROGRESS: u16 = 0x510;
 /// Port that it reads numbers from.
 pub(crate) const PORT_ANSWER: u16 = 0x514;

@@ -209,6 +209,14 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "an allocator that counts",
     ),
     (
+        "crates/snapshot-memory/src/backend/fs/macos.rs",
+        "calls renameatx_np",
+    ),
+    (
+        "crates/snapshot-memory/src/backend/sysctl.rs",
+        "calls sysctlbyname",
+    ),
+    (
         "crates/snapshot-memory/src/direct/alignment.rs",
         "calls statx",
     ),

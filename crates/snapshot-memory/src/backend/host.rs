@@ -1,6 +1,5 @@
 //! Which machine this process runs on, and what kind of file system a backend lies on.
 
-use std::fs;
 use std::io;
 
 /// A host and one boot of it.
@@ -8,7 +7,7 @@ use std::io;
 pub struct HostIdentity {
     /// The host's name, as `uname` gives it.
     pub host: String,
-    /// Linux's `boot_id`: another one after each boot.
+    /// The `boot_id` of Linux, `kern.bootsessionuuid` of macOS: another one after each boot.
     pub boot_id: [u8; 16],
 }
 
@@ -26,8 +25,7 @@ pub struct FileSystem {
 impl HostIdentity {
     /// Asks the kernel.
     pub fn current() -> io::Result<Self> {
-        let text = |path: &str| fs::read_to_string(path).map(|text| text.trim_end().to_owned());
-        let boot = text("/proc/sys/kernel/random/boot_id")?;
+        let boot = boot_id()?;
         let digits: String = boot.chars().filter(|c| *c != '-').collect();
         let mut boot_id = u128::from_str_radix(&digits, 16)
             .map_err(|_| io::Error::other(format!("boot_id is {boot:?}")))?
@@ -35,10 +33,35 @@ impl HostIdentity {
         // The bytes in the order in which the kernel prints them.
         boot_id.reverse();
         Ok(Self {
-            host: text("/proc/sys/kernel/hostname")?,
+            host: host_name()?,
             boot_id,
         })
     }
+}
+
+#[cfg(target_os = "linux")]
+fn host_name() -> io::Result<String> {
+    line_of("/proc/sys/kernel/hostname")
+}
+
+#[cfg(target_os = "linux")]
+fn boot_id() -> io::Result<String> {
+    line_of("/proc/sys/kernel/random/boot_id")
+}
+
+#[cfg(target_os = "linux")]
+fn line_of(path: &str) -> io::Result<String> {
+    std::fs::read_to_string(path).map(|text| text.trim_end().to_owned())
+}
+
+#[cfg(target_os = "macos")]
+fn host_name() -> io::Result<String> {
+    super::sysctl::text(c"kern.hostname")
+}
+
+#[cfg(target_os = "macos")]
+fn boot_id() -> io::Result<String> {
+    super::sysctl::text(c"kern.bootsessionuuid")
 }
 
 impl FileSystem {

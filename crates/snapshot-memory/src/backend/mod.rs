@@ -14,17 +14,19 @@ use crate::source::HostRun;
 
 #[cfg(any(test, feature = "testing"))]
 mod fault;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 mod fs;
 mod host;
 #[cfg(any(test, feature = "testing"))]
 mod mem;
 mod path;
 mod refusal;
+#[cfg(target_os = "macos")]
+mod sysctl;
 
 #[cfg(any(test, feature = "testing"))]
 pub use fault::{Call, CrashState, Fault, FaultBackend, PowerLost};
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub use fs::FsBackend;
 pub use host::{FileSystem, HostIdentity};
 #[cfg(any(test, feature = "testing"))]

@@ -14,6 +14,7 @@ use super::{CaptureOptions, Dedup, EngineChoice, LayoutChoice};
 use crate::dirty::DirtyBitmap;
 use crate::sink::Pages;
 use crate::source::{GuestMemorySource, Stability};
+#[cfg(target_os = "linux")]
 use crate::uffd::{Backing, backing};
 
 /// How one capture is made.
@@ -148,9 +149,20 @@ fn is_in_place(
         EngineChoice::Vectored => is_mapped(),
         EngineChoice::Buffered => false,
         EngineChoice::Auto | EngineChoice::Direct => {
-            has_long_runs && is_mapped() && backing(source) == Backing::Huge
+            has_long_runs && is_mapped() && is_on_huge_pages(source)
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn is_on_huge_pages(source: &dyn GuestMemorySource) -> bool {
+    backing(source) == Backing::Huge
+}
+
+/// No other system tells, and none has writes past the page cache that would gain from it.
+#[cfg(not(target_os = "linux"))]
+fn is_on_huge_pages(_source: &dyn GuestMemorySource) -> bool {
+    false
 }
 
 /// CPUs that this process may use, asked once: the answer is read from several files.

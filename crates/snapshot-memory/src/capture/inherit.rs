@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use snapshot_format::{Digest, GuestPage, PAGE_BYTES, PageIndex, PageRange};
+use snapshot_format::{Digest, GuestPage, MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
 
 use super::Dedup;
 use crate::dirty::DirtyBitmap;
@@ -27,6 +27,7 @@ pub(super) struct Candidate<'c> {
 /// have one of these. Memory taken is one unit of digests, and a few bytes a page of a chunk.
 pub(super) struct Inheritance<'a> {
     parent: &'a MemoryImage,
+    layout: &'a MemoryLayout,
     dirty: &'a DirtyBitmap,
     /// Whether pages are read where the parent has no digest of their own.
     reads: bool,
@@ -52,15 +53,17 @@ enum Look {
 }
 
 impl<'a> Inheritance<'a> {
-    /// Compares with `parent`, whose layout is the guest's; `None` where `dedup` is off. `dirty`
+    /// Compares with `parent`; `None` where `dedup` is off. `layout` is the guest's, and `dirty`
     /// holds the pages that are taken.
     pub(super) fn new(
         parent: &'a MemoryImage,
+        layout: &'a MemoryLayout,
         dirty: &'a DirtyBitmap,
         dedup: Dedup,
     ) -> Option<Self> {
         (dedup != Dedup::Off).then(|| Self {
             parent,
+            layout,
             dirty,
             reads: dedup == Dedup::Compare,
             unit: None,
@@ -165,13 +168,21 @@ impl<'a> Inheritance<'a> {
         };
         let before = match run.start.checked_sub(1).and_then(page) {
             Some((page, look)) => *look == Look::Differs && page.guest.0 + 1 == first.guest.0,
-            None => first.image.0 > 0 && self.dirty.is_set(PageIndex(first.image.0 - 1)),
+            None => self.is_taken(first.image.0.checked_sub(1), first.guest.0.checked_sub(1)),
         };
         let after = match page(run.end) {
             Some((page, look)) => *look == Look::Differs && last.guest.0 + 1 == page.guest.0,
-            None => self.dirty.is_set(PageIndex(last.image.0 + 1)),
+            None => self.is_taken(last.image.0.checked_add(1), last.guest.0.checked_add(1)),
         };
         before && after
+    }
+
+    /// Whether `image` is taken and is the guest's page `guest`: beyond the end of a region comes
+    /// a page that is no neighbour.
+    fn is_taken(&self, image: Option<u64>, guest: Option<u64>) -> bool {
+        let image = image.map(PageIndex);
+        let found = image.and_then(|image| self.layout.guest_page(image));
+        image.is_some_and(|image| self.dirty.is_set(image)) && found.map(|page| page.0) == guest
     }
 }
 

@@ -54,9 +54,9 @@ impl<'a> Pipeline<'a> {
     }
 
     fn reader(self) -> ChunkReader<'a> {
-        let inheritance = self
-            .parent
-            .and_then(|(image, dirty)| Inheritance::new(image, dirty, self.choice.dedup));
+        let inheritance = self.parent.and_then(|(image, dirty)| {
+            Inheritance::new(image, self.source.layout(), dirty, self.choice.dedup)
+        });
         ChunkReader::new(self.source, self.choice.unit_pages, inheritance)
     }
 

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use memmap2::{Advice, MmapMut};
-
-use crate::guest_io::HostRun;
+use memmap2::MmapMut;
 
 /// A buffer of 2 MiB, on a huge page where the kernel gives one.
 ///
@@ -73,7 +71,8 @@ impl DirectBuffer {
         // The kernel aligns an anonymous mapping of a huge page's length to it since Linux 6.7.
         let map = MmapMut::map_anon(Self::LEN_BYTES)?;
         // Advice: without huge pages the buffer is slower and no less right.
-        if let Err(error) = map.advise(Advice::HugePage) {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
             tracing::debug!(%error, "no huge pages for buffers");
         }
         Ok(Self(Some(map)))
@@ -105,26 +104,6 @@ impl DerefMut for DirectBuffer {
 impl fmt::Debug for DirectBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectBuffer").finish_non_exhaustive()
-    }
-}
-
-/// A buffer that is being written. Nobody can change it until all who lent it gave it back.
-#[derive(Clone, Debug)]
-pub(crate) struct LentBuffer(Arc<DirectBuffer>);
-
-impl LentBuffer {
-    pub(super) fn new(buffer: DirectBuffer) -> Self {
-        Self(Arc::new(buffer))
-    }
-
-    /// The bytes, for the kernel or a copy.
-    pub(super) fn run(&self) -> HostRun<'_> {
-        HostRun::of_bytes(&self.0)
-    }
-
-    /// The buffer, once this is the last one who holds it.
-    pub(super) fn give_back(self) -> Option<DirectBuffer> {
-        Arc::into_inner(self.0)
     }
 }
 

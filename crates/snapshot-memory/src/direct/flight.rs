@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::buffer::LentBuffer;
 use super::failure::Failure;
 use super::outcome::Outcome;
-use super::queue::{check_pieces, check_run};
+use super::queue::{check_pieces, is_aligned, misplaced};
+use super::write::LentBuffer;
 use super::{Completion, Device, DirectBuffer, Piece, Write, WriteQueue};
 use crate::capture::Engine;
 use crate::guest_io::HostRun;
@@ -228,6 +228,15 @@ impl<'m, D: Device<'m>> Drop for DirectQueue<'m, D> {
         {
             tracing::warn!(%error, "a file stays open for direct writes only");
         }
+    }
+}
+
+/// Refuses a run that is not aligned.
+fn check_run(run: &HostRun<'_>, offset: u64) -> io::Result<()> {
+    if is_aligned(run.address().addr(), run.len_bytes(), offset) {
+        Ok(())
+    } else {
+        Err(misplaced())
     }
 }
 

@@ -4,28 +4,45 @@
 //! calls where the kernel gives none. The queue decides, the device only does; so every rule of the
 //! queue is tested with a device that answers what the test wants.
 
+#[cfg(target_os = "linux")]
 mod alignment;
 mod buffer;
+#[cfg(target_os = "linux")]
 mod description;
+#[cfg(any(target_os = "linux", test, feature = "testing"))]
 mod device;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod failure;
+#[cfg(any(target_os = "linux", test, feature = "testing"))]
 mod flight;
+#[cfg(target_os = "linux")]
 mod open;
+#[cfg(any(target_os = "linux", test, feature = "testing"))]
 mod outcome;
+#[cfg(target_os = "linux")]
 mod plain;
 #[cfg(test)]
 mod plan;
 mod queue;
+mod refused;
+#[cfg(target_os = "linux")]
 mod ring;
 mod through;
+#[cfg(any(target_os = "linux", test, feature = "testing"))]
 mod write;
 
 pub use buffer::{DirectBuffer, release_buffers};
+#[cfg(any(target_os = "linux", test, feature = "testing"))]
 pub(crate) use device::{Completion, Device};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{Probe, open};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use flight::DirectQueue;
-pub use open::DirectRefused;
+#[cfg(target_os = "linux")]
 pub(crate) use open::{Probe, open};
 pub use queue::{Piece, QueueMode, WriteQueue};
+pub use refused::DirectRefused;
 pub use through::WriteThrough;
+#[cfg(any(target_os = "linux", test, feature = "testing"))]
 pub(crate) use write::Write;

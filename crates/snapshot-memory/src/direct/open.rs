@@ -8,51 +8,11 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use super::description::Description;
 use super::flight::DirectQueue;
-use super::outcome::ALIGN_BYTES;
 use super::plain::PlainWrites;
+use super::queue::ALIGN_BYTES;
 use super::ring::Ring;
-use super::{WriteQueue, alignment};
+use super::{DirectRefused, WriteQueue, alignment};
 use crate::capture::Engine;
-
-/// Why a file is not written past the page cache. It comes inside an [`io::Error`] of kind
-/// `Unsupported`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}", self.reason())]
-#[non_exhaustive]
-pub enum DirectRefused {
-    /// The file system is one of memory.
-    NoDevice,
-    /// The file system takes no such writes.
-    NotTaken,
-    /// It takes only larger pieces than pages of 4096 bytes.
-    LargeBlocks,
-}
-
-impl DirectRefused {
-    /// The refusal inside `error`, if there is one.
-    #[must_use]
-    pub fn of(error: &io::Error) -> Option<Self> {
-        error.get_ref()?.downcast_ref().copied()
-    }
-
-    /// Why, for a message.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::NoDevice => "the file system is in memory and has no device",
-            Self::NotTaken => "the file system takes no writes past the page cache",
-            Self::LargeBlocks => {
-                "the file system takes no writes of 4096 bytes past the page cache"
-            }
-        }
-    }
-}
-
-impl From<DirectRefused> for io::Error {
-    fn from(refused: DirectRefused) -> Self {
-        Self::new(io::ErrorKind::Unsupported, refused)
-    }
-}
 
 /// What is known of a file system and of the kernel, once the first file was looked at. Clones
 /// share it.

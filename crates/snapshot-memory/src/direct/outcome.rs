@@ -2,10 +2,8 @@
 
 use std::io;
 
+use super::queue::ALIGN_BYTES;
 use super::{Completion, Write};
-
-/// What every address, length and offset of a direct write is a multiple of.
-pub(super) const ALIGN_BYTES: usize = 4096;
 
 /// A write that came back so often without a byte written has failed.
 const MAX_IDLE_STARTS: u32 = 256;

@@ -4,9 +4,11 @@ use std::fmt;
 use std::io;
 
 use super::DirectBuffer;
-use super::outcome::ALIGN_BYTES;
 use crate::capture::Engine;
 use crate::guest_io::HostRun;
+
+/// What every address, length and offset of a direct write is a multiple of.
+pub(super) const ALIGN_BYTES: usize = 4096;
 
 /// A part of a buffer and where it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,16 +81,8 @@ pub(super) fn check_pieces(pieces: &[Piece]) -> io::Result<()> {
     }
 }
 
-/// Refuses a run that is not aligned.
-pub(super) fn check_run(run: &HostRun<'_>, offset: u64) -> io::Result<()> {
-    if is_aligned(run.address().addr(), run.len_bytes(), offset) {
-        Ok(())
-    } else {
-        Err(misplaced())
-    }
-}
-
-fn is_aligned(address: usize, len_bytes: usize, offset: u64) -> bool {
+/// Whether a write of `len_bytes` bytes from `address` to `offset` can go past the page cache.
+pub(super) fn is_aligned(address: usize, len_bytes: usize, offset: u64) -> bool {
     let end = offset.checked_add(len_bytes as u64);
     address.is_multiple_of(ALIGN_BYTES)
         && len_bytes.is_multiple_of(ALIGN_BYTES)
@@ -96,7 +90,7 @@ fn is_aligned(address: usize, len_bytes: usize, offset: u64) -> bool {
         && end.is_some_and(|end| i64::try_from(end).is_ok())
 }
 
-fn misplaced() -> io::Error {
+pub(super) fn misplaced() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         "a piece is not within its buffer, or not aligned to 4096 bytes",

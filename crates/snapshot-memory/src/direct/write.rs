@@ -1,6 +1,7 @@
 //! One write, and the memory that it is from.
 
-use super::buffer::LentBuffer;
+use std::sync::Arc;
+
 use super::{DirectBuffer, Piece};
 use crate::guest_io::HostRun;
 
@@ -83,5 +84,25 @@ impl<'m> Write<'m> {
             Memory::Guest(_) => None,
             Memory::Buffer(buffer) => buffer.give_back(),
         }
+    }
+}
+
+/// A buffer that is being written. Nobody can change it until all who lent it gave it back.
+#[derive(Clone, Debug)]
+pub(super) struct LentBuffer(Arc<DirectBuffer>);
+
+impl LentBuffer {
+    pub(super) fn new(buffer: DirectBuffer) -> Self {
+        Self(Arc::new(buffer))
+    }
+
+    /// The bytes, for the kernel or a copy.
+    pub(super) fn run(&self) -> HostRun<'_> {
+        HostRun::of_bytes(&self.0)
+    }
+
+    /// The buffer, once this is the last one who holds it.
+    pub(super) fn give_back(self) -> Option<DirectBuffer> {
+        Arc::into_inner(self.0)
     }
 }

@@ -6,11 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Whence, lseek};
 
-use super::{STAT_BLOCK_BYTES, read_only, unsigned};
+use super::{STAT_BLOCK_BYTES, read_only, system, unsigned};
 use crate::backend::{ReadFile, WriteFile};
 use crate::direct::{self, DirectRefused, Probe, QueueMode, WriteQueue, WriteThrough};
 use crate::guest_io;
@@ -119,7 +117,7 @@ impl WriteFile for FsWriteFile {
         if len == 0 {
             return Ok(());
         }
-        if allocate(&self.file, len)? {
+        if system::allocate(&self.file, len)? {
             return Ok(());
         }
         self.set_len(len_bytes.max(self.file.metadata()?.len()))
@@ -144,21 +142,4 @@ impl WriteFile for FsWriteFile {
 
 fn allocated_bytes(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.blocks().saturating_mul(STAT_BLOCK_BYTES))
-}
-
-/// Reserves blocks for the first `len` bytes, not none; whether that was done.
-fn allocate(file: &File, len: i64) -> io::Result<bool> {
-    // Direct writes to a checksummed file of btrfs go through the cache, which finds blocks when
-    // it writes back: reserved ones would gain nothing, and are never compressed.
-    if fstatfs(file)?.filesystem_type() == BTRFS_SUPER_MAGIC {
-        return Ok(false);
-    }
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => return Ok(true),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(false),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, renameat2};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::sys::statfs::fstatfs;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::libc::mode_t;
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
@@ -20,14 +20,24 @@ use super::{
 };
 use crate::direct::Probe;
 
+#[cfg(any(test, target_os = "macos"))]
+mod components;
 mod file;
+#[cfg(target_os = "linux")]
 mod holders;
+#[cfg(target_os = "linux")]
+mod linux;
 mod list;
-mod resolve;
+#[cfg(target_os = "macos")]
+mod macos;
 mod root;
 
 use file::{FsReadFile, FsWriteFile};
-use resolve::{open_at, open_parent};
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;
+use system::open_at;
 
 /// Bytes of one unit of `st_blocks`, whatever the file system's block.
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -37,9 +47,9 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 
 /// The tree below one directory of the file system.
 ///
-/// Every name is resolved by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-/// RESOLVE_NO_MAGICLINKS` from the descriptor of that directory, which may have been moved or come
-/// from another process since.
+/// Every name is resolved from the descriptor of that directory, which may have been moved or come
+/// from another process since: on Linux by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+/// RESOLVE_NO_MAGICLINKS`, on macOS by `openat` with `O_NOFOLLOW` one component at a time.
 ///
 /// System calls: `openat2`, `fstat`, `pread64`, `pwrite64`, `pwritev`, `lseek`, `ftruncate`,
 /// `fsync`, `fchmod`, `fallocate`, `mkdirat`, `renameat2`, `unlinkat`, `getdents64`, `newfstatat`,
@@ -82,15 +92,23 @@ impl FsBackend {
         self.root.as_fd()
     }
 
-    fn rename(&self, from: &RelPath, to: &RelPath, flags: RenameFlags) -> io::Result<()> {
-        let from_dir = open_parent(&self.root, from)?;
-        let to_dir = open_parent(&self.root, to)?;
-        renameat2(&from_dir, from.name(), &to_dir, to.name(), flags)?;
-        Ok(())
+    /// Opens the directory that holds `path`, to name entries in.
+    fn open_parent(&self, path: &RelPath) -> io::Result<OwnedFd> {
+        let parent = path.parent().ok_or(Errno::EBUSY)?;
+        open_at(&self.root, &parent, system::NAMING, Mode::empty())
+    }
+
+    /// What `path` is, a trailing link itself.
+    fn stat(&self, path: &RelPath) -> io::Result<FileStat> {
+        if path.parent().is_none() {
+            return Ok(fstat(&self.root)?);
+        }
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        Ok(fstatat(self.open_parent(path)?, path.name(), flags)?)
     }
 
     fn unlink(&self, path: &RelPath, flags: UnlinkatFlags) -> io::Result<()> {
-        unlinkat(open_parent(&self.root, path)?, path.name(), flags)?;
+        unlinkat(self.open_parent(path)?, path.name(), flags)?;
         Ok(())
     }
 
@@ -111,11 +129,8 @@ impl FsBackend {
     /// Whether `file` is what `path` names now.
     fn is_linked(&self, path: &RelPath, file: &File) -> io::Result<bool> {
         let ours = fstat(file)?;
-        match open_at(&self.root, path, OFlag::O_PATH, Mode::empty()) {
-            Ok(found) => {
-                let found = fstat(found)?;
-                Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino))
-            }
+        match self.stat(path) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -140,16 +155,18 @@ impl Backend for FsBackend {
     }
 
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
-        mkdirat(open_parent(&self.root, path)?, path.name(), Mode::S_IRWXU)?;
+        mkdirat(self.open_parent(path)?, path.name(), Mode::S_IRWXU)?;
         Ok(())
     }
 
     fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        self.rename(from, to, RenameFlags::RENAME_NOREPLACE)
+        let dirs = (self.open_parent(from)?, self.open_parent(to)?);
+        system::rename_noreplace(&dirs.0, from.name(), &dirs.1, to.name())
     }
 
     fn rename_replace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        self.rename(from, to, RenameFlags::empty())
+        let dirs = (self.open_parent(from)?, self.open_parent(to)?);
+        system::rename_replace(&dirs.0, from.name(), &dirs.1, to.name())
     }
 
     fn remove_file(&self, path: &RelPath) -> io::Result<()> {
@@ -172,9 +189,7 @@ impl Backend for FsBackend {
     }
 
     fn metadata(&self, path: &RelPath) -> io::Result<Metadata> {
-        // O_PATH with O_NOFOLLOW gives a descriptor of a trailing link itself.
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-        let stat = fstat(open_at(&self.root, path, flags, Mode::empty())?)?;
+        let stat = self.stat(path)?;
         Ok(Metadata {
             kind: file_type(stat.st_mode),
             len_bytes: unsigned(stat.st_size)?,
@@ -212,20 +227,18 @@ impl Backend for FsBackend {
             // Such as ramfs, which ends where memory does.
             return Ok(u64::MAX);
         }
-        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        Ok(wide(stat.blocks_available()).saturating_mul(wide(stat.fragment_size())))
     }
 
     fn lock_holders(&self, path: &RelPath) -> io::Result<Vec<u32>> {
-        let stat = fstat(open_at(&self.root, path, OFlag::O_PATH, Mode::empty())?)?;
-        holders::of(stat.st_dev, stat.st_ino)
+        system::lock_holders(&self.stat(path)?)
     }
 
     fn file_system(&self) -> io::Result<FileSystem> {
-        let magic = fstatfs(&self.root)?.filesystem_type().0;
         let flags = fstatvfs(&self.root)?.flags();
         let may_write = faccessat(&self.root, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
         let read_only = flags.contains(FsFlags::ST_RDONLY) || !may_write;
-        Ok(FileSystem::from_magic(magic.cast_unsigned(), read_only))
+        system::file_system(&self.root, read_only)
     }
 }
 
@@ -245,7 +258,7 @@ fn check_file(fd: &OwnedFd) -> io::Result<()> {
     if file_type(stat.st_mode) != EntryKind::File {
         return Err(Refusal::NotRegular.into());
     }
-    match stat.st_nlink {
+    match wide(stat.st_nlink) {
         // Removed between our open and now.
         0 => return Err(io::ErrorKind::NotFound.into()),
         1 => {}
@@ -257,12 +270,17 @@ fn check_file(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn file_type(mode: u32) -> EntryKind {
+fn file_type(mode: mode_t) -> EntryKind {
     match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => EntryKind::File,
         SFlag::S_IFDIR => EntryKind::Directory,
         _ => EntryKind::Other,
     }
+}
+
+/// A count whose width differs between systems.
+fn wide(count: impl Into<u64>) -> u64 {
+    count.into()
 }
 
 fn unsigned(value: i64) -> io::Result<u64> {

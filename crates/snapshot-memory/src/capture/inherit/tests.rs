@@ -52,7 +52,8 @@ fn same(
     chunk_pages: usize,
 ) -> Result<Vec<u64>, SinkError> {
     let parent = guest.chain.newest();
-    let mut inheritance = Inheritance::new(&parent, dirty, dedup).unwrap();
+    let layout = parent.layout();
+    let mut inheritance = Inheritance::new(&parent, layout, dirty, dedup).unwrap();
     let pages: Vec<(PageIndex, Vec<u8>)> = pages_of(dirty)
         .map(|page| (PageIndex(page), guest.page(page)))
         .collect();
@@ -195,6 +196,19 @@ fn check(guest: &Guest, dirty: &DirtyBitmap, chunk_pages: usize) -> Result<(), T
         }
     }
     Ok(())
+}
+
+// spec: INH-03
+#[test]
+fn a_chunk_that_ends_with_a_region_has_no_neighbour_beyond_it() {
+    let layout = layout(&[(3, 7), (12, 2), (40, 291)]);
+    let mut guest = Guest::new(&layout);
+    guest.fill(PageRange::new(0, 16), 1);
+    guest.take(None, LayoutChoice::Sparse, Stability::Running);
+    let dirty = DirtyBitmap::new(layout.page_count());
+    dirty.set_range(PageRange::new(2, 15));
+    // The first chunk ends with the second region, the next one begins with the third.
+    check(&guest, &dirty, 7).unwrap();
 }
 
 /// A parent of `pages` pages of ones, whose units have one page where it was running.
