@@ -84,7 +84,10 @@ pub const MAX_LAPIC_BYTES: usize = 4 << 10;
 pub const MAX_NESTED_BYTES: usize = 64 << 10;
 
 /// Bytes of the payload of what a machine has once.
-pub const MAX_VM_STATE_BYTES: usize = 16 << 10;
+pub const MAX_VM_STATE_BYTES: usize = 256 << 10;
+
+/// Routes of interrupts of one machine: what KVM takes at most.
+pub const MAX_GSI_ROUTES: usize = 4096;
 
 /// Bytes of the name of a kind of device.
 pub const MAX_DEVICE_KIND_BYTES: usize = 64;

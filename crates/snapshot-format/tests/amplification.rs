@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitcode::Encode;
 use snapshot_format::page_map::{FRAME_BYTES, FRAME_PAGES};
-use snapshot_format::state::{Capability, DeviceState, Fingerprint, Msr, VcpuX86};
+use snapshot_format::state::{Capability, DeviceState, Fingerprint, GsiRoute, Msr, VcpuX86, VmX86};
 use snapshot_format::{
     Arch, Codec, Digest, EnvelopeBuilder, FileKind, FrameCoding, FrameEntry, IndexLeaf,
     IndexLeafBuilder, LEAF_PAGES, Manifest, Placement, SectionKind, SectionPayload, SnapshotId,
@@ -188,6 +188,10 @@ fn machine_state_of_zeros_is_bounded() {
     check_state("vcpu blob", limits::MAX_VCPU_BYTES, |count| VcpuX86 {
         nested: vec![0; count],
         ..VcpuX86::default()
+    });
+    check_state("vm", limits::MAX_VM_STATE_BYTES, |count| VmX86 {
+        routes: Some(vec![GsiRoute::default(); count]),
+        ..VmX86::default()
     });
     check_state("device", limits::MAX_DEVICE_SECTION_BYTES, |count| {
         DeviceState {

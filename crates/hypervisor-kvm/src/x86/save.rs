@@ -68,6 +68,8 @@ pub(super) fn save_vcpu(
         xsave,
         lapic,
         nested,
+        armed_deadline: None,
+        guest_ssp: None,
     };
     check_limits(&saved, index)?;
     Ok(saved)

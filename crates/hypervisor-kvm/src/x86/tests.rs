@@ -67,6 +67,8 @@ fn vm(vcpu_count: u32) -> VmX86 {
             realtime_ns: 0,
             host_tsc: 100,
         }),
+        split_lines: None,
+        routes: None,
     }
 }
 

@@ -63,4 +63,20 @@ macro_rules! wire {
     )*};
 }
 
-pub(super) use wire;
+/// Declares a wire struct that a later version has replaced: it is only read, and what it lacks is
+/// as in the runtime struct's default.
+macro_rules! replaced_wire {
+    ($(#[$doc:meta])* struct $name:ident for $runtime:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(crate::codec::Decode)]
+        pub(super) struct $name { $($field: $type,)* }
+
+        impl crate::state::mirror::Mirror<$runtime> for $name {
+            fn mirror(&self) -> $runtime {
+                $runtime { $($field: self.$field.mirror(),)* ..Default::default() }
+            }
+        }
+    };
+}
+
+pub(super) use {replaced_wire, wire};

@@ -19,7 +19,7 @@ pub use vcpu_x86::{
     CpuidEntry, DebugRegisters, DescriptorTable, EventInterrupt, EventNmi, EventSmi,
     ExceptionEvent, Msr, Registers, Segment, SpecialRegisters, VcpuEvents, VcpuX86, Xcr,
 };
-pub use vm_x86::{Clock, IoApic, Pic, Pit, PitChannel, VmX86};
+pub use vm_x86::{Clock, GsiRoute, IoApic, Pic, Pit, PitChannel, VmX86};
 
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,25 @@ fn a_vcpu_with_every_list_at_its_cap_is_read() {
         nested: vec![0xa5; limits::MAX_NESTED_BYTES],
         ..VcpuX86::default()
     };
-    assert_eq!(VcpuX86::decode(1, &full.encode()), Ok(full));
+    let bytes = full.encode();
+    assert_eq!(VcpuX86::decode(VcpuX86::VERSION, &bytes), Ok(full));
+}
+
+// spec: STA-03
+#[test]
+fn the_routes_of_a_machine_have_a_cap() {
+    let machine = |routes: u32| VmX86 {
+        routes: Some(
+            (0..routes)
+                .map(|gsi| GsiRoute::to_chip(gsi, !0, !0))
+                .collect(),
+        ),
+        ..VmX86::default()
+    };
+    let cap = u32::try_from(limits::MAX_GSI_ROUTES).unwrap();
+    let full = machine(cap);
+    assert_eq!(VmX86::decode(VmX86::VERSION, &full.encode()), Ok(full));
+    assert_eq!(refused(&machine(cap + 1)), ErrorKind::Limit);
 }
 
 // spec: STA-03
@@ -121,8 +139,10 @@ fn devices_and_fingerprints_have_caps() {
 #[test]
 fn a_payload_above_its_cap_is_not_even_decoded() {
     let bytes = vec![0; limits::MAX_VCPU_BYTES + 1];
-    let refused = VcpuX86::decode(1, &bytes).map(|_| ()).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Limit);
+    for version in 1..=VcpuX86::VERSION {
+        let refused = VcpuX86::decode(version, &bytes).map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Limit);
+    }
 }
 
 #[test]
@@ -130,7 +150,7 @@ fn a_payload_cut_anywhere_is_refused() {
     let bytes = vcpu().encode();
     for len in (0..bytes.len()).step_by(7) {
         assert!(
-            VcpuX86::decode(1, &bytes[..len]).is_err(),
+            VcpuX86::decode(VcpuX86::VERSION, &bytes[..len]).is_err(),
             "{len} bytes were accepted"
         );
     }

@@ -33,7 +33,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case("v0.1/state.vms", state().encode()),
         case(
             "v0.1/machine-x86_64.vms",
-            crate::machine::state_file().encode(),
+            crate::machine::state_file(&crate::machine::machine()).encode(),
+        ),
+        case(
+            "v0.3/machine-x86_64.vms",
+            crate::machine::state_file(&crate::machine::machine_v2()).encode(),
         ),
         case("v0.1/memory-full.map", map_full().bytes),
         case("v0.1/memory-diff.map", map_diff().bytes),

@@ -1,9 +1,10 @@
 //! Files that are not valid, each by one rule, behind checksums that are right.
 
-use snapshot_format::{Arch, Envelope, EnvelopeBuilder, FileKind, MapRoot, OwnerLeaf};
+use snapshot_format::state::GsiRoute;
+use snapshot_format::{Arch, Envelope, EnvelopeBuilder, FileKind, MapRoot, OwnerLeaf, limits};
 
 use crate::cases::{Case, DIFF, manifest_full, map_diff, map_full, state, write_map};
-use crate::framed;
+use crate::{framed, machine};
 
 /// Every file of the directory of damaged ones. None of them is a plain flipped bit: each has
 /// right checksums and breaks one rule behind them.
@@ -122,6 +123,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "v0.2/frames-for-older-readers.map",
             with_header_byte(&framed::map().bytes, 14, 1),
         ),
+        case("v0.3/too-many-routes.vms", {
+            let mut machine = machine::machine_v2();
+            machine.vm.routes = Some(vec![GsiRoute::default(); limits::MAX_GSI_ROUTES + 1]);
+            machine::state_file(&machine).encode()
+        }),
     ]
 }
 

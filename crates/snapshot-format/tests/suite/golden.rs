@@ -143,7 +143,7 @@ fn forget_what_is_read(problem: &mut Value) {
 // spec: VER-07
 #[test]
 fn golden_files_are_the_ones_that_were_listed() {
-    for version in ["v0.1", "v0.2"] {
+    for version in ["v0.1", "v0.2", "v0.3"] {
         let sums = sums(version);
         for (name, expected) in &sums {
             let bytes = read(&format!("{version}/{name}"));
@@ -244,6 +244,10 @@ fn payloads_decode_to_the_same_values() {
     assert_eq!(offers.take(0), Ok(machine.device));
     assert_eq!(offers.take(0), Ok(machine.fingerprint));
     assert_eq!(offers.finish(), Ok(()));
+    let mut offers = StateFile::offers(&read("v0.3/machine-x86_64.vms")).expect("a state file");
+    let machine = crate::machine::machine_v2();
+    assert_eq!(offers.take_all(), Ok(vec![(0, machine.vcpu)]));
+    assert_eq!(offers.take(0), Ok(machine.vm));
 }
 
 // spec: ENV-02

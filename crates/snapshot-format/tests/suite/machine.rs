@@ -3,8 +3,8 @@
 
 use snapshot_format::state::{
     Capability, Clock, CpuidEntry, DebugRegisters, DescriptorTable, DeviceState, EventInterrupt,
-    EventNmi, EventSmi, ExceptionEvent, Fingerprint, IoApic, Msr, Pic, Pit, PitChannel, Registers,
-    Segment, SpecialRegisters, VcpuEvents, VcpuX86, VmX86, Xcr,
+    EventNmi, EventSmi, ExceptionEvent, Fingerprint, GsiRoute, IoApic, Msr, Pic, Pit, PitChannel,
+    Registers, Segment, SpecialRegisters, VcpuEvents, VcpuX86, VmX86, Xcr,
 };
 use snapshot_format::{Arch, SectionPayload, StateFile};
 
@@ -18,8 +18,7 @@ pub(crate) struct Machine {
     pub(crate) fingerprint: Fingerprint,
 }
 
-pub(crate) fn state_file() -> StateFile {
-    let machine = machine();
+pub(crate) fn state_file(machine: &Machine) -> StateFile {
     StateFile {
         id: FULL,
         parent: None,
@@ -33,6 +32,24 @@ pub(crate) fn state_file() -> StateFile {
     }
 }
 
+/// As [`machine`], and with what version 2 of its payloads added.
+pub(crate) fn machine_v2() -> Machine {
+    let mut machine = machine();
+    let mut count = Count(0x4000);
+    machine.vcpu.armed_deadline = Some(count.u64());
+    machine.vcpu.guest_ssp = Some(count.u64());
+    machine.vm.split_lines = Some(count.u32());
+    let mut route = || GsiRoute {
+        gsi: count.u32(),
+        kind: count.u32(),
+        flags: count.u32(),
+        words: std::array::from_fn(|_| count.u32()),
+    };
+    machine.vm.routes = Some(vec![route(), route()]);
+    machine
+}
+
+/// What version 1 of the payloads holds.
 pub(crate) fn machine() -> Machine {
     let mut count = Count(0);
     Machine {
@@ -104,6 +121,8 @@ fn vcpu(c: &mut Count) -> VcpuX86 {
         xsave: c.bytes(7),
         lapic: c.bytes(6),
         nested: c.bytes(5),
+        armed_deadline: None,
+        guest_ssp: None,
     }
 }
 
@@ -253,6 +272,8 @@ fn vm(c: &mut Count) -> VmX86 {
             realtime_ns: c.u64(),
             host_tsc: c.u64(),
         }),
+        split_lines: None,
+        routes: None,
     }
 }
 

@@ -190,8 +190,8 @@ fn length_comes_before_digest_and_digest_before_meaning() {
         Header::parse(&with_header_byte(&wrong, 0, 0x89), 0),
         "128 bytes",
     );
-    let future = with_header_byte(&with_header_byte(&manifest, 16, 99), 14, 3);
-    refused(Header::parse(&future, 0), ErrorKind::TooNew, "format 0.3");
+    let future = with_header_byte(&with_header_byte(&manifest, 16, 99), 14, 0xfe);
+    refused(Header::parse(&future, 0), ErrorKind::TooNew, "format 0.254");
     corrupt(
         Header::parse(&with_header_byte(&manifest, 16, 99), 0),
         "a known kind",

@@ -4,6 +4,7 @@ mod events;
 mod features;
 mod registers;
 mod v1;
+mod v2;
 
 use serde::Serialize;
 
@@ -56,6 +57,14 @@ pub struct VcpuX86 {
     /// State of a nested guest; empty without one.
     #[serde(serialize_with = "as_hex")]
     pub nested: Vec<u8>,
+    /// The TSC value at which the local APIC's timer was to fire, as read before the local APIC;
+    /// 0 if it was not armed, `None` where only `msrs` has it. In `msrs` it reads 0 if it fired
+    /// between the two, and the interrupt is in neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub armed_deadline: Option<u64>,
+    /// The shadow stack pointer; `None` for a guest without shadow stacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_ssp: Option<u64>,
 }
 
 impl VcpuX86 {
@@ -86,19 +95,18 @@ impl VcpuX86 {
 
 impl StatePayload for VcpuX86 {
     const KIND: SectionKind = SectionKind::VCPU_X86_64;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn encode(&self) -> Vec<u8> {
-        let wire: v1::VcpuV1 = self.mirror();
+        let wire: v2::VcpuV2 = self.mirror();
         codec::encode(&wire)
     }
 
     fn decode(version: u16, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (part, limit) = (Self::KIND.part(0), limits::MAX_VCPU_BYTES);
         let vcpu: Self = match version {
-            1 => {
-                let part = Self::KIND.part(0);
-                codec::decode::<v1::VcpuV1>(bytes, limits::MAX_VCPU_BYTES, part, version)?.mirror()
-            }
+            1 => codec::decode::<v1::VcpuV1>(bytes, limit, part, version)?.mirror(),
+            2 => codec::decode::<v2::VcpuV2>(bytes, limit, part, version)?.mirror(),
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
         vcpu.check_limits()?;

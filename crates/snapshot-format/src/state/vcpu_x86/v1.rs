@@ -1,10 +1,10 @@
-//! Version 1 of the vCPU payload. Frozen: a change is version 2.
+//! Version 1 of the vCPU payload. Frozen; what did not change is in version 2, too.
 
 use super::{
     CpuidEntry, DebugRegisters, DescriptorTable, EventInterrupt, EventNmi, EventSmi,
     ExceptionEvent, Msr, Registers, Segment, SpecialRegisters, VcpuEvents, VcpuX86, Xcr,
 };
-use crate::state::mirror::wire;
+use crate::state::mirror::{replaced_wire, wire};
 
 wire! {
     struct RegistersV1 for Registers {
@@ -136,7 +136,9 @@ wire! {
         index: u32,
         value: u64,
     }
+}
 
+replaced_wire! {
     struct VcpuV1 for VcpuX86 {
         id: u32,
         mp_state: u32,

@@ -1,17 +1,20 @@
 //! The state of an x86-64 machine that belongs to no single vCPU.
 
 mod irqchip;
+mod route;
 mod v1;
+mod v2;
 
 use serde::Serialize;
 
 pub use irqchip::{IoApic, Pic, Pit, PitChannel};
+pub use route::GsiRoute;
 
 use crate::codec;
 use crate::error::DecodeError;
 use crate::limits;
 use crate::section::{SectionKind, StatePayload};
-use crate::state::counts::unknown_version;
+use crate::state::counts::{check_counts, unknown_version};
 use crate::state::mirror::Mirror;
 
 /// The paravirtual clock (`struct kvm_clock_data`).
@@ -21,7 +24,8 @@ pub struct Clock {
     pub clock_ns: u64,
     /// `KVM_CLOCK_*`: which of the others count.
     pub flags: u32,
-    /// The host's wall clock at the same instant, in nanoseconds.
+    /// The host's wall clock at the same instant, in nanoseconds. Without `KVM_CLOCK_REALTIME` in
+    /// the flags it was read by who saved, a little later; 0 where it is not known.
     pub realtime_ns: u64,
     /// The host's TSC at the same instant.
     pub host_tsc: u64,
@@ -43,26 +47,35 @@ pub struct VmX86 {
     pub ioapic: Option<IoApic>,
     /// The clock.
     pub clock: Option<Clock>,
+    /// With the local APICs alone in the kernel: how many lines the VMM reserved for its own I/O
+    /// APIC (`KVM_CAP_SPLIT_IRQCHIP`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_lines: Option<u32>,
+    /// The routing table of the machine's interrupts, as the VMM last set it; `None` where it never
+    /// did. The kernel does not give it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<GsiRoute>>,
 }
 
 impl StatePayload for VmX86 {
     const KIND: SectionKind = SectionKind::VM_X86_64;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn encode(&self) -> Vec<u8> {
-        let wire: v1::VmV1 = self.mirror();
+        let wire: v2::VmV2 = self.mirror();
         codec::encode(&wire)
     }
 
     fn decode(version: u16, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (part, limit) = (Self::KIND.part(0), limits::MAX_VM_STATE_BYTES);
         let vm: Self = match version {
-            1 => {
-                let part = Self::KIND.part(0);
-                codec::decode::<v1::VmV1>(bytes, limits::MAX_VM_STATE_BYTES, part, version)?
-                    .mirror()
-            }
+            1 => codec::decode::<v1::VmV1>(bytes, limit, part, version)?.mirror(),
+            2 => codec::decode::<v2::VmV2>(bytes, limit, part, version)?.mirror(),
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
+        let routes = vm.routes.as_ref().map_or(0, Vec::len);
+        let counts = [("GSI routes", routes, limits::MAX_GSI_ROUTES)];
+        check_counts(Self::KIND, &counts)?;
         Ok(vm)
     }
 }

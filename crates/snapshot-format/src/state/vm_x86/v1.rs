@@ -1,7 +1,7 @@
-//! Version 1 of the machine payload. Frozen: a change is version 2.
+//! Version 1 of the machine payload. Frozen; what did not change is in version 2, too.
 
 use super::{Clock, IoApic, Pic, Pit, PitChannel, VmX86};
-use crate::state::mirror::wire;
+use crate::state::mirror::{replaced_wire, wire};
 
 wire! {
     struct PicV1 for Pic {
@@ -58,7 +58,9 @@ wire! {
         realtime_ns: u64,
         host_tsc: u64,
     }
+}
 
+replaced_wire! {
     struct VmV1 for VmX86 {
         vcpu_count: u32,
         pit: Option<PitV1>,
