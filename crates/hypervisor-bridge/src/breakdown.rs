@@ -52,6 +52,8 @@ pub struct RestoreBreakdown {
     pub memory_ns: u64,
     /// Writing clock, vCPUs, machine and devices.
     pub state_ns: u64,
+    /// Giving a clone its identity, and telling it; next to nothing for a machine that is resumed.
+    pub clone_ns: u64,
 }
 
 impl RestoreBreakdown {
@@ -61,6 +63,7 @@ impl RestoreBreakdown {
         self.check_ns
             .saturating_add(self.memory_ns)
             .saturating_add(self.state_ns)
+            .saturating_add(self.clone_ns)
     }
 }
 

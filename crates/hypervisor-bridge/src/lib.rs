@@ -1,7 +1,7 @@
 //! The hypervisor-neutral order of a snapshot and of a restore.
 //!
 //! A VMM implements [`VcpuStop`] and [`Devices`], a hypervisor adapter [`StateCapture`] and
-//! [`StateRestore`]; [`snapshot()`] and [`restore()`] call them in the one order that loses nothing.
+//! [`StateRestore`]; [`snapshot()`] and [`Restore`] call them in the one order that loses nothing.
 //! Whatever goes wrong, a machine that was stopped is resumed exactly once. vCPU threads stop at a
 //! [`Rendezvous`]:
 //!
@@ -35,13 +35,17 @@
 //! |---|---|
 //! | `machine`, `target` | the traits of a machine to capture, and of one to restore into |
 //! | `snapshot`, `restore` | the two sequences |
+//! | `clock`, `identity`, `generation` | what whoever restores must say: about time, and about clones |
 //! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
 //! | `breakdown` | where the time goes |
 //! | `step`, `error` | what can go wrong, and being asked to stop |
 //! | `testing` (feature) | recording fakes, a sink in memory, the conformance suite of adapters |
 
 mod breakdown;
+mod clock;
 mod error;
+mod generation;
+mod identity;
 mod machine;
 mod paused;
 mod rendezvous;
@@ -53,11 +57,19 @@ mod target;
 pub mod testing;
 
 pub use breakdown::{PauseBreakdown, RestoreBreakdown};
+pub use clock::ClockPolicy;
 pub use error::{RestoreError, SnapshotError, StepError};
+pub use generation::{
+    AcpiNames, BadGenerationAddress, GENERATION_ID_BYTES, GenerationDevice, GenerationEvent,
+    GenerationId,
+};
+pub use identity::{
+    Answer, CloneEntry, CloneHook, CloneIdentity, CloneItem, NewGeneration, PatchMemory, RaiseEvent,
+};
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use paused::Paused;
 pub use rendezvous::{NoAnswer, NotGathered, Rendezvous};
-pub use restore::{Overrides, RestoreTarget, restore};
+pub use restore::{Overrides, Restore, RestoreOutcome, RestoreTarget};
 pub use snapshot::{Captured, Machine, Selection, SnapshotRequest, snapshot};
 pub use snapshot_memory::Cancel;
 pub use step::Step;

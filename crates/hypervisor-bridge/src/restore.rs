@@ -4,7 +4,9 @@ use snapshot_format::state::{DeviceState, Fingerprint, Reason, ReasonKind};
 use snapshot_format::{DecodeError, SectionKind, SectionOffers, StatePayload};
 
 use crate::breakdown::{RestoreBreakdown, Stopwatch};
+use crate::clock::ClockPolicy;
 use crate::error::{RestoreError, StepError};
+use crate::identity::{CloneEntry, CloneIdentity};
 use crate::step::Step;
 use crate::target::{DeviceRestore, MemoryRestore, StateRestore};
 
@@ -35,74 +37,185 @@ impl Overrides {
         self
     }
 
-    fn covers(&self, reason: &Reason) -> bool {
+    /// Whether this reason is taken upon oneself.
+    #[must_use]
+    pub fn covers(&self, reason: &Reason) -> bool {
         reason.kind().can_be_overridden() && self.kinds.contains(&reason.kind())
     }
 }
 
-/// Brings a snapshot back into a machine that was created for it and has not run.
+/// How a snapshot is brought back: as the machine that it is of, or as another one.
 ///
-/// When it returns, the vCPUs may run. After an error the machine must not run; before the first
-/// step that touches it, every check that can be made was made.
-pub fn restore(
-    target: RestoreTarget<'_>,
-    mut offers: SectionOffers,
-    overrides: &Overrides,
-) -> Result<RestoreBreakdown, RestoreError> {
-    let _span = tracing::info_span!("restore").entered();
-    let RestoreTarget {
-        memory,
-        state,
-        devices,
-    } = target;
-    let mut time = RestoreBreakdown::default();
-    let mut watch = Stopwatch::start();
+/// Made by [`resume`](Self::resume) or by [`clone_of`](Self::clone_of), as nothing here is chosen
+/// for the caller; [`run`](Self::run) does it.
+#[expect(missing_debug_implementations, reason = "the hooks are the caller's")]
+#[must_use = "nothing is restored before `run`"]
+pub struct Restore<'h> {
+    purpose: Purpose<'h>,
+    overrides: Overrides,
+}
 
-    // Everything is compared and decoded before anything is touched: features that the guest was
-    // shown cannot be taken away later, and a damaged section leaves no half machine.
-    let device_states = take_all(state, &mut offers, overrides)?;
-    time.check_ns = watch.lap();
+enum Purpose<'h> {
+    Resume(ClockPolicy),
+    Clone(CloneIdentity<'h>),
+}
 
-    // Memory before vCPUs: setting system registers may read page tables, nested state does.
-    memory.restore().map_err(at(Step::RestoreMemory))?;
-    time.memory_ns = watch.lap();
+/// What a restore did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RestoreOutcome {
+    /// Where the time went.
+    pub time: RestoreBreakdown,
+    /// What the guest's clock did.
+    pub clock: ClockPolicy,
+    /// The reasons against it that the caller took upon itself.
+    pub overridden: Vec<Reason>,
+    /// What was done about each item of the checklist; `None` for a machine that was resumed.
+    pub checklist: Option<Vec<CloneEntry>>,
+}
 
-    // The clock before vCPUs: the offset of each TSC is computed from it.
-    state.prepare().map_err(at(Step::Prepare))?;
-    for vcpu in 0..state.vcpu_count() {
-        state.restore_vcpu(vcpu).map_err(at(Step::RestoreVcpu))?;
+impl<'h> Restore<'h> {
+    /// Lets the one machine go on that was stopped for this snapshot.
+    ///
+    /// It runs nowhere else and has not run since: a second copy, and a machine that is taken back
+    /// to an earlier state, are clones, as their random numbers and addresses would be used twice.
+    pub fn resume(clock: ClockPolicy) -> Self {
+        Self {
+            purpose: Purpose::Resume(clock),
+            overrides: Overrides::default(),
+        }
     }
-    // Interrupt controllers after every local APIC: an asserted line is delivered at once.
-    state.restore_vm().map_err(at(Step::RestoreVm))?;
-    // Devices last: they may raise interrupts from here on.
-    devices
-        .restore(device_states)
-        .map_err(at(Step::RestoreDevices))?;
-    time.state_ns = watch.lap();
-    Ok(time)
+
+    /// Makes another machine of the snapshot, with an identity of its own.
+    pub fn clone_of(identity: CloneIdentity<'h>) -> Self {
+        Self {
+            purpose: Purpose::Clone(identity),
+            overrides: Overrides::default(),
+        }
+    }
+
+    /// Goes on in spite of these reasons.
+    pub fn overriding(mut self, overrides: Overrides) -> Self {
+        self.overrides = overrides;
+        self
+    }
+
+    fn clock(&self) -> ClockPolicy {
+        match &self.purpose {
+            Purpose::Resume(clock) => *clock,
+            Purpose::Clone(identity) => identity.clock,
+        }
+    }
+
+    /// Brings the snapshot back into a machine that was created for it and has not run.
+    ///
+    /// When it returns, the vCPUs may run. After an error the machine must not run; before the first
+    /// step that touches it, every check that can be made was made.
+    pub fn run(
+        self,
+        target: RestoreTarget<'_>,
+        mut offers: SectionOffers,
+    ) -> Result<RestoreOutcome, RestoreError> {
+        let _span = tracing::info_span!("restore").entered();
+        let RestoreTarget {
+            memory,
+            state,
+            devices,
+        } = target;
+        let clock = self.clock();
+        let mut time = RestoreBreakdown::default();
+        let mut watch = Stopwatch::start();
+
+        // Everything is compared and decoded before anything is touched: features that the guest
+        // was shown cannot be taken away later, and a damaged section leaves no half machine.
+        let taken = take_all(state, &mut offers, clock, &self.overrides)?;
+        time.check_ns = watch.lap();
+
+        // Memory before vCPUs: setting system registers may read page tables, nested state does.
+        memory.restore().map_err(at(Step::RestoreMemory))?;
+        time.memory_ns = watch.lap();
+
+        // The clock before vCPUs: the offset of each TSC is computed from it.
+        state.prepare().map_err(at(Step::Prepare))?;
+        for vcpu in 0..state.vcpu_count() {
+            state.restore_vcpu(vcpu).map_err(at(Step::RestoreVcpu))?;
+        }
+        // Interrupt controllers after every local APIC: an asserted line is delivered at once.
+        state.restore_vm().map_err(at(Step::RestoreVm))?;
+        // Devices last: they may raise interrupts from here on.
+        devices
+            .restore(taken.devices)
+            .map_err(at(Step::RestoreDevices))?;
+        time.state_ns = watch.lap();
+
+        let checklist = match self.purpose {
+            Purpose::Resume(_) => None,
+            Purpose::Clone(identity) => Some(identify(identity)?),
+        };
+        time.clone_ns = watch.lap();
+        Ok(RestoreOutcome {
+            time,
+            clock,
+            overridden: taken.overridden,
+            checklist,
+        })
+    }
+}
+
+/// Gives a clone its identity, and tells the guest.
+fn identify(mut identity: CloneIdentity<'_>) -> Result<Vec<CloneEntry>, RestoreError> {
+    // All of it is in place before the guest is told of any.
+    let failed = |(item, source)| RestoreError::Step {
+        step: Step::Change(item),
+        source,
+    };
+    let entries = identity.change().map_err(failed)?;
+    // After every interrupt controller: their state would overwrite what is raised.
+    identity
+        .announce()
+        .map_err(|(item, source)| RestoreError::Step {
+            step: Step::Announce(item),
+            source,
+        })?;
+    Ok(entries)
+}
+
+/// What was taken out of the snapshot.
+struct Taken {
+    devices: Vec<DeviceState>,
+    overridden: Vec<Reason>,
 }
 
 /// Takes every section; all reasons against the restore are in one error.
 fn take_all(
     state: &mut dyn StateRestore,
     offers: &mut SectionOffers,
+    clock: ClockPolicy,
     overrides: &Overrides,
-) -> Result<Vec<DeviceState>, RestoreError> {
+) -> Result<Taken, RestoreError> {
     let saved = offers.take_optional::<Fingerprint>(0);
     let saved = saved.map_err(damaged(Step::Check))?;
     let host = state.host().map_err(at(Step::Check))?;
     let mut reasons = saved.map_or_else(no_fingerprint, |saved| saved.check(&host));
-    reasons.retain(|reason| !overrides.covers(reason));
     let foreign = |reason: &Reason| reason.kind() == ReasonKind::Architecture;
     if reasons.iter().any(foreign) {
         // Its sections would all be missing or left over, which says nothing more.
         return Err(RestoreError::Incompatible { reasons });
     }
-    reasons.extend(state.take(offers).map_err(at(Step::Take))?);
+    reasons.extend(state.take(offers, clock).map_err(at(Step::Take))?);
     let devices = take_devices(offers).map_err(damaged(Step::Take))?;
     reasons.extend(offers.left_over().map(surplus));
+    let (overridden, reasons): (Vec<_>, Vec<_>) = reasons
+        .into_iter()
+        .partition(|reason| overrides.covers(reason));
     if reasons.is_empty() {
-        Ok(devices)
+        for reason in &overridden {
+            tracing::warn!(%reason, "overridden");
+        }
+        Ok(Taken {
+            devices,
+            overridden,
+        })
     } else {
         Err(RestoreError::Incompatible { reasons })
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::identity::CloneItem;
+
 /// One step, to say where something went wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -52,11 +54,17 @@ pub enum Step {
     RestoreVm,
     /// Write the devices.
     RestoreDevices,
+    /// Give a clone something of its own.
+    Change(CloneItem),
+    /// Tell a clone of it.
+    Announce(CloneItem),
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Change(item) => return write!(f, "change what a clone has of its own: {item}"),
+            Self::Announce(item) => return write!(f, "tell a clone what it has: {item}"),
             Self::Begin => "open a stage",
             Self::Plan => "prepare the sink",
             Self::Stop => "stop the vCPUs",

@@ -3,6 +3,7 @@
 use snapshot_format::SectionOffers;
 use snapshot_format::state::{DeviceState, Fingerprint, Reason};
 
+use crate::clock::ClockPolicy;
 use crate::error::StepError;
 
 /// Writes the state that the hypervisor keeps. The machine has its vCPUs, none of which has run.
@@ -11,11 +12,16 @@ pub trait StateRestore: Send {
     fn host(&mut self) -> Result<Fingerprint, StepError>;
 
     /// Takes the sections of the hypervisor, and says everything in them that does not fit the
-    /// host or the machine, which is not touched yet. Nothing is restored unless the answer is
-    /// empty.
+    /// host or the machine, which is not touched yet. Nothing is restored unless the caller
+    /// takes every answer upon itself.
     ///
-    /// Sections that cannot be read at all are an error; one that is missing is a reason.
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError>;
+    /// Sections that cannot be read at all are an error; one that is missing is a reason. So is a
+    /// clock that cannot do what is asked of it: it is never left to do something else.
+    fn take(
+        &mut self,
+        offers: &mut SectionOffers,
+        clock: ClockPolicy,
+    ) -> Result<Vec<Reason>, StepError>;
 
     /// Sets what has to be in place before the vCPUs: the clock, which their counters follow.
     fn prepare(&mut self) -> Result<(), StepError>;

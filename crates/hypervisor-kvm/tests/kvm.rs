@@ -10,7 +10,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use hypervisor_bridge::testing::{capture_state_suite, fake_paused, state_round_trip_suite};
-use hypervisor_bridge::{StateCapture, StateRestore};
+use hypervisor_bridge::{ClockPolicy, StateCapture, StateRestore};
 use hypervisor_kvm::{
     DirtyLogMode, Handles, KernelDevices, KvmDirtyLog, KvmMachine, KvmOptions, MemorySlot,
 };
@@ -255,7 +255,7 @@ fn a_tsc_goes_on_from_where_it_was() {
     let mut to = target.adapter();
     let mut offers = SectionOffers::new(sections);
     let _: Fingerprint = offers.take(0).unwrap();
-    to.take(&mut offers).unwrap();
+    to.take(&mut offers, ClockPolicy::Frozen).unwrap();
     to.prepare().unwrap();
     to.restore_vcpu(0).unwrap();
     let restored = to.save_vcpu(0, &paused).unwrap();

@@ -18,6 +18,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `guest`, `start` | what one does with a guest, and making or restoring one |
+//! | `purpose` | whether a restored guest is the one that was stopped, or a clone |
 //! | `program` | the machine code, commented, and the memory that it starts in |
 //! | `model` | the same program as Rust |
 //! | `kvm`, `process` | the two backends |
@@ -35,12 +36,14 @@ mod load;
 mod model;
 mod process;
 mod program;
+mod purpose;
 mod start;
 
 pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
 pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 pub use load::PageReader;
+pub use purpose::{GENERATION_ADDRESS, Purpose};
 pub use start::{Image, Restored, kvm_available, restore, start};
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use hypervisor_bridge::{Overrides, RestoreBreakdown};
+use hypervisor_bridge::{Overrides, RestoreOutcome};
 use snapshot_format::{SectionOffers, SnapshotRef};
 
 use crate::config::GuestConfig;
@@ -10,6 +10,7 @@ use crate::error::GuestError;
 use crate::guest::{Backend, Guest};
 use crate::load::PageReader;
 use crate::process::ProcessGuest;
+use crate::purpose::Purpose;
 
 /// What a guest is restored from.
 #[expect(missing_debug_implementations, reason = "the reader is the caller's")]
@@ -22,6 +23,8 @@ pub struct Image<'i, 'r> {
     pub sections: SectionOffers,
     /// The snapshot: what the next diff is relative to.
     pub snapshot: SnapshotRef,
+    /// What the restored guest is.
+    pub purpose: Purpose,
     /// Reasons for an incompatible host that are to be overlooked.
     pub overrides: Overrides,
 }
@@ -31,8 +34,8 @@ pub struct Image<'i, 'r> {
 pub struct Restored {
     /// The guest. It has not run yet.
     pub guest: Box<dyn Guest>,
-    /// Where the time went.
-    pub time: RestoreBreakdown,
+    /// What was done.
+    pub outcome: RestoreOutcome,
 }
 
 impl Backend {
@@ -57,22 +60,14 @@ pub fn start(backend: Backend, config: &GuestConfig) -> Result<Box<dyn Guest>, G
 
 /// Restores a guest where a snapshot left it. It does not run yet.
 pub fn restore(backend: Backend, image: Image<'_, '_>) -> Result<Restored, GuestError> {
-    let Image {
-        config,
-        pages,
-        sections,
-        snapshot,
-        overrides,
-    } = image;
-    config.check()?;
+    image.config.check()?;
     match backend {
-        Backend::Kvm => platform::restore(&config, pages, sections, snapshot, &overrides),
+        Backend::Kvm => platform::restore(image),
         Backend::Process => {
-            let (guest, time) =
-                ProcessGuest::restore(&config, pages, sections, snapshot, &overrides)?;
+            let (guest, outcome) = ProcessGuest::restore(image)?;
             Ok(Restored {
                 guest: Box::new(guest),
-                time,
+                outcome,
             })
         }
     }
@@ -85,10 +80,7 @@ pub fn kvm_available() -> io::Result<()> {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platform {
-    use super::{
-        Guest, GuestConfig, GuestError, Overrides, PageReader, Restored, SectionOffers,
-        SnapshotRef, io,
-    };
+    use super::{Guest, GuestConfig, GuestError, Image, Restored, io};
     use crate::kvm::KvmGuest;
 
     pub(super) fn available() -> io::Result<()> {
@@ -101,27 +93,18 @@ mod platform {
         Ok(Box::new(KvmGuest::boot(config)?))
     }
 
-    pub(super) fn restore(
-        config: &GuestConfig,
-        pages: &mut PageReader<'_>,
-        sections: SectionOffers,
-        snapshot: SnapshotRef,
-        overrides: &Overrides,
-    ) -> Result<Restored, GuestError> {
-        let (guest, time) = KvmGuest::restore(config, pages, sections, snapshot, overrides)?;
+    pub(super) fn restore(image: Image<'_, '_>) -> Result<Restored, GuestError> {
+        let (guest, outcome) = KvmGuest::restore(image)?;
         Ok(Restored {
             guest: Box::new(guest),
-            time,
+            outcome,
         })
     }
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod platform {
-    use super::{
-        Guest, GuestConfig, GuestError, Overrides, PageReader, Restored, SectionOffers,
-        SnapshotRef, io,
-    };
+    use super::{Guest, GuestConfig, GuestError, Image, Restored, io};
 
     fn none() -> GuestError {
         GuestError::NoKvm {
@@ -137,13 +120,7 @@ mod platform {
         Err(none())
     }
 
-    pub(super) fn restore(
-        _: &GuestConfig,
-        _: &mut PageReader<'_>,
-        _: SectionOffers,
-        _: SnapshotRef,
-        _: &Overrides,
-    ) -> Result<Restored, GuestError> {
+    pub(super) fn restore(_: Image<'_, '_>) -> Result<Restored, GuestError> {
         Err(none())
     }
 }

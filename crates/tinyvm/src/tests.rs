@@ -1,12 +1,15 @@
 //! The same promises of every backend.
 
 use hypervisor_bridge::testing::{KeptSnapshot, MemorySink, Script};
-use hypervisor_bridge::{Cancel, Overrides, RestoreError, SnapshotError};
+use hypervisor_bridge::{
+    Answer, Cancel, ClockPolicy, GenerationId, Overrides, RestoreError, SnapshotError,
+};
+use snapshot_format::state::VmX86;
 use snapshot_memory::skip::skip;
 
 use crate::{
-    Backend, Guest, GuestConfig, GuestError, Image, Outcome, Restored, SnapshotPages,
-    kvm_available, restore, start,
+    Backend, GENERATION_ADDRESS, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, Restored,
+    SnapshotPages, kvm_available, restore, start,
 };
 
 /// Small enough to take a fraction of a second at a microsecond an instruction.
@@ -52,6 +55,7 @@ pub(crate) fn bring_back(
         pages: &mut |pages, out| kept.read_pages(pages, out),
         sections: kept.offers(),
         snapshot: kept.reference,
+        purpose: Purpose::Resume(ClockPolicy::Frozen),
         overrides: Overrides::default(),
     };
     restore(backend, image).map(|Restored { guest, .. }| guest)
@@ -200,8 +204,71 @@ fn a_damaged_image_stops_the_restore() {
         pages: &mut |_, _| Err("damaged".into()),
         sections: kept.offers(),
         snapshot: kept.reference,
+        purpose: Purpose::Resume(ClockPolicy::Frozen),
         overrides: Overrides::default(),
     };
     let refused = restore(Backend::Process, image).map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("restore memory"), "{refused}");
+}
+
+fn clone_of(backend: Backend, kept: &KeptSnapshot, generation: GenerationId) -> Restored {
+    let image = Image {
+        config: config(),
+        pages: &mut |pages, out| kept.read_pages(pages, out),
+        sections: kept.offers(),
+        snapshot: kept.reference,
+        purpose: Purpose::Clone {
+            clock: ClockPolicy::Frozen,
+            generation,
+        },
+        overrides: Overrides::default(),
+    };
+    restore(backend, image).unwrap()
+}
+
+fn clone_is_another_machine(backend: Backend) {
+    if !can_run(backend) {
+        return;
+    }
+    let mut guest = start(backend, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    guest.run(200).unwrap();
+    let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
+    drop(guest);
+    let generation = GenerationId::random().unwrap();
+    let mut cloned = clone_of(backend, &kept, generation);
+    let items: Vec<_> = cloned.outcome.checklist.iter().flatten().collect();
+    assert_eq!(items.len(), 6, "{items:?}");
+    assert_eq!(items[0].done, Answer::By(generation.to_string()));
+
+    // It has not run: what the restore itself wrote is all there is, and the diff has it.
+    let diff = take(&mut *cloned.guest, SnapshotPages::Diff, &mut sink);
+    let page = usize::try_from(GENERATION_ADDRESS.0).unwrap();
+    assert_eq!(diff.image[page..][..16], generation.0);
+    let mut expected = kept.image.clone();
+    expected[page..][..16].copy_from_slice(&generation.0);
+    assert!(diff.image == expected, "more than the id was written");
+    if backend == Backend::Kvm {
+        // Raised after the chips were restored: both have it latched.
+        let vm: VmX86 = diff.offers().take(0).unwrap();
+        assert_eq!(vm.pic_slave.unwrap().irr & 1 << 1, 1 << 1);
+        let original: VmX86 = kept.offers().take(0).unwrap();
+        assert_eq!(original.pic_slave.unwrap().irr & 1 << 1, 0);
+    }
+    // It computes what the original would have.
+    let end = cloned.guest.finish().unwrap();
+    assert_eq!(end.checksum, uninterrupted(backend).checksum);
+}
+
+// spec: RES-07
+// spec: RES-08
+#[test]
+fn a_kvm_clone_has_a_generation_of_its_own_in_memory_and_in_the_next_diff() {
+    clone_is_another_machine(Backend::Kvm);
+}
+
+// spec: RES-08
+#[test]
+fn a_process_clone_has_a_generation_of_its_own_in_memory_and_in_the_next_diff() {
+    clone_is_another_machine(Backend::Process);
 }

@@ -4,6 +4,8 @@ use snapshot_format::SectionPayload;
 use snapshot_format::state::{Capability, VcpuX86, VmX86};
 
 use super::*;
+mod clone;
+
 use crate::testing::{Break, FakeDevices, FakeState, Script};
 
 fn sections(fingerprint: &Fingerprint) -> Vec<SectionPayload> {
@@ -33,7 +35,21 @@ fn run(
     script: &Script,
     sections: Vec<SectionPayload>,
     overrides: &Overrides,
-) -> Result<RestoreBreakdown, RestoreError> {
+) -> Result<RestoreOutcome, RestoreError> {
+    run_as(
+        Restore::resume(ClockPolicy::Frozen),
+        script,
+        sections,
+        overrides,
+    )
+}
+
+fn run_as(
+    restore: Restore<'_>,
+    script: &Script,
+    sections: Vec<SectionPayload>,
+    overrides: &Overrides,
+) -> Result<RestoreOutcome, RestoreError> {
     let target = RestoreTarget {
         memory: &mut FakeDevices(script.clone()),
         state: &mut FakeState {
@@ -42,7 +58,9 @@ fn run(
         },
         devices: &mut FakeDevices(script.clone()),
     };
-    restore(target, SectionOffers::new(sections), overrides)
+    restore
+        .overriding(overrides.clone())
+        .run(target, SectionOffers::new(sections))
 }
 
 const ORDER: [&str; 8] = [
@@ -56,19 +74,23 @@ const ORDER: [&str; 8] = [
     "restore devices 2",
 ];
 
+// spec: RES-04
 #[test]
 fn a_restore_goes_through_its_steps_in_the_one_order() {
     let script = Script::default();
-    let time = run(
+    let outcome = run(
         &script,
         sections(&Fingerprint::default()),
         &Overrides::default(),
     )
     .unwrap();
     assert_eq!(script.reached(), ORDER);
-    assert!(time.total_ns() > 0);
+    assert!(outcome.time.total_ns() > 0);
+    assert_eq!(outcome.clock, ClockPolicy::Frozen);
+    assert_eq!((outcome.overridden, outcome.checklist), (vec![], None));
 }
 
+// spec: RES-01
 #[test]
 fn an_error_at_any_step_ends_the_restore_there() {
     for (number, step) in ORDER.iter().enumerate() {
@@ -94,6 +116,7 @@ fn an_incompatible_host_is_refused_with_every_reason_before_the_target_is_touche
     assert_eq!(script.reached(), ["host", "take"]);
 }
 
+// spec: RES-03
 #[test]
 fn overrides_cover_what_they_name_and_never_the_architecture() {
     let all = Overrides::default()
@@ -101,7 +124,15 @@ fn overrides_cover_what_they_name_and_never_the_architecture() {
         .allow(ReasonKind::Vendor)
         .allow(ReasonKind::Capability)
         .allow(ReasonKind::Architecture);
-    run(&Script::default(), sections(&needy()), &all).unwrap();
+    let outcome = run(&Script::default(), sections(&needy()), &all).unwrap();
+    // What was taken upon oneself is said.
+    let overridden: Vec<_> = outcome.overridden.iter().map(Reason::kind).collect();
+    let expected = [
+        ReasonKind::PageSize,
+        ReasonKind::Vendor,
+        ReasonKind::Capability,
+    ];
+    assert_eq!(overridden, expected);
     let mut foreign = needy();
     foreign.arch = 2;
     let refused = run(&Script::default(), sections(&foreign), &all);
@@ -128,6 +159,7 @@ fn a_section_that_nobody_takes_stops_the_restore_before_the_target_is_touched() 
     assert_eq!(script.reached(), ["host", "take"]);
 }
 
+// spec: RES-02
 #[test]
 fn all_that_does_not_fit_is_said_at_once() {
     let script = Script::default();

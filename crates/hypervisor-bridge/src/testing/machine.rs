@@ -7,6 +7,7 @@ use snapshot_format::state::{DeviceState, Fingerprint, Reason, VcpuX86, VmX86};
 use snapshot_format::{SectionOffers, SectionPayload, StatePayload};
 
 use super::script::Script;
+use crate::clock::ClockPolicy;
 use crate::error::StepError;
 use crate::machine::{Devices, StateCapture, VcpuStop};
 use crate::paused::Paused;
@@ -105,7 +106,11 @@ impl StateRestore for FakeState {
         Ok(self.fingerprint.clone())
     }
 
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError> {
+    fn take(
+        &mut self,
+        offers: &mut SectionOffers,
+        _: ClockPolicy,
+    ) -> Result<Vec<Reason>, StepError> {
         self.script.reach("take")?;
         let saved = offers.take_all::<VcpuX86>()?.len() as u64;
         let vm = offers.take_optional::<VmX86>(0)?;

@@ -3,6 +3,7 @@
 use snapshot_format::state::Fingerprint;
 use snapshot_format::{SectionOffers, SectionPayload};
 
+use crate::clock::ClockPolicy;
 use crate::error::StepError;
 use crate::machine::StateCapture;
 use crate::paused::Paused;
@@ -56,17 +57,18 @@ pub fn state_round_trip_suite(
     settle: &mut dyn FnMut(&mut SectionPayload),
 ) -> Result<(), StepError> {
     let mut saved = capture(source, paused)?;
+    let clock = ClockPolicy::Frozen;
 
     // Nothing, and a machine with one vCPU less, are refused before anything is written.
-    let nothing = target.take(&mut SectionOffers::default())?;
+    let nothing = target.take(&mut SectionOffers::default(), clock)?;
     assert!(!nothing.is_empty(), "no state at all was accepted");
     let fewer = saved.get(1..).unwrap_or_default().to_vec();
-    let fewer = target.take(&mut SectionOffers::new(fewer))?;
+    let fewer = target.take(&mut SectionOffers::new(fewer), clock)?;
     assert!(!fewer.is_empty(), "a machine with a vCPU less was accepted");
 
     let mut offers = SectionOffers::new(saved.clone());
     let _: Fingerprint = offers.take(0)?;
-    let reasons = target.take(&mut offers)?;
+    let reasons = target.take(&mut offers, clock)?;
     assert!(reasons.is_empty(), "its own state was refused: {reasons:?}");
     offers.finish()?;
     target.prepare()?;

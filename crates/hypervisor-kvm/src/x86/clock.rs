@@ -1,29 +1,36 @@
 //! The arithmetic that carries a guest's time stamp counter to another host.
 
+use hypervisor_bridge::ClockPolicy;
 use kvm_bindings as kvm;
-use snapshot_format::state::Clock;
+use snapshot_format::state::{Clock, Reason};
 
-/// What the guest's clock does with the time between snapshot and restore.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum ClockPolicy {
-    /// It goes on where it stopped.
-    #[default]
-    Frozen,
-    /// It goes on as if the guest had never stopped, as far as the hosts' wall clocks are right.
-    Advance,
+/// Why the guest's clock cannot do what is asked of it; `accepted` are the flags that the host takes
+/// (`KVM_CAP_ADJUST_CLOCK`).
+pub(super) fn misfit(saved: Option<&Clock>, policy: ClockPolicy, accepted: u32) -> Option<Reason> {
+    let dated = saved.is_some_and(|clock| clock.flags & kvm::KVM_CLOCK_REALTIME != 0);
+    let missing = match policy {
+        ClockPolicy::Advance if !dated => "the snapshot does not say when it was taken",
+        ClockPolicy::Advance if accepted & kvm::KVM_CLOCK_REALTIME == 0 => {
+            "the host's KVM takes no time of day"
+        }
+        _ => return None,
+    };
+    Some(Reason::WallClock { missing })
 }
 
-/// What to hand to `KVM_SET_CLOCK`.
+/// What to hand to `KVM_SET_CLOCK`, where [`misfit`] has no objection.
 ///
 /// Only the real-time flag is accepted as input: the kernel refuses its own `TSC_STABLE` and
 /// `HOST_TSC`.
 pub(super) fn clock_to_set(saved: &Clock, policy: ClockPolicy) -> kvm::kvm_clock_data {
-    let advance = policy == ClockPolicy::Advance && saved.flags & kvm::KVM_CLOCK_REALTIME != 0;
+    let (flags, realtime) = match policy {
+        ClockPolicy::Advance => (kvm::KVM_CLOCK_REALTIME, saved.realtime_ns),
+        _ => (0, 0),
+    };
     kvm::kvm_clock_data {
         clock: saved.clock_ns,
-        flags: if advance { kvm::KVM_CLOCK_REALTIME } else { 0 },
-        realtime: if advance { saved.realtime_ns } else { 0 },
+        flags,
+        realtime,
         ..Default::default()
     }
 }
@@ -125,6 +132,21 @@ mod tests {
         let mut source = clock(1, 1);
         source.flags = kvm::KVM_CLOCK_REALTIME;
         assert_eq!(offset_on_target(0, 1, &source, &clock(1, 1)), None);
+    }
+
+    // spec: RES-05
+    #[test]
+    fn a_clock_advances_only_where_both_sides_know_the_time_of_day() {
+        let dated = clock(5, 6);
+        let mut undated = dated;
+        undated.flags = kvm::KVM_CLOCK_HOST_TSC;
+        let takes = kvm::KVM_CLOCK_REALTIME;
+        let refused = |clock, policy, accepted| misfit(clock, policy, accepted).is_some();
+        assert!(!refused(Some(&dated), ClockPolicy::Advance, takes));
+        assert!(refused(Some(&undated), ClockPolicy::Advance, takes));
+        assert!(refused(Some(&dated), ClockPolicy::Advance, !takes));
+        assert!(refused(None, ClockPolicy::Advance, takes));
+        assert!(!refused(Some(&undated), ClockPolicy::Frozen, 0));
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl Interface {
             msrs: msrs::indices(calls)?,
         })
     }
+
+    /// What the host answers for one of the capabilities that a snapshot depends on; 0 without it.
+    pub(super) fn capability(&self, number: u32) -> u32 {
+        let mut all = self.capabilities.iter();
+        all.find(|capability| capability.number == number)
+            .map_or(0, |capability| capability.value)
+    }
 }
 
 fn supported_cpuid(calls: &mut (dyn Calls + '_)) -> Result<Vec<CpuidEntry>, KvmError> {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use hypervisor_bridge::{Paused, StateCapture, StateRestore, StepError};
+use hypervisor_bridge::{ClockPolicy, Paused, StateCapture, StateRestore, StepError};
+use kvm_bindings as kvm;
 use snapshot_format::state::{Clock, Fingerprint, Reason, VcpuX86, VmX86};
 use snapshot_format::{SectionOffers, SectionPayload, StatePayload, limits};
 
@@ -10,7 +11,7 @@ use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
 use crate::ioctl::Handles;
 use crate::request as req;
-use crate::x86::clock::{self, ClockPolicy, Counter};
+use crate::x86::clock::{self, Counter};
 use crate::x86::interface::Interface;
 use crate::x86::msrs::MsrPolicy;
 use crate::x86::restore::TscPlan;
@@ -25,19 +26,15 @@ pub struct KvmOptions {
     pub devices: KernelDevices,
     /// What to do with registers that the kernel refuses.
     pub msrs: MsrPolicy,
-    /// What the guest's clock does with the time that has passed.
-    pub clock: ClockPolicy,
 }
 
 impl KvmOptions {
-    /// Options for a machine with these devices in the kernel; strict about registers, and with a
-    /// clock that goes on where it stopped.
+    /// Options for a machine with these devices in the kernel; strict about registers.
     #[must_use]
     pub fn new(devices: KernelDevices) -> Self {
         Self {
             devices,
             msrs: MsrPolicy::default(),
-            clock: ClockPolicy::default(),
         }
     }
 }
@@ -60,6 +57,7 @@ pub struct KvmMachine<'fd> {
 struct Taken {
     vcpus: Vec<VcpuX86>,
     vm: VmX86,
+    policy: ClockPolicy,
     /// The clock as read back after it was set.
     clock: Option<Clock>,
     /// What to add to the offset of each TSC where the clock does not tell.
@@ -230,7 +228,11 @@ impl StateRestore for KvmMachine<'_> {
         Ok(fingerprint::host(&mut *self.calls, &self.interface)?)
     }
 
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError> {
+    fn take(
+        &mut self,
+        offers: &mut SectionOffers,
+        policy: ClockPolicy,
+    ) -> Result<Vec<Reason>, StepError> {
         let (numbers, vcpus): (Vec<_>, Vec<_>) = offers.take_all()?.into_iter().unzip();
         let mut reasons = gaps(&numbers);
         let Some(vm) = offers.take_optional::<VmX86>(0)? else {
@@ -241,9 +243,12 @@ impl StateRestore for KvmMachine<'_> {
             return Ok(reasons);
         };
         reasons.extend(self.misfits(&vcpus, &vm));
+        let accepted = self.interface.capability(kvm::KVM_CAP_ADJUST_CLOCK);
+        reasons.extend(clock::misfit(vm.clock.as_ref(), policy, accepted));
         self.taken = Some(Taken {
             vcpus,
             vm,
+            policy,
             clock: None,
             shift: None,
             target_khz: 0,
@@ -256,7 +261,7 @@ impl StateRestore for KvmMachine<'_> {
             return Err(KvmError::NothingTaken { what: "the clock" }.into());
         };
         if let Some(saved) = &taken.vm.clock {
-            let set = clock::clock_to_set(saved, self.options.clock);
+            let set = clock::clock_to_set(saved, taken.policy);
             self.calls.set(Target::Vm, req::KVM_SET_CLOCK, set)?;
             // Read back: the counters of the vCPUs are set to agree with what it shows now.
             let now = self.calls.get(Target::Vm, req::KVM_GET_CLOCK)?;

@@ -10,7 +10,6 @@ mod restore;
 mod save;
 mod vm;
 
-pub use clock::ClockPolicy;
 pub use machine::{KvmMachine, KvmOptions};
 pub use msrs::MsrPolicy;
 pub use vm::KernelDevices;

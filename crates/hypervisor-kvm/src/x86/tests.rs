@@ -5,7 +5,7 @@
 mod recorder;
 
 use hypervisor_bridge::testing::fake_paused;
-use hypervisor_bridge::{StateCapture, StateRestore};
+use hypervisor_bridge::{ClockPolicy, StateCapture, StateRestore};
 use kvm_bindings as kvm;
 use recorder::Recorder;
 use snapshot_format::state::{
@@ -83,7 +83,7 @@ fn restore(
     machine: &mut KvmMachine<'_>,
     vcpus: &[VcpuX86],
 ) -> Result<(), hypervisor_bridge::StepError> {
-    machine.take(&mut offers(vcpus))?;
+    machine.take(&mut offers(vcpus), ClockPolicy::Frozen)?;
     machine.prepare()?;
     for vcpu in 0..vcpus.len() {
         machine.restore_vcpu(vcpu)?;
@@ -271,7 +271,8 @@ fn a_register_that_cannot_be_read_is_skipped_and_those_after_it_are_not() {
 fn another_machine_is_refused_before_it_is_touched() {
     let recorder = Recorder::default();
     let mut two = machine(&recorder, 2);
-    let mut reasons = |vcpus: &[VcpuX86]| two.take(&mut offers(vcpus)).unwrap();
+    let mut reasons =
+        |vcpus: &[VcpuX86]| two.take(&mut offers(vcpus), ClockPolicy::Frozen).unwrap();
     let missing = Reason::MissingSection {
         section: VcpuX86::KIND,
         instance: 1,
@@ -286,7 +287,9 @@ fn another_machine_is_refused_before_it_is_touched() {
     assert_eq!(reasons(&[vcpu(0), vcpu(0)]), [missing]);
     let options = KvmOptions::new(KernelDevices::NONE);
     let mut bare = with_options(&recorder, 1, options);
-    let reasons = bare.take(&mut offers(&[vcpu(0)])).unwrap();
+    let reasons = bare
+        .take(&mut offers(&[vcpu(0)]), ClockPolicy::Frozen)
+        .unwrap();
     assert_eq!(reasons.len(), 2, "controllers and timer: {reasons:?}");
     assert_eq!(recorder.made(), Vec::<String>::new());
 }

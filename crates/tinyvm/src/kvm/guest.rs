@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use hypervisor_bridge::{
-    Cancel, DeviceRestore, Devices, Machine, Overrides, Paused, RestoreBreakdown, RestoreTarget,
-    Selection, SnapshotRequest, StepError, VcpuStop, restore, snapshot,
+    Answer, Cancel, DeviceRestore, Devices, Machine, Paused, RestoreOutcome, RestoreTarget,
+    Selection, SnapshotRequest, StepError, VcpuStop, snapshot,
 };
 use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
 use snapshot_format::state::{DeviceState, Fingerprint, Registers};
-use snapshot_format::{MemoryLayout, SectionOffers, SnapshotRef};
-use snapshot_memory::{ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, SnapshotSink};
+use snapshot_format::{MemoryLayout, SnapshotRef};
+use snapshot_memory::{
+    ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, SnapshotSink, VmmWrites,
+};
 
 use super::thread::{Shared, VcpuThread};
 use super::vm::Vm;
@@ -17,8 +19,10 @@ use crate::config::GuestConfig;
 use crate::device::PortDevice;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::{ImageLoader, PageReader, map};
+use crate::load::{ImageLoader, map};
 use crate::program;
+use crate::purpose::Change;
+use crate::start::Image;
 
 /// The guest's machine, its vCPU's thread, and who watches its memory.
 ///
@@ -39,46 +43,52 @@ impl KvmGuest {
         let (vm, vcpu) = Vm::new(memory.clone())?;
         vm.boot(&vcpu, config)?;
         let vcpu = VcpuThread::new(vcpu, PortDevice::new(config.seed))?;
-        Self::watch(vm, vcpu, memory, None)
+        let (writes, _) = VmmWrites::new(memory.layout().clone());
+        Self::watch(vm, vcpu, memory, writes, None)
     }
 
     /// A machine where a snapshot left it.
-    pub(crate) fn restore(
-        config: &GuestConfig,
-        read: &mut PageReader<'_>,
-        sections: SectionOffers,
-        base: SnapshotRef,
-        overrides: &Overrides,
-    ) -> Result<(Self, RestoreBreakdown), GuestError> {
+    pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
+        let config = &image.config;
         let memory = map(config)?;
         let (vm, vcpu) = Vm::new(memory.clone())?;
+        let (writes, marker) = VmmWrites::new(memory.layout().clone());
         let vcpu = VcpuThread::new(vcpu, PortDevice::new(config.seed))?;
         let mut state = machine(&vm)?;
         let target = RestoreTarget {
             memory: &mut ImageLoader {
                 memory: &memory,
-                read,
+                read: image.pages,
             },
             state: &mut state,
             devices: &mut PortTarget {
                 shared: &vcpu.shared,
             },
         };
-        let time = restore(target, sections, overrides)?;
+        let change = Change {
+            memory: &memory,
+            dirty: Answer::By(&marker),
+            event: Answer::By(&mut vm.generation_line()),
+        };
+        let restore = image.purpose.restore(change)?;
+        let restore = restore.overriding(image.overrides);
+        let outcome = restore.run(target, image.sections)?;
         drop(state);
-        let guest = Self::watch(vm, vcpu, memory, Some(base))?;
-        Ok((guest, time))
+        let base = Some(image.snapshot);
+        let guest = Self::watch(vm, vcpu, memory, writes, base)?;
+        Ok((guest, outcome))
     }
 
     fn watch(
         vm: Vm,
         vcpu: VcpuThread,
         memory: Arc<MappedMemory>,
+        writes: VmmWrites,
         base: Option<SnapshotRef>,
     ) -> Result<Self, GuestError> {
-        // The VMM itself writes no guest memory from here on: the log of the vCPU is all.
+        // What the VMM itself wrote is what made a clone of the guest, before the log began.
         let log = Box::new(vm.dirty_log()?);
-        let tracker = DirtyTracker::new(memory.layout().clone(), vec![log])?;
+        let tracker = DirtyTracker::new(memory.layout().clone(), vec![log, Box::new(writes)])?;
         let consumer = tracker.subscribe(base);
         Ok(Self {
             vcpu,

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use hypervisor_bridge::{GenerationEvent, RaiseEvent, StepError};
 use hypervisor_kvm::{DirtyLogMode, Handles, KvmDirtyLog, MemorySlot};
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_regs, kvm_segment,
@@ -138,6 +139,11 @@ impl Vm {
         unsafe { Handles::new(borrow(&self.kvm), borrow(&self.machine), vcpus) }
     }
 
+    /// The line that tells the guest of a new generation id.
+    pub(super) fn generation_line(&self) -> GenerationLine<'_> {
+        GenerationLine(&self.machine)
+    }
+
     /// The log of the pages that the vCPU writes.
     pub(super) fn dirty_log(&self) -> Result<KvmDirtyLog, GuestError> {
         let vm = borrow(&self.machine).try_clone_to_owned();
@@ -149,6 +155,23 @@ impl Vm {
         // SAFETY: the slot was registered with exactly these values.
         let log = unsafe { KvmDirtyLog::new(vm, layout, &[self.slot], DirtyLogMode::GetAndClear) };
         log.map_err(|error| GuestError::State(error.into()))
+    }
+}
+
+/// Raises interrupts of a machine.
+pub(super) struct GenerationLine<'a>(&'a VmFd);
+
+impl RaiseEvent for GenerationLine<'_> {
+    fn raise(&mut self, event: GenerationEvent) -> Result<(), StepError> {
+        let GenerationEvent::Interrupt(line) = event else {
+            return Err(format!("the machine has no {event}").into());
+        };
+        for level in [true, false] {
+            self.0
+                .set_irq_line(line, level)
+                .map_err(system("KVM_IRQ_LINE"))?;
+        }
+        Ok(())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use hypervisor_bridge::{
-    Cancel, Machine, Overrides, RestoreBreakdown, RestoreTarget, Selection, SnapshotRequest,
-    VcpuStop, restore, snapshot,
+    Answer, Cancel, Machine, RestoreOutcome, RestoreTarget, Selection, SnapshotRequest, VcpuStop,
+    snapshot,
 };
 use snapshot_format::state::Fingerprint;
-use snapshot_format::{MemoryLayout, SectionOffers, SnapshotRef};
+use snapshot_format::{MemoryLayout, SnapshotRef};
 use snapshot_memory::{
     ConsumerId, DirtyError, DirtySource, DirtyTracker, GuestMemorySource, MappedMemory,
     SnapshotSink, VmmWrites, WpAsyncSource, WriteMarker,
@@ -19,9 +19,11 @@ use crate::config::GuestConfig;
 use crate::device::PortDevice;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::{ImageLoader, PageReader, map};
+use crate::load::{ImageLoader, map};
 use crate::model::{Model, ModelMemory};
 use crate::program;
+use crate::purpose::Change;
+use crate::start::Image;
 
 /// The guest's thread, and who watches its memory.
 pub(crate) struct ProcessGuest {
@@ -37,44 +39,59 @@ impl ProcessGuest {
         let memory = map(config)?;
         program::load(config, &memory)?;
         let device = PortDevice::new(config.seed);
-        Self::watch(Model::new(config), device, memory, None)
+        let writes = VmmWrites::new(memory.layout().clone());
+        Self::watch(Model::new(config), device, memory, writes, None)
     }
 
     /// A guest where a snapshot left it.
-    pub(crate) fn restore(
-        config: &GuestConfig,
-        read: &mut PageReader<'_>,
-        sections: SectionOffers,
-        base: SnapshotRef,
-        overrides: &Overrides,
-    ) -> Result<(Self, RestoreBreakdown), GuestError> {
-        let memory = map(config)?;
+    pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
+        let memory = map(&image.config)?;
+        let (writes, marker) = VmmWrites::new(memory.layout().clone());
         let mut state = Target::default();
         let mut port = PortTarget::default();
         let target = RestoreTarget {
             memory: &mut ImageLoader {
                 memory: &memory,
-                read,
+                read: image.pages,
             },
             state: &mut state,
             devices: &mut port,
         };
-        let time = restore(target, sections, overrides)?;
+        let change = Change {
+            memory: &memory,
+            dirty: Answer::By(&marker),
+            event: Answer::waive("its program takes no interrupts, and nothing could raise one"),
+        };
+        let restore = image.purpose.restore(change)?;
+        let restore = restore.overriding(image.overrides);
+        let outcome = restore.run(target, image.sections)?;
         let wanted = "process";
         let restored = state.registers.zip(port.device);
         let (registers, device) = restored.ok_or(GuestError::ForeignState { wanted })?;
-        let guest = Self::watch(Model { registers }, device, memory, Some(base))?;
-        Ok((guest, time))
+        let model = Model { registers };
+        let base = Some(image.snapshot);
+        let guest = Self::watch(model, device, memory, (writes, marker), base)?;
+        Ok((guest, outcome))
     }
 
     fn watch(
         model: Model,
         device: PortDevice,
         memory: Arc<MappedMemory>,
+        (writes, marker): (VmmWrites, WriteMarker),
         base: Option<SnapshotRef>,
     ) -> Result<Self, GuestError> {
-        let (source, marker) = dirty_source(&memory)?;
-        let tracker = DirtyTracker::new(memory.layout().clone(), vec![source])?;
+        let mut sources: Vec<Box<dyn DirtySource>> = vec![Box::new(writes)];
+        // The kernel's write protection where it has it; else the guest marks its own writes.
+        let marker = match WpAsyncSource::new(memory.clone()) {
+            Ok(source) => {
+                sources.push(Box::new(source));
+                None
+            }
+            Err(DirtyError::Unsupported { .. }) => Some(marker),
+            Err(error) => return Err(error.into()),
+        };
+        let tracker = DirtyTracker::new(memory.layout().clone(), sources)?;
         let consumer = tracker.subscribe(base);
         let written = ModelMemory {
             memory: memory.clone(),
@@ -86,20 +103,6 @@ impl ProcessGuest {
             consumer,
             memory,
         })
-    }
-}
-
-/// The kernel's write protection where it has it; else the guest marks its own writes.
-fn dirty_source(
-    memory: &Arc<MappedMemory>,
-) -> Result<(Box<dyn DirtySource>, Option<WriteMarker>), GuestError> {
-    match WpAsyncSource::new(memory.clone()) {
-        Ok(source) => Ok((Box::new(source), None)),
-        Err(DirtyError::Unsupported { .. }) => {
-            let (source, marker) = VmmWrites::new(memory.layout().clone());
-            Ok((Box::new(source), Some(marker)))
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use hypervisor_bridge::{DeviceRestore, Devices, Paused, StateCapture, StateRestore, StepError};
+use hypervisor_bridge::{
+    ClockPolicy, DeviceRestore, Devices, Paused, StateCapture, StateRestore, StepError,
+};
 use snapshot_format::state::{DeviceState, Fingerprint, Reason, Registers};
 use snapshot_format::{Arch, PAGE_BYTES, SectionKind, SectionOffers, SectionPayload};
 
@@ -139,7 +141,12 @@ impl StateRestore for Target {
         Ok(fingerprint())
     }
 
-    fn take(&mut self, offers: &mut SectionOffers) -> Result<Vec<Reason>, StepError> {
+    fn take(
+        &mut self,
+        offers: &mut SectionOffers,
+        // It has no clock that could stop or advance.
+        _: ClockPolicy,
+    ) -> Result<Vec<Reason>, StepError> {
         let Some(section) = offers.take_payload(CPU, 0) else {
             return Ok(vec![Reason::MissingSection {
                 section: CPU,

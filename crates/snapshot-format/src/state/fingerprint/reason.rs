@@ -87,6 +87,12 @@ pub enum Reason {
         /// Its number.
         number: u32,
     },
+    /// The guest's clock is to take up the time that has passed, and nothing says how much.
+    #[error("the guest's clock cannot advance: {missing}; let it go on where it stopped")]
+    WallClock {
+        /// What is missing, and where.
+        missing: &'static str,
+    },
     /// The machine that the state is for is built otherwise than the target.
     #[error("the snapshot has {saved} {what}, the target has {target}")]
     Shape {
@@ -158,6 +164,8 @@ pub enum ReasonKind {
     TscFrequency,
     /// A missing extension.
     Capability,
+    /// A clock that cannot do what is asked: cannot be overridden, as another policy can be chosen.
+    Clock,
     /// Another machine than the target: cannot be overridden.
     Machine,
     /// State that the host or the target does not take: cannot be overridden.
@@ -170,7 +178,10 @@ impl ReasonKind {
     /// Where nothing could be written at all, there is nothing to go on with.
     #[must_use]
     pub fn can_be_overridden(self) -> bool {
-        !matches!(self, Self::Architecture | Self::Machine | Self::State)
+        !matches!(
+            self,
+            Self::Architecture | Self::Clock | Self::Machine | Self::State
+        )
     }
 }
 
@@ -187,6 +198,7 @@ impl Reason {
             Self::Msr { .. } => ReasonKind::Msr,
             Self::TscFrequency { .. } => ReasonKind::TscFrequency,
             Self::Capability { .. } => ReasonKind::Capability,
+            Self::WallClock { .. } => ReasonKind::Clock,
             Self::Shape { .. } => ReasonKind::Machine,
             Self::MissingSection { .. }
             | Self::SurplusSection { .. }

@@ -1,11 +1,11 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{Overrides, RestoreError, SnapshotError};
+use hypervisor_bridge::{ClockPolicy, Overrides, RestoreError, SnapshotError};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SectionPayload, SnapshotId, VmName};
 use snapshot_memory::SinkError;
 use snapshot_store::{Location, NewSnapshot, Store, StoreError};
-use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, SnapshotPages};
+use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, SnapshotPages};
 
 use crate::command::import::layout_name;
 use crate::context::{Context, exit_of};
@@ -144,6 +144,8 @@ pub(super) fn restore(
             pages: &mut read,
             sections,
             snapshot: record.reference(),
+            // The guest has nothing that must be its own, and is to end as the original does.
+            purpose: Purpose::Resume(ClockPolicy::Frozen),
             overrides: Overrides::default(),
         },
     );
