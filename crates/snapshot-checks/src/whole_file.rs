@@ -1,6 +1,8 @@
 //! Every check of one file, and everything that it says.
 
-use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86, VmX86};
+use snapshot_format::state::{
+    DeviceState, Fingerprint, GicBlob, GicV2, GicV3, VcpuArm64, VcpuX86, VmArm64, VmX86,
+};
 use snapshot_format::{
     DecodeError, Envelope, FileKind, Header, IndexLeaf, LeafRef, Manifest, MapRoot, OwnerLeaf,
     Part, Placement, SectionKind, SectionPayload, StateFile,
@@ -65,6 +67,11 @@ fn parse_state(bytes: &[u8]) -> Result<StateFile, DecodeError> {
     let mut offers = StateFile::offers(bytes)?;
     offers.take_all::<VcpuX86>()?;
     offers.take_all::<VmX86>()?;
+    offers.take_all::<VcpuArm64>()?;
+    offers.take_all::<VmArm64>()?;
+    offers.take_all::<GicV3>()?;
+    offers.take_all::<GicV2>()?;
+    offers.take_all::<GicBlob>()?;
     offers.take_all::<DeviceState>()?;
     offers.take_all::<Fingerprint>()?;
     StateFile::parse(bytes)

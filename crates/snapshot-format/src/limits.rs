@@ -89,6 +89,45 @@ pub const MAX_VM_STATE_BYTES: usize = 256 << 10;
 /// Routes of interrupts of one machine: what KVM takes at most.
 pub const MAX_GSI_ROUTES: usize = 4096;
 
+/// System registers of one aarch64 vCPU.
+pub const MAX_SYSTEM_REGISTERS: usize = 2048;
+
+/// Registers of the CPU interface of one aarch64 vCPU.
+pub const MAX_ICC_REGISTERS: usize = 64;
+
+/// Registers of one aarch64 vCPU that only its hypervisor has.
+pub const MAX_HYPERVISOR_REGISTERS: usize = 1024;
+
+/// ID registers in a fingerprint.
+pub const MAX_ID_REGISTERS: usize = 256;
+
+/// Bytes of the payload of one interrupt controller of aarch64.
+pub const MAX_GIC_BYTES: usize = 1 << 20;
+
+/// Bytes of an interrupt controller that only its hypervisor understands.
+pub const MAX_GIC_BLOB_BYTES: usize = 960 << 10;
+
+/// Registers of one distributor.
+pub const MAX_DISTRIBUTOR_REGISTERS: usize = 8192;
+
+/// Registers of one redistributor.
+pub const MAX_REDISTRIBUTOR_REGISTERS: usize = 512;
+
+/// Registers of the parts of a GICv2 that each vCPU has.
+pub const MAX_BANKED_REGISTERS: usize = 4096;
+
+/// Regions of redistributors.
+pub const MAX_REDISTRIBUTOR_REGIONS: usize = 64;
+
+/// Words of the levels of shared interrupt lines.
+pub const MAX_LINE_WORDS: usize = 256;
+
+/// Interrupt translation services of one machine.
+pub const MAX_ITS: usize = 64;
+
+/// Registers of one interrupt translation service.
+pub const MAX_ITS_REGISTERS: usize = 64;
+
 /// Bytes of the name of a kind of device.
 pub const MAX_DEVICE_KIND_BYTES: usize = 64;
 

@@ -93,8 +93,12 @@ impl SectionKind {
     pub const CLOCK: Self = Self(0x120);
     /// PIC, I/O APIC and PIT.
     pub const IRQCHIP_X86_64: Self = Self(0x130);
-    /// An Arm generic interrupt controller.
+    /// An Arm generic interrupt controller of version 3, by register.
     pub const GIC: Self = Self(0x131);
+    /// An Arm generic interrupt controller of version 2, by register.
+    pub const GIC_V2: Self = Self(0x132);
+    /// An Arm generic interrupt controller, as bytes of its hypervisor.
+    pub const GIC_BLOB: Self = Self(0x133);
     /// A device of the VMM; one instance a device.
     pub const DEVICE: Self = Self(0x140);
     /// What a host must have to run the guest: `manifest.vms` and `state.vms`.
@@ -120,6 +124,8 @@ impl SectionKind {
             Self::CLOCK => "clock",
             Self::IRQCHIP_X86_64 => "irqchip-x86_64",
             Self::GIC => "gic",
+            Self::GIC_V2 => "gic-v2",
+            Self::GIC_BLOB => "gic-blob",
             Self::DEVICE => "device",
             Self::FINGERPRINT => "fingerprint",
             _ => return None,

@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitcode::Encode;
 use snapshot_format::page_map::{FRAME_BYTES, FRAME_PAGES};
-use snapshot_format::state::{Capability, DeviceState, Fingerprint, GsiRoute, Msr, VcpuX86, VmX86};
+use snapshot_format::state::{
+    BankedRegister, Capability, DeviceState, Fingerprint, GicBlob, GicRegister, GicV2, GicV3,
+    GsiRoute, HypervisorRegister, Msr, Redistributor, SystemRegister, VcpuArm64, VcpuX86, VmX86,
+};
 use snapshot_format::{
     Arch, Codec, Digest, EnvelopeBuilder, FileKind, FrameCoding, FrameEntry, IndexLeaf,
     IndexLeafBuilder, LEAF_PAGES, Manifest, Placement, SectionKind, SectionPayload, SnapshotId,
@@ -204,6 +207,38 @@ fn machine_state_of_zeros_is_bounded() {
             capabilities: vec![Capability::default(); count],
             ..Fingerprint::default()
         }
+    });
+}
+
+// spec: CNV-07
+#[test]
+fn arm_state_of_zeros_is_bounded() {
+    let _turn = TURN.lock();
+    check_state("vcpu registers", limits::MAX_VCPU_BYTES, |count| {
+        VcpuArm64 {
+            system: vec![SystemRegister::default(); count],
+            ..VcpuArm64::default()
+        }
+    });
+    check_state("vcpu extras", limits::MAX_VCPU_BYTES, |count| VcpuArm64 {
+        extras: vec![HypervisorRegister::default(); count],
+        ..VcpuArm64::default()
+    });
+    check_state("distributor", limits::MAX_GIC_BYTES, |count| GicV3 {
+        distributor: vec![GicRegister::default(); count],
+        ..GicV3::default()
+    });
+    check_state("redistributors", limits::MAX_GIC_BYTES, |count| GicV3 {
+        redistributors: vec![Redistributor::default(); count],
+        ..GicV3::default()
+    });
+    check_state("gic-v2", limits::MAX_GIC_BYTES, |count| GicV2 {
+        banked: vec![BankedRegister::default(); count],
+        ..GicV2::default()
+    });
+    check_state("gic-blob", limits::MAX_GIC_BYTES, |count| GicBlob {
+        bytes: vec![0; count],
+        ..GicBlob::default()
     });
 }
 

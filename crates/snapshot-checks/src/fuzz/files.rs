@@ -1,7 +1,9 @@
 //! Whole files: as they come, and with every checksum and digest made right.
 
 use snapshot_format::envelope::SectionTable;
-use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86, VmX86};
+use snapshot_format::state::{
+    DeviceState, Fingerprint, GicBlob, GicV2, GicV3, VcpuArm64, VcpuX86, VmArm64, VmX86,
+};
 use snapshot_format::{
     Envelope, FileKind, Manifest, Placement, SectionOffers, StateFile, StatePayload, inspect,
     inspect_ends, table_range,
@@ -117,6 +119,11 @@ pub fn fuzz_state(bytes: &[u8]) {
         let mut offers = SectionOffers::new(file.sections);
         round_trip::<VcpuX86>(&mut offers);
         round_trip::<VmX86>(&mut offers);
+        round_trip::<VcpuArm64>(&mut offers);
+        round_trip::<VmArm64>(&mut offers);
+        round_trip::<GicV3>(&mut offers);
+        round_trip::<GicV2>(&mut offers);
+        round_trip::<GicBlob>(&mut offers);
         round_trip::<DeviceState>(&mut offers);
         round_trip::<Fingerprint>(&mut offers);
     });
@@ -125,6 +132,11 @@ pub fn fuzz_state(bytes: &[u8]) {
     let payload = bytes.get(1..).unwrap_or_default();
     decode::<VcpuX86>(version, payload);
     decode::<VmX86>(version, payload);
+    decode::<VcpuArm64>(version, payload);
+    decode::<VmArm64>(version, payload);
+    decode::<GicV3>(version, payload);
+    decode::<GicV2>(version, payload);
+    decode::<GicBlob>(version, payload);
     decode::<DeviceState>(version, payload);
     decode::<Fingerprint>(version, payload);
 }

@@ -10,7 +10,9 @@ use crate::manifest::Manifest;
 use crate::page_map::{DataLayout, LeafRef, MapRoot};
 use crate::placement::Placement;
 use crate::section::{SectionKind, SectionPayload, StatePayload};
-use crate::state::{DeviceState, Fingerprint, VcpuX86, VmX86};
+use crate::state::{
+    DeviceState, Fingerprint, GicBlob, GicV2, GicV3, VcpuArm64, VcpuX86, VmArm64, VmX86,
+};
 
 /// What a file says.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -40,6 +42,20 @@ pub enum StateView {
     /// What an x86-64 machine has once.
     #[serde(rename = "vm_x86_64")]
     VmX86(Box<VmX86>),
+    /// An aarch64 vCPU.
+    #[serde(rename = "vcpu_aarch64")]
+    VcpuArm64(Box<VcpuArm64>),
+    /// What an aarch64 machine has once.
+    #[serde(rename = "vm_aarch64")]
+    VmArm64(VmArm64),
+    /// A GICv3, by register.
+    #[serde(rename = "gic")]
+    GicV3(Box<GicV3>),
+    /// A GICv2, by register.
+    #[serde(rename = "gic_v2")]
+    GicV2(Box<GicV2>),
+    /// An interrupt controller as bytes of its hypervisor.
+    GicBlob(GicBlob),
     /// A device.
     Device(DeviceState),
     /// What a host must have.
@@ -101,6 +117,11 @@ fn view(section: &SectionPayload) -> Option<Result<StateView, DecodeError>> {
     Some(match section.kind {
         SectionKind::VCPU_X86_64 => boxed(section).map(StateView::VcpuX86),
         SectionKind::VM_X86_64 => boxed(section).map(StateView::VmX86),
+        SectionKind::VCPU_AARCH64 => boxed(section).map(StateView::VcpuArm64),
+        SectionKind::VM_AARCH64 => section.value().map(StateView::VmArm64),
+        SectionKind::GIC => boxed(section).map(StateView::GicV3),
+        SectionKind::GIC_V2 => boxed(section).map(StateView::GicV2),
+        SectionKind::GIC_BLOB => section.value().map(StateView::GicBlob),
         SectionKind::DEVICE => section.value().map(StateView::Device),
         SectionKind::FINGERPRINT => section.value().map(StateView::Fingerprint),
         _ => return None,

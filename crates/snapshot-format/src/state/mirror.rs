@@ -9,10 +9,12 @@ pub(super) trait Mirror<T> {
 /// A type that is its own mirror.
 pub(super) trait Plain: Clone {}
 
+impl Plain for bool {}
 impl Plain for u8 {}
 impl Plain for u16 {}
 impl Plain for u32 {}
 impl Plain for u64 {}
+impl Plain for u128 {}
 impl Plain for i64 {}
 impl Plain for String {}
 

@@ -38,6 +38,11 @@ fn a_payload_of_an_unknown_version_is_refused() {
     }
     check::<VcpuX86>();
     check::<VmX86>();
+    check::<VcpuArm64>();
+    check::<VmArm64>();
+    check::<GicV3>();
+    check::<GicV2>();
+    check::<GicBlob>();
     check::<DeviceState>();
     check::<Fingerprint>();
 }
@@ -128,6 +133,13 @@ fn devices_and_fingerprints_have_caps() {
         },
         Fingerprint {
             cpuid: vec![CpuidEntry::default(); limits::MAX_CPUID_ENTRIES + 1],
+            ..Fingerprint::default()
+        },
+        Fingerprint {
+            arm64: Some(FingerprintArm64 {
+                id_registers: vec![SystemRegister::default(); limits::MAX_ID_REGISTERS + 1],
+                ..FingerprintArm64::default()
+            }),
             ..Fingerprint::default()
         },
     ] {

@@ -42,6 +42,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case("v0.1/memory-full.map", map_full().bytes),
         case("v0.1/memory-diff.map", map_diff().bytes),
         case("v0.2/memory-frames.map", crate::framed::map().bytes),
+        case(
+            "v0.3/machine-aarch64.vms",
+            crate::machine_arm64::state_file().encode(),
+        ),
     ]
 }
 

@@ -250,6 +250,21 @@ fn payloads_decode_to_the_same_values() {
     assert_eq!(offers.take(0), Ok(machine.vm));
 }
 
+// spec: STA-01
+// spec: ARM-02
+#[test]
+fn payloads_of_an_arm_machine_decode_to_the_same_values() {
+    let mut offers = StateFile::offers(&read("v0.3/machine-aarch64.vms")).expect("a state file");
+    let machine = crate::machine_arm64::machine();
+    assert_eq!(offers.take_all(), Ok(vec![(0, machine.vcpu)]));
+    assert_eq!(offers.take(0), Ok(machine.vm));
+    assert_eq!(offers.take(0), Ok(machine.gic));
+    assert_eq!(offers.take(0), Ok(machine.gic_v2));
+    assert_eq!(offers.take(0), Ok(machine.blob));
+    assert_eq!(offers.take(0), Ok(machine.fingerprint));
+    assert_eq!(offers.remaining().count(), 0);
+}
+
 // spec: ENV-02
 #[test]
 fn any_flipped_bit_is_found_and_is_never_a_file_from_the_future() {

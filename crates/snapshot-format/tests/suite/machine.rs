@@ -66,7 +66,7 @@ pub(crate) fn machine() -> Machine {
 }
 
 /// Gives out numbers that differ, in every width.
-struct Count(u64);
+pub(crate) struct Count(pub(crate) u64);
 
 impl Count {
     fn next(&mut self) -> [u8; 8] {
@@ -74,25 +74,25 @@ impl Count {
         (self.0 * 0x0001_0001_0001_0001).to_le_bytes()
     }
 
-    fn u8(&mut self) -> u8 {
+    pub(crate) fn u8(&mut self) -> u8 {
         self.next()[0]
     }
 
-    fn u16(&mut self) -> u16 {
+    pub(crate) fn u16(&mut self) -> u16 {
         let [a, b, ..] = self.next();
         u16::from_le_bytes([a, b])
     }
 
-    fn u32(&mut self) -> u32 {
+    pub(crate) fn u32(&mut self) -> u32 {
         let [a, b, c, d, ..] = self.next();
         u32::from_le_bytes([a, b, c, d])
     }
 
-    fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.next())
     }
 
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.u8()).collect()
     }
 }
@@ -333,5 +333,6 @@ fn fingerprint(c: &mut Count) -> Fingerprint {
             value: c.u32(),
         }],
         kernel: "6.1.0".to_owned(),
+        arm64: None,
     }
 }

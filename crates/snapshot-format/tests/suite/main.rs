@@ -10,6 +10,7 @@ mod framed_rules;
 mod frames;
 mod golden;
 mod machine;
+mod machine_arm64;
 mod map_rules;
 mod props;
 mod rules;

@@ -125,7 +125,10 @@ impl Fingerprint {
         }
         let unknown = self.msrs.iter().filter(|index| !host.msrs.contains(index));
         reasons.extend(unknown.map(|&index| Reason::Msr { index }));
-        for used in self.capabilities.iter().filter(|used| used.value != 0) {
+        self.check_arm64(host, &mut reasons);
+        let shared = self.same_interface(host);
+        let used = self.capabilities.iter().filter(|used| used.value != 0);
+        for used in used.filter(|_| shared) {
             let offered = |c: &&super::Capability| c.number == used.number && c.value != 0;
             if host.capabilities.iter().find(offered).is_none() {
                 reasons.push(Reason::Capability {

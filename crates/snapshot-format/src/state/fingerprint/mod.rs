@@ -1,11 +1,14 @@
 //! What a snapshot needs of a host, and what a host offers.
 
+mod arm64;
 mod check;
 mod reason;
 mod v1;
+mod v2;
 
 use serde::Serialize;
 
+pub use arm64::FingerprintArm64;
 pub use check::TSC_TOLERANCE_PPM;
 pub use reason::{Reason, ReasonKind};
 
@@ -56,33 +59,30 @@ pub struct Fingerprint {
     pub msrs: Vec<u32>,
     /// Extensions in use, or offered. Sorted by number.
     pub capabilities: Vec<Capability>,
-    /// Kernel release; informational.
+    /// Kernel release, or build of the operating system; informational.
     pub kernel: String,
+    /// What only aarch64 has; `None` for another architecture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm64: Option<FingerprintArm64>,
 }
 
 impl StatePayload for Fingerprint {
     const KIND: SectionKind = SectionKind::FINGERPRINT;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn encode(&self) -> Vec<u8> {
-        let wire: v1::FingerprintV1 = self.mirror();
+        let wire: v2::FingerprintV2 = self.mirror();
         codec::encode(&wire)
     }
 
     fn decode(version: u16, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (part, limit) = (Self::KIND.part(0), limits::MAX_FINGERPRINT_BYTES);
         let fingerprint: Self = match version {
-            1 => {
-                let part = Self::KIND.part(0);
-                codec::decode::<v1::FingerprintV1>(
-                    bytes,
-                    limits::MAX_FINGERPRINT_BYTES,
-                    part,
-                    version,
-                )?
-                .mirror()
-            }
+            1 => codec::decode::<v1::FingerprintV1>(bytes, limit, part, version)?.mirror(),
+            2 => codec::decode::<v2::FingerprintV2>(bytes, limit, part, version)?.mirror(),
             _ => return Err(unknown_version(Self::KIND, version, Self::VERSION)),
         };
+        let id_registers = fingerprint.arm64.as_ref().map(|arm| arm.id_registers.len());
         check_counts(
             Self::KIND,
             &[
@@ -106,6 +106,11 @@ impl StatePayload for Fingerprint {
                     "capabilities",
                     fingerprint.capabilities.len(),
                     limits::MAX_CAPABILITIES,
+                ),
+                (
+                    "ID registers",
+                    id_registers.unwrap_or(0),
+                    limits::MAX_ID_REGISTERS,
                 ),
             ],
         )?;

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use crate::section::SectionKind;
 use crate::state::bytes::ByteStateError;
+use crate::state::hypervisor::Hypervisor;
+use crate::state::system_register::SystemRegisterId;
+use crate::state::vm_arm64::GicVersion;
 
 /// Why a snapshot cannot run on a host.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize)]
@@ -93,6 +96,78 @@ pub enum Reason {
         /// What is missing, and where.
         missing: &'static str,
     },
+    /// Another hypervisor: what crosses is in `specs/11-arm64-state.md`.
+    #[error("the snapshot was taken under {saved}, the host runs {host}")]
+    Hypervisor {
+        /// Of the snapshot.
+        saved: Hypervisor,
+        /// Of the host.
+        host: Hypervisor,
+    },
+    /// A field of an ID register that is lower on the host than what the guest was shown.
+    #[error(
+        "the guest was shown {saved:#x} in {register} from bit {shift}, the host has {host:#x}"
+    )]
+    IdRegister {
+        /// The register.
+        register: SystemRegisterId,
+        /// The lowest bit of the field.
+        shift: u8,
+        /// The field of the snapshot.
+        saved: u64,
+        /// The field of the host.
+        host: u64,
+    },
+    /// Another frequency of the counter, which no host scales.
+    #[error("the guest's counter runs at {saved_hz} Hz, the host's at {host_hz} Hz")]
+    CounterFrequency {
+        /// Of the snapshot.
+        saved_hz: u64,
+        /// Of the host.
+        host_hz: u64,
+    },
+    /// Guest physical addresses of more bits than the host has.
+    #[error("the machine has guest addresses of {saved} bits, the host at most {host}")]
+    AddressBits {
+        /// Of the snapshot.
+        saved: u8,
+        /// Of the host.
+        host: u8,
+    },
+    /// An interrupt controller that the host does not model.
+    #[error(
+        "the machine has an interrupt controller {saved:?} of {saved_interrupts} interrupts, the \
+         host models {host:?} of up to {host_interrupts}"
+    )]
+    Gic {
+        /// Of the snapshot.
+        saved: GicVersion,
+        /// Interrupts of the snapshot.
+        saved_interrupts: u32,
+        /// Of the host.
+        host: GicVersion,
+        /// Interrupts of the host.
+        host_interrupts: u32,
+    },
+    /// Lengths of vectors that the host cannot show the guest.
+    #[error(
+        "the guest was shown other {what} vector lengths than the host can show: \
+         {saved:x?}, not {host:x?}"
+    )]
+    VectorLengths {
+        /// Of which extension.
+        what: &'static str,
+        /// Of the snapshot: bit n of word w stands for (64 w + n + 1) × 16 bytes.
+        saved: [u64; 8],
+        /// Of the host.
+        host: [u64; 8],
+    },
+    /// Features that no ID register tells, which the machine uses and the host lacks.
+    #[error("the machine uses features {missing:#x}, which the host lacks")]
+    Features {
+        /// Bits of `FingerprintArm64`.
+        missing: u64,
+    },
     /// The machine that the state is for is built otherwise than the target.
     #[error("the snapshot has {saved} {what}, the target has {target}")]
     Shape {
@@ -166,6 +241,20 @@ pub enum ReasonKind {
     Capability,
     /// A clock that cannot do what is asked: cannot be overridden, as another policy can be chosen.
     Clock,
+    /// Another hypervisor.
+    Hypervisor,
+    /// A lower field of an ID register.
+    IdRegister,
+    /// Another frequency of the counter.
+    CounterFrequency,
+    /// Guest physical addresses of more bits.
+    AddressBits,
+    /// Another interrupt controller.
+    Gic,
+    /// Other lengths of vectors.
+    VectorLengths,
+    /// Missing features that no ID register tells.
+    Features,
     /// Another machine than the target: cannot be overridden.
     Machine,
     /// State that the host or the target does not take: cannot be overridden.
@@ -199,6 +288,13 @@ impl Reason {
             Self::TscFrequency { .. } => ReasonKind::TscFrequency,
             Self::Capability { .. } => ReasonKind::Capability,
             Self::WallClock { .. } => ReasonKind::Clock,
+            Self::Hypervisor { .. } => ReasonKind::Hypervisor,
+            Self::IdRegister { .. } => ReasonKind::IdRegister,
+            Self::CounterFrequency { .. } => ReasonKind::CounterFrequency,
+            Self::AddressBits { .. } => ReasonKind::AddressBits,
+            Self::Gic { .. } => ReasonKind::Gic,
+            Self::VectorLengths { .. } => ReasonKind::VectorLengths,
+            Self::Features { .. } => ReasonKind::Features,
             Self::Shape { .. } => ReasonKind::Machine,
             Self::MissingSection { .. }
             | Self::SurplusSection { .. }

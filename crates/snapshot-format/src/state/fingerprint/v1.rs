@@ -1,7 +1,7 @@
-//! Version 1 of the fingerprint payload. Frozen: a change is version 2.
+//! Version 1 of the fingerprint payload, which knew no aarch64. Frozen, and read only.
 
 use super::{Capability, Fingerprint};
-use crate::state::mirror::wire;
+use crate::state::mirror::{replaced_wire, wire};
 use crate::state::vcpu_x86::CpuidEntry;
 
 wire! {
@@ -19,7 +19,9 @@ wire! {
         ecx: u32,
         edx: u32,
     }
+}
 
+replaced_wire! {
     struct FingerprintV1 for Fingerprint {
         arch: u16,
         vendor: String,

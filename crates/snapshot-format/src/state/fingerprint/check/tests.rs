@@ -24,6 +24,7 @@ fn host() -> Fingerprint {
             value: 2696,
         }],
         kernel: "6.18".into(),
+        arm64: None,
     }
 }
 
