@@ -59,7 +59,7 @@ pub enum StateView {
     /// A device.
     Device(DeviceState),
     /// What a host must have.
-    Fingerprint(Fingerprint),
+    Fingerprint(Box<Fingerprint>),
 }
 
 /// The root of a memory map, without its tables.
@@ -123,7 +123,7 @@ fn view(section: &SectionPayload) -> Option<Result<StateView, DecodeError>> {
         SectionKind::GIC_V2 => boxed(section).map(StateView::GicV2),
         SectionKind::GIC_BLOB => section.value().map(StateView::GicBlob),
         SectionKind::DEVICE => section.value().map(StateView::Device),
-        SectionKind::FINGERPRINT => section.value().map(StateView::Fingerprint),
+        SectionKind::FINGERPRINT => boxed(section).map(StateView::Fingerprint),
         _ => return None,
     })
 }

@@ -222,13 +222,11 @@ registers! {
 impl fmt::Display for SystemRegisterId {
     /// The name, or the spelling that assemblers take for any register: `S3_0_C1_C0_0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => {
-                let [op0, op1, crn, crm, op2] = self.fields();
-                write!(f, "S{op0}_{op1}_C{crn}_C{crm}_{op2}")
-            }
+        if let Some(name) = self.name() {
+            return f.write_str(name);
         }
+        let [op0, op1, crn, crm, op2] = self.fields();
+        write!(f, "S{op0}_{op1}_C{crn}_C{crm}_{op2}")
     }
 }
 

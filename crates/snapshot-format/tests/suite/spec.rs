@@ -15,13 +15,14 @@ use snapshot_format::{
 use crate::cases::layout;
 use crate::golden;
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "00-conventions.md",
     "01-envelope.md",
     "02-page-map.md",
     "03-manifest-and-placement.md",
     "04-machine-state.md",
     "05-versioning.md",
+    "11-arm64-state.md",
 ];
 
 fn page(name: &str) -> String {

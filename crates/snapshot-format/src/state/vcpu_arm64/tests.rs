@@ -23,7 +23,7 @@ fn registers(ids: impl IntoIterator<Item = u16>) -> Vec<SystemRegister> {
 
 /// A vCPU with vectors of up to 256 bytes, and a matrix in use.
 fn vectors() -> VcpuArm64 {
-    let bytes = |len: usize| (0..len).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>();
+    let bytes = |len: usize| (0..=255).cycle().take(len).collect::<Vec<u8>>();
     let sve = SveArm64 {
         vector_bytes: 256,
         lengths: [0xffff, 0, 0, 0, 0, 0, 0, 0],

@@ -52,6 +52,7 @@ fn a_host_can_run_what_it_saved() {
 }
 
 // spec: ARM-13
+// spec: ARM-17
 #[test]
 fn every_reason_of_an_arm_machine_is_given_at_once() {
     let reasons = against(|arm| {
