@@ -12,7 +12,9 @@ use std::os::fd::OwnedFd;
 
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use snapshot_format::{GuestAddress, MemoryLayout, PAGE_BYTES, PageRange};
-use snapshot_memory::{DirtyBitmap, DirtyError, DirtyGuarantee, DirtySource};
+use snapshot_memory::{
+    BlindSpot, BlindSpots, DirtyBitmap, DirtyError, DirtyGuarantee, DirtySource,
+};
 
 use crate::calls::{Calls, MemorySlot};
 use crate::error::KvmError;
@@ -169,6 +171,10 @@ impl DirtySource for KvmDirtyLog {
 
     fn guarantee(&self) -> DirtyGuarantee {
         DirtyGuarantee::Exact
+    }
+
+    fn blind_spots(&self) -> BlindSpots {
+        BlindSpots::all_but(&[BlindSpot::Vcpus])
     }
 
     fn layout(&self) -> &MemoryLayout {

@@ -7,31 +7,23 @@
     reason = "the tests vouch for machines that they made, and fail by panicking"
 )]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
-
 use hypervisor_bridge::testing::{capture_state_suite, fake_paused, state_round_trip_suite};
 use hypervisor_bridge::{ClockPolicy, StateCapture, StateRestore};
-use hypervisor_kvm::{
-    DirtyLogMode, Handles, KernelDevices, KvmDirtyLog, KvmMachine, KvmOptions, MemorySlot,
-};
+use hypervisor_kvm::{Handles, KernelDevices, KvmMachine, KvmOptions, MemorySlot};
 use kvm_bindings::{
-    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_MAX_CPUID_ENTRIES, kvm_debugregs, kvm_enable_cap,
-    kvm_pit_config, kvm_regs, kvm_userspace_memory_region,
+    KVM_MAX_CPUID_ENTRIES, kvm_debugregs, kvm_pit_config, kvm_regs, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use snapshot_format::state::{Fingerprint, Reason, ReasonKind, VcpuX86, VmX86};
-use snapshot_format::{
-    GuestAddress, MemoryLayout, MemoryRegion, PageIndex, SectionOffers, SectionPayload,
-};
+use snapshot_format::{GuestAddress, MemoryLayout, MemoryRegion, SectionOffers, SectionPayload};
 use snapshot_memory::skip::skip;
-use snapshot_memory::testing::dirty_source_suite;
 use snapshot_memory::{GuestMemorySource, MappedMemory, MappingOptions};
 
 struct Machine {
     kvm: Kvm,
     vcpus: Vec<VcpuFd>,
     vm: VmFd,
-    memory: MappedMemory,
+    _memory: MappedMemory,
 }
 
 /// Two regions with a hole between; neither a multiple of 64 pages.
@@ -94,7 +86,7 @@ fn machine(vcpu_count: u64) -> Option<Machine> {
         kvm,
         vcpus: vcpus.collect(),
         vm,
-        memory,
+        _memory: memory,
     })
 }
 
@@ -104,65 +96,6 @@ impl Machine {
         let handles = unsafe { Handles::from_raw(&self.kvm, &self.vm, &self.vcpus) };
         KvmMachine::new(handles, KvmOptions::new(KernelDevices::ALL)).unwrap()
     }
-
-    fn dirty_log(&self, mode: DirtyLogMode) -> KvmDirtyLog {
-        // SAFETY: the machine is open.
-        let vm = unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) };
-        let vm = vm.try_clone_to_owned().unwrap();
-        // SAFETY: these are the slots as they were registered.
-        let log = unsafe { KvmDirtyLog::new(vm, layout(), &slots(&self.memory), mode) };
-        log.unwrap()
-    }
-
-    /// Lets the first vCPU write one byte to a page.
-    fn write_page(&mut self, page: PageIndex) {
-        const PROGRAM: [u8; 6] = [
-            0x26, 0xa2, 0x00, 0x01, // mov es:[0x100], al
-            0xe6, 0x10, //             out 0x10, al
-        ];
-        self.memory.write(0, &PROGRAM).unwrap();
-        let address = layout().guest_page(page).unwrap().address().unwrap();
-        let vcpu = &mut self.vcpus[0];
-        let mut sregs = vcpu.get_sregs().unwrap();
-        (sregs.cs.base, sregs.cs.selector) = (0, 0);
-        sregs.es.base = address.0;
-        vcpu.set_sregs(&sregs).unwrap();
-        let regs = kvm_regs {
-            rax: 0x55,
-            rflags: 2,
-            ..Default::default()
-        };
-        vcpu.set_regs(&regs).unwrap();
-        let exit = vcpu.run().unwrap();
-        assert!(matches!(exit, VcpuExit::IoOut(0x10, _)), "{exit:?}");
-    }
-}
-
-#[test]
-fn the_log_names_exactly_the_pages_that_a_vcpu_wrote() {
-    let Some(mut machine) = machine(1) else {
-        return;
-    };
-    let mut log = machine.dirty_log(DirtyLogMode::GetAndClear);
-    dirty_source_suite(&mut log, |page| machine.write_page(page));
-}
-
-#[test]
-fn so_does_a_log_that_is_cleared_by_hand() {
-    let Some(mut machine) = machine(1) else {
-        return;
-    };
-    let mut manual = kvm_enable_cap {
-        cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-        ..Default::default()
-    };
-    manual.args[0] = 1;
-    if let Err(error) = machine.vm.enable_cap(&manual) {
-        skip("kvm", &format!("no manual dirty log protection: {error}"));
-        return;
-    }
-    let mut log = machine.dirty_log(DirtyLogMode::ManualProtect);
-    dirty_source_suite(&mut log, |page| machine.write_page(page));
 }
 
 #[test]

@@ -36,7 +36,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `address`, `layout`, `id`, `name` | guest addresses and pages, which of them are memory, digests and ids, names |
+//! | `address`, `layout`, `layout_overlap`, `id`, `name` | guest addresses and pages, which of them are memory, digests and ids, names |
 //! | [`envelope`] | header, section table, feature bits, kinds of files |
 //! | `section`, `codec` | typed payloads, the offers they are taken from, the one use of bitcode |
 //! | [`page_map`] | leaves, their tables, the root, flattening |
@@ -59,6 +59,7 @@ mod error;
 mod id;
 mod inspect;
 mod layout;
+mod layout_overlap;
 pub mod limits;
 mod manifest;
 mod name;
@@ -83,6 +84,7 @@ pub use inspect::{
     inspect_ends, table_range,
 };
 pub use layout::{LayoutError, MemoryLayout, MemoryRegion};
+pub use layout_overlap::SharedRun;
 pub use manifest::Manifest;
 pub use name::{
     BranchName, Description, LabelKey, LabelValue, NameError, SnapshotName, Tag, VmName,

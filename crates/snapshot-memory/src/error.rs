@@ -114,6 +114,21 @@ pub enum DirtyError {
         /// The source.
         name: &'static str,
     },
+    /// A source that cannot follow a change of the memory.
+    #[error(
+        "dirty source {name} watches one memory layout only; stop tracking and take a full snapshot"
+    )]
+    FixedLayout {
+        /// The source.
+        name: &'static str,
+    },
+    /// The VMM could not change the memory as it wanted to.
+    #[error("the memory could not be changed; every page counts as dirty")]
+    Change {
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A granule that is no power of two of at least 4096 bytes.
     #[error(
         "dirty source {name} has a granule of {granule_bytes} bytes; a power of two from 4096 is needed"

@@ -111,8 +111,8 @@ pub use direct::{
 };
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
 pub use dirty::{
-    BitmapError, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource, DirtyTracker,
-    VmmWrites, WriteMarker,
+    BitmapError, BlindSpot, BlindSpots, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee,
+    DirtySource, DirtyTracker, VmmWrites, WriteMarker,
 };
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
@@ -131,5 +131,5 @@ pub use staged::{
     StagedPlacement, StagedQueue, StagedSnapshot,
 };
 #[cfg(target_os = "linux")]
-pub use uffd::WpAsyncSource;
+pub use uffd::{WpAsyncMemory, WpAsyncSource};
 pub use zero::is_zero;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use snapshot_format::{MemoryLayout, PageIndex};
 use snapshot_memory::{
-    DirtyBitmap, DirtyError, DirtyGuarantee, DirtySource, GuestMemorySource, MappedMemory,
-    MappingOptions,
+    BlindSpot, BlindSpots, DirtyBitmap, DirtyError, DirtyGuarantee, DirtySource, GuestMemorySource,
+    MappedMemory, MappingOptions,
 };
 
 use super::*;
@@ -31,6 +31,10 @@ impl DirtySource for FakeSource {
 
     fn guarantee(&self) -> DirtyGuarantee {
         DirtyGuarantee::Exact
+    }
+
+    fn blind_spots(&self) -> BlindSpots {
+        BlindSpots::all_but(&[BlindSpot::Vcpus])
     }
 
     fn layout(&self) -> &MemoryLayout {

@@ -12,6 +12,8 @@ mod script;
 mod sink;
 mod suite;
 
+pub use snapshot_memory::testing::{DirtyRig, dirty_source_suite};
+
 pub use machine::{FakeDevices, FakeState, FakeVcpus, fake_paused};
 pub use script::{Break, Script};
 pub use sink::{KeptSnapshot, MemorySink};

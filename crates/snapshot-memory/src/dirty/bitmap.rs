@@ -161,6 +161,27 @@ impl DirtyBitmap {
         }
     }
 
+    /// ORs in the bits that `other` has of `pages`; the first of them lands at `to`.
+    pub fn or_moved(&self, other: &Self, pages: PageRange, to: PageIndex) {
+        let mut done = 0;
+        while done < pages.count {
+            let count = (pages.count - done).min(WORD_PAGES);
+            let bits = other.bits_at(pages.start.0 + done);
+            self.or_log(PageRange::new(to.0 + done, count), &[bits]);
+            done += count;
+        }
+    }
+
+    /// The bits of 64 pages from `page` on.
+    fn bits_at(&self, page: u64) -> u64 {
+        let (index, shift) = (page / WORD_PAGES, page % WORD_PAGES);
+        let low = self.load(index).unwrap_or(0) >> shift;
+        if shift == 0 {
+            return low;
+        }
+        low | self.load(index + 1).unwrap_or(0) << (WORD_PAGES - shift)
+    }
+
     /// Whether the bit of `page` is set.
     #[must_use]
     pub fn is_set(&self, page: PageIndex) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use snapshot_format::SnapshotRef;
+use snapshot_format::{MemoryLayout, SnapshotRef};
 
 use super::DirtyBitmap;
 use super::tracker::{ConsumerId, Shared};
@@ -16,37 +16,26 @@ use crate::sink::Pages;
 #[derive(Debug)]
 #[must_use = "the pages stay pending until the epoch is committed"]
 pub struct DirtyEpoch {
-    shared: Arc<Shared>,
-    consumer: ConsumerId,
-    serial: u64,
-    base: Option<SnapshotRef>,
-    pages: DirtyBitmap,
-    failures: Vec<DirtyError>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) consumer: ConsumerId,
+    pub(super) serial: u64,
+    pub(super) base: Option<SnapshotRef>,
+    pub(super) layout: Arc<MemoryLayout>,
+    pub(super) pages: DirtyBitmap,
+    pub(super) failures: Vec<DirtyError>,
 }
 
 impl DirtyEpoch {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        consumer: ConsumerId,
-        serial: u64,
-        base: Option<SnapshotRef>,
-        pages: DirtyBitmap,
-        failures: Vec<DirtyError>,
-    ) -> Self {
-        Self {
-            shared,
-            consumer,
-            serial,
-            base,
-            pages,
-            failures,
-        }
-    }
-
     /// The pages written since the base; all of them without one.
     #[must_use]
     pub fn pages(&self) -> &DirtyBitmap {
         &self.pages
+    }
+
+    /// The memory that the pages are numbered in: that of the instant of the epoch.
+    #[must_use]
+    pub fn layout(&self) -> &MemoryLayout {
+        &self.layout
     }
 
     /// The snapshot that the pages are relative to; `None` where a full snapshot is due.

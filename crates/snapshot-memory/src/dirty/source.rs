@@ -2,7 +2,7 @@
 
 use snapshot_format::MemoryLayout;
 
-use crate::dirty::DirtyBitmap;
+use crate::dirty::{BlindSpots, DirtyBitmap};
 use crate::error::DirtyError;
 
 /// What a source promises about the pages it names.
@@ -24,6 +24,9 @@ pub trait DirtySource: Send {
     /// What is promised, and for whose writes.
     fn guarantee(&self) -> DirtyGuarantee;
 
+    /// Whose writes it does not see. All that is promised is promised of the others.
+    fn blind_spots(&self) -> BlindSpots;
+
     /// The memory that is watched.
     fn layout(&self) -> &MemoryLayout;
 
@@ -40,4 +43,22 @@ pub trait DirtySource: Send {
 
     /// Stops recording.
     fn stop(&mut self) -> Result<(), DirtyError>;
+
+    /// Watches the memory of `layout` from now on, which the VMM has put in place of the old one.
+    ///
+    /// The source is started, and was harvested before the change. Pages that are memory in both
+    /// layouts and may hold other bytes than before, because other host memory backs them, are
+    /// ORed into `changed`, a bitmap of the new layout; pages that were no memory before need not
+    /// be. On an error the source watches the old layout, or none.
+    ///
+    /// Most sources are told the new memory by a handle, in the VMM's own terms, before this is
+    /// called. A source that cannot follow refuses.
+    fn change_layout(
+        &mut self,
+        layout: &MemoryLayout,
+        changed: &DirtyBitmap,
+    ) -> Result<(), DirtyError> {
+        let _ = (layout, changed);
+        Err(DirtyError::FixedLayout { name: self.name() })
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{MemoryLayout, PAGE_BYTES, SnapshotRef};
 
-use super::{DirtyBitmap, DirtyEpoch, DirtySource};
+use super::{BlindSpots, DirtyBitmap, DirtyEpoch, DirtySource};
 use crate::error::DirtyError;
 
 /// Rounds that a consumer keeps apart. Joining two keeps every bit: an epoch that is committed
@@ -20,8 +20,9 @@ const MAX_ROUNDS: usize = 4;
 /// For each consumer the tracker knows a `base`, the snapshot that bits are relative to, and the
 /// rounds of bits since then. [`epoch`](Self::epoch) closes a round; only
 /// [`DirtyEpoch::commit`] drops bits, those that the epoch names.
+///
+/// Memory may be plugged and unplugged meanwhile: see [`change_layout`](Self::change_layout).
 pub struct DirtyTracker {
-    layout: MemoryLayout,
     shared: Arc<Shared>,
 }
 
@@ -35,6 +36,7 @@ pub(super) struct Shared {
 }
 
 pub(super) struct State {
+    layout: Arc<MemoryLayout>,
     sources: Vec<Box<dyn DirtySource>>,
     consumers: BTreeMap<ConsumerId, Consumer>,
     next: u64,
@@ -85,12 +87,12 @@ impl DirtyTracker {
             }
         }
         let state = State {
+            layout: Arc::new(layout),
             sources,
             consumers: BTreeMap::new(),
             next: 0,
         };
         Ok(Self {
-            layout,
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
             }),
@@ -99,8 +101,24 @@ impl DirtyTracker {
 
     /// The memory that is watched.
     #[must_use]
-    pub fn layout(&self) -> &MemoryLayout {
-        &self.layout
+    pub fn layout(&self) -> Arc<MemoryLayout> {
+        self.shared.lock().layout.clone()
+    }
+
+    /// Whose writes no source sees: what of it concerns the machine must be stopped before a
+    /// snapshot, marked with [`VmmWrites`](super::VmmWrites), or covered by another source.
+    #[must_use]
+    pub fn blind_spots(&self) -> BlindSpots {
+        let state = self.shared.lock();
+        let spots = state.sources.iter().map(|source| source.blind_spots());
+        spots.fold(BlindSpots::ALL, |left, spots| left & spots)
+    }
+
+    /// The names of the sources, as they were given.
+    #[must_use]
+    pub fn source_names(&self) -> Vec<&'static str> {
+        let state = self.shared.lock();
+        state.sources.iter().map(|source| source.name()).collect()
     }
 
     /// Adds a consumer. `base` is the snapshot that guest memory equals now, as just after a
@@ -111,7 +129,7 @@ impl DirtyTracker {
         let consumer = Consumer {
             base,
             rounds: Vec::new(),
-            active: DirtyBitmap::new(self.layout.page_count()),
+            active: DirtyBitmap::new(state.layout.page_count()),
         };
         state.consumers.insert(id, consumer);
         id
@@ -144,7 +162,7 @@ impl DirtyTracker {
     ///
     /// A source that fails is answered by marking all pages; its error is handed out.
     pub fn harvest(&self) -> Vec<DirtyError> {
-        self.shared.lock().harvest(self.layout.page_count())
+        self.shared.lock().harvest()
     }
 
     /// Closes a round of `consumer`: every page written since its base, up to now.
@@ -156,7 +174,7 @@ impl DirtyTracker {
         if !state.consumers.contains_key(&consumer) {
             return Err(DirtyError::UnknownConsumer);
         }
-        let failures = state.harvest(self.layout.page_count());
+        let failures = state.harvest();
         let serial = state.serial();
         let bits = state.consumers.get_mut(&consumer);
         let bits = bits.ok_or(DirtyError::UnknownConsumer)?;
@@ -166,11 +184,17 @@ impl DirtyTracker {
             bits.rounds.clear();
         }
         let base = bits.base;
+        let layout = state.layout.clone();
         drop(state);
-        let shared = self.shared.clone();
-        Ok(DirtyEpoch::new(
-            shared, consumer, serial, base, pages, failures,
-        ))
+        Ok(DirtyEpoch {
+            shared: self.shared.clone(),
+            consumer,
+            serial,
+            base,
+            layout,
+            pages,
+            failures,
+        })
     }
 }
 
@@ -233,15 +257,22 @@ impl State {
         self.next
     }
 
-    fn harvest(&mut self, page_count: u64) -> Vec<DirtyError> {
-        let round = DirtyBitmap::new(page_count);
+    fn harvest(&mut self) -> Vec<DirtyError> {
+        let round = DirtyBitmap::new(self.layout.page_count());
         let guard = MarkAll {
             consumers: &mut self.consumers,
             armed: true,
         };
         let sources = self.sources.iter_mut();
         let failures: Vec<_> = sources
-            .filter_map(|source| source.harvest(&round).err())
+            .filter_map(|source| {
+                if *source.layout() != *self.layout {
+                    // It could not follow a change of the memory.
+                    let name = source.name();
+                    return Some(DirtyError::LayoutDiffers { name });
+                }
+                source.harvest(&round).err()
+            })
             .collect();
         if !failures.is_empty() {
             round.set_all();
@@ -300,6 +331,8 @@ impl Consumer {
         pages
     }
 }
+
+mod change;
 
 fn stop<'a>(sources: impl Iterator<Item = &'a mut Box<dyn DirtySource>>) {
     for source in sources {

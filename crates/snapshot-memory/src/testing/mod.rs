@@ -2,4 +2,4 @@
 
 mod dirty;
 
-pub use dirty::dirty_source_suite;
+pub use dirty::{DirtyRig, dirty_source_suite};

@@ -11,4 +11,4 @@ mod ioctl;
 mod wp_async;
 
 pub(crate) use huge_pages::{Backing, backing};
-pub use wp_async::WpAsyncSource;
+pub use wp_async::{WpAsyncMemory, WpAsyncSource};

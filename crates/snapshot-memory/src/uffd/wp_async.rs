@@ -4,14 +4,14 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
 
 use super::abi::{self, PageRegion};
 use super::ioctl;
-use crate::dirty::{DirtyBitmap, DirtyGuarantee, DirtySource};
+use crate::dirty::{BlindSpot, BlindSpots, DirtyBitmap, DirtyGuarantee, DirtySource};
 use crate::error::DirtyError;
 use crate::source::GuestMemorySource;
 
@@ -35,6 +35,7 @@ pub struct WpAsyncSource {
     pagemap: File,
     uffd: Option<OwnedFd>,
     found: Box<[PageRegion]>,
+    handle: WpAsyncMemory,
 }
 
 /// A run of image pages that is contiguous in this process's address space.
@@ -62,7 +63,14 @@ impl WpAsyncSource {
             pagemap,
             uffd: None,
             found,
+            handle: WpAsyncMemory::new(),
         })
+    }
+
+    /// What tells this source of memory that is plugged or unplugged.
+    #[must_use]
+    pub fn handle(&self) -> WpAsyncMemory {
+        self.handle.clone()
     }
 
     fn harvest_segment(&mut self, segment: &Segment, into: &DirtyBitmap) -> Result<(), DirtyError> {
@@ -101,6 +109,12 @@ impl DirtySource for WpAsyncSource {
         DirtyGuarantee::Superset
     }
 
+    fn blind_spots(&self) -> BlindSpots {
+        // vhost threads write as this process does, and fault as it does.
+        let seen = [BlindSpot::Vcpus, BlindSpot::Vmm, BlindSpot::VhostKernel];
+        BlindSpots::all_but(&seen)
+    }
+
     fn layout(&self) -> &MemoryLayout {
         self.memory.layout()
     }
@@ -112,18 +126,7 @@ impl DirtySource for WpAsyncSource {
     fn start(&mut self) -> Result<(), DirtyError> {
         let uffd = open_uffd()?;
         for segment in &self.segments {
-            ioctl::register(uffd.as_fd(), &segment.addresses).map_err(|source| {
-                if source.raw_os_error() == Some(libc::EBUSY) {
-                    let missing = "the memory has a userfaultfd already: share that one";
-                    return DirtyError::Unsupported {
-                        name: NAME,
-                        missing,
-                    };
-                }
-                system("register the memory with userfaultfd")(source)
-            })?;
-            ioctl::write_protect(uffd.as_fd(), &segment.addresses)
-                .map_err(system("write-protect the memory"))?;
+            register(uffd.as_fd(), &segment.addresses)?;
         }
         self.uffd = Some(uffd);
         Ok(())
@@ -155,6 +158,14 @@ impl DirtySource for WpAsyncSource {
                 .map_err(system("unregister the memory from userfaultfd"))
         })
     }
+
+    fn change_layout(
+        &mut self,
+        layout: &MemoryLayout,
+        changed: &DirtyBitmap,
+    ) -> Result<(), DirtyError> {
+        self.follow(layout, changed)
+    }
 }
 
 impl Segment {
@@ -177,6 +188,21 @@ impl fmt::Debug for WpAsyncSource {
             .field("started", &self.uffd.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// Has the writes to `addresses` watched from now on.
+fn register(uffd: BorrowedFd<'_>, addresses: &Range<u64>) -> Result<(), DirtyError> {
+    ioctl::register(uffd, addresses).map_err(|source| {
+        if source.raw_os_error() == Some(libc::EBUSY) {
+            let missing = "the memory has a userfaultfd already: share that one";
+            return DirtyError::Unsupported {
+                name: NAME,
+                missing,
+            };
+        }
+        system("register the memory with userfaultfd")(source)
+    })?;
+    ioctl::write_protect(uffd, addresses).map_err(system("write-protect the memory"))
 }
 
 fn open_uffd() -> Result<OwnedFd, DirtyError> {
@@ -242,5 +268,8 @@ const NAME: &str = "wp-async";
 /// Runs that one scan reports at most: 24 KiB of kernel output.
 const REGIONS_A_SCAN: usize = 1024;
 
+mod change;
 #[cfg(test)]
 mod tests;
+
+pub use change::WpAsyncMemory;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use snapshot_format::{Digest, PageIndex, PageRange, SnapshotId};
 
 use super::*;
-use crate::dirty::{DirtyGuarantee, VmmWrites, WriteMarker};
+use crate::dirty::{BlindSpot, BlindSpots, DirtyGuarantee, VmmWrites, WriteMarker};
 
 const PAGES: u64 = 130;
 
@@ -32,6 +32,10 @@ impl DirtySource for Coarse {
 
     fn guarantee(&self) -> DirtyGuarantee {
         DirtyGuarantee::Superset
+    }
+
+    fn blind_spots(&self) -> BlindSpots {
+        BlindSpots::all_but(&[BlindSpot::Vcpus])
     }
 
     fn layout(&self) -> &MemoryLayout {
