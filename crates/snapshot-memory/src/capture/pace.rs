@@ -83,7 +83,22 @@ mod tests {
     fn a_wait_ends_when_the_end_is_asked_for() {
         let cancel = Cancel::default();
         let mut pace = Pace::start(cancel.clone(), NonZeroU64::new(1));
+        thread::scope(|scope| {
+            // It is asked for while the wait, which would be for ever, is on.
+            scope.spawn(|| {
+                thread::sleep(2 * NAP);
+                cancel.ask();
+            });
+            assert!(matches!(pace.spend(u64::MAX), Err(SinkError::Cancelled)));
+        });
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_before_is_seen_without_a_limit() {
+        let cancel = Cancel::default();
+        let mut pace = Pace::start(cancel.clone(), None);
+        pace.spend(1).unwrap();
         cancel.ask();
-        assert!(matches!(pace.spend(1 << 40), Err(SinkError::Cancelled)));
+        assert!(matches!(pace.spend(1), Err(SinkError::Cancelled)));
     }
 }
