@@ -5,6 +5,8 @@ use std::io;
 use hypervisor_bridge::{NotGathered, RestoreError, SnapshotError, StepError};
 use snapshot_memory::{DirtyError, MemoryError};
 
+use crate::proof::Program;
+
 /// Making, running, saving or restoring a guest failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +28,12 @@ pub enum GuestError {
     ForeignState {
         /// What was asked for.
         wanted: &'static str,
+    },
+    /// A program that only a KVM machine can run.
+    #[error("the program {} runs on a KVM machine only", program.name())]
+    NeedsKvm {
+        /// Which.
+        program: Program,
     },
     /// There is no KVM, or it is not for this user.
     #[error("KVM cannot be used here; use the process backend")]

@@ -53,15 +53,20 @@ pub struct GuestSnapshot {
 pub struct Outcome {
     /// BLAKE3 of the raw image of memory.
     pub memory_digest: Digest,
-    /// General registers by name, as `0x…`.
+    /// Registers by name, as `0x…`; those of further vCPUs as `vcpu1.rax`.
     pub registers: BTreeMap<String, String>,
-    /// What the guest wrote to its port at the end.
+    /// What the guest wrote to its port at the end; of several vCPUs, a sum of it.
     pub checksum: u32,
     /// Steps of the program that were done.
     pub steps: u64,
+    /// Timer interrupts that came once more, the most of any vCPU. Nothing but a restore may
+    /// repeat one, each restore one: it starts a timer anew that had expired, as nothing says
+    /// whether its interrupt was delivered. It is no part of how a guest ended.
+    #[serde(skip)]
+    pub repeated: u32,
 }
 
-/// A guest that runs the pattern program.
+/// A guest.
 ///
 /// It does nothing between calls: [`run`](Self::run) and [`finish`](Self::finish) let it go, and
 /// [`snapshot`](Self::snapshot) stops it wherever it is.
@@ -80,6 +85,14 @@ pub trait Guest: Send {
     ///
     /// Returns how many steps it has reported in all.
     fn run(&mut self, steps: u64) -> Result<u64, GuestError>;
+
+    /// Starts it, and returns once its machine has left the guest `exits` more times, for a device
+    /// each. From there on, a vCPU that does stands still with its exit pending, through any
+    /// snapshot, until [`run`](Self::run) or [`finish`](Self::finish); the others run on.
+    ///
+    /// Returns whether it came so far before its end. A guest of the process backend has no exits,
+    /// and stays where it is.
+    fn run_to_exit(&mut self, exits: u64) -> Result<bool, GuestError>;
 
     /// Takes a snapshot of the running guest; it runs on afterwards.
     ///
@@ -105,15 +118,18 @@ impl Outcome {
         registers: &Registers,
         device: &PortDevice,
     ) -> Result<Self, GuestError> {
-        let named = registers.named().into_iter();
-        let registers_by_name: BTreeMap<_, _> = named
-            .map(|(name, value)| (name.to_owned(), format!("{value:#x}")))
-            .collect();
         Ok(Self {
             memory_digest: digest_of(memory)?,
-            registers: registers_by_name,
+            registers: named("", registers).collect(),
             checksum: device.checksum.unwrap_or_default(),
             steps: registers.rcx,
+            repeated: 0,
         })
     }
+}
+
+/// Registers as an outcome lists them.
+pub(crate) fn named(prefix: &str, registers: &Registers) -> impl Iterator<Item = (String, String)> {
+    let named = registers.named().into_iter();
+    named.map(move |(name, value)| (format!("{prefix}{name}"), format!("{value:#x}")))
 }

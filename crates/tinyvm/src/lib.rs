@@ -8,7 +8,7 @@
 //! ```
 //! use tinyvm::{Backend, GuestConfig, start};
 //!
-//! let config = GuestConfig { memory_bytes: 2 << 20, steps: 100, seed: 1 };
+//! let config = GuestConfig { memory_bytes: 2 << 20, steps: 100, ..GuestConfig::default() };
 //! let once = start(Backend::Process, &config)?.finish()?;
 //! let again = start(Backend::Process, &config)?.finish()?;
 //! assert_eq!(once, again);
@@ -36,6 +36,7 @@ mod load;
 mod model;
 mod process;
 mod program;
+mod proof;
 mod purpose;
 mod start;
 
@@ -43,6 +44,7 @@ pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
 pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 pub use load::PageReader;
+pub use proof::Program;
 pub use purpose::{GENERATION_ADDRESS, Purpose};
 pub use start::{Image, Restored, kvm_available, restore, start};
 

@@ -115,14 +115,33 @@ pub(crate) fn heap_pages(config: &GuestConfig) -> u64 {
 
 /// Puts page tables, program and data into fresh memory, and fills the first half of the heap.
 pub(crate) fn load(config: &GuestConfig, memory: &MappedMemory) -> Result<(), MemoryError> {
-    memory.write(PML4, &(PDPT | TABLE_FLAGS).to_le_bytes())?;
-    memory.write(PDPT, &(PAGE_DIRECTORY | TABLE_FLAGS).to_le_bytes())?;
-    let directory: Vec<u8> = (0..512)
-        .flat_map(|number: u64| ((number * LARGE_PAGE_BYTES) | LARGE_PAGE_FLAGS).to_le_bytes())
-        .collect();
-    memory.write(PAGE_DIRECTORY, &directory)?;
+    load_page_tables(memory)?;
     memory.write(CODE, &PROGRAM)?;
     memory.write(VECTOR_IN, &VECTOR)?;
+    fill_heap(config, memory)
+}
+
+/// Page tables that map the first GiB to itself.
+pub(crate) fn load_page_tables(memory: &MappedMemory) -> Result<(), MemoryError> {
+    memory.write(PML4, &(PDPT | TABLE_FLAGS).to_le_bytes())?;
+    load_directory(memory, PAGE_DIRECTORY, 0)
+}
+
+/// A page directory that maps one GiB, number `gib`, to itself.
+pub(crate) fn load_directory(
+    memory: &MappedMemory,
+    directory: u64,
+    gib: u64,
+) -> Result<(), MemoryError> {
+    memory.write(PDPT + gib * 8, &(directory | TABLE_FLAGS).to_le_bytes())?;
+    let entries: Vec<u8> = (gib * 512..(gib + 1) * 512)
+        .flat_map(|number| ((number * LARGE_PAGE_BYTES) | LARGE_PAGE_FLAGS).to_le_bytes())
+        .collect();
+    memory.write(directory, &entries)
+}
+
+/// Fills the first half of the heap.
+pub(crate) fn fill_heap(config: &GuestConfig, memory: &MappedMemory) -> Result<(), MemoryError> {
     let mut state = config.seed;
     for page in 0..heap_pages(config) / 2 {
         let words = (0..PAGE_BYTES / 8).flat_map(|_| {

@@ -10,6 +10,7 @@ use crate::error::GuestError;
 use crate::guest::{Backend, Guest};
 use crate::load::PageReader;
 use crate::process::ProcessGuest;
+use crate::proof::Program;
 use crate::purpose::Purpose;
 
 /// What a guest is restored from.
@@ -52,6 +53,7 @@ impl Backend {
 /// Starts a guest at the beginning of its program. It does not run yet.
 pub fn start(backend: Backend, config: &GuestConfig) -> Result<Box<dyn Guest>, GuestError> {
     config.check()?;
+    check_program(backend, config)?;
     match backend {
         Backend::Kvm => platform::boot(config),
         Backend::Process => Ok(Box::new(ProcessGuest::boot(config)?)),
@@ -61,6 +63,7 @@ pub fn start(backend: Backend, config: &GuestConfig) -> Result<Box<dyn Guest>, G
 /// Restores a guest where a snapshot left it. It does not run yet.
 pub fn restore(backend: Backend, image: Image<'_, '_>) -> Result<Restored, GuestError> {
     image.config.check()?;
+    check_program(backend, &image.config)?;
     match backend {
         Backend::Kvm => platform::restore(image),
         Backend::Process => {
@@ -71,6 +74,15 @@ pub fn restore(backend: Backend, image: Image<'_, '_>) -> Result<Restored, Guest
             })
         }
     }
+}
+
+/// A thread can only play the pattern.
+fn check_program(backend: Backend, config: &GuestConfig) -> Result<(), GuestError> {
+    let program = config.program;
+    if backend == Backend::Process && program != Program::Pattern {
+        return Err(GuestError::NeedsKvm { program });
+    }
+    Ok(())
 }
 
 /// Whether KVM can be used, or why not.

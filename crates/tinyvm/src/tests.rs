@@ -18,6 +18,7 @@ pub(crate) fn config() -> GuestConfig {
         memory_bytes: 4 << 20,
         steps: 12_000,
         seed: 42,
+        ..GuestConfig::default()
     }
 }
 
@@ -50,8 +51,16 @@ pub(crate) fn bring_back(
     backend: Backend,
     kept: &KeptSnapshot,
 ) -> Result<Box<dyn Guest>, GuestError> {
+    bring_back_as(backend, config(), kept)
+}
+
+pub(crate) fn bring_back_as(
+    backend: Backend,
+    config: GuestConfig,
+    kept: &KeptSnapshot,
+) -> Result<Box<dyn Guest>, GuestError> {
     let image = Image {
-        config: config(),
+        config,
         pages: &mut |pages, out| kept.read_pages(pages, out),
         sections: kept.offers(),
         snapshot: kept.reference,

@@ -249,6 +249,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "crates/tinyvm/src/kvm/paused.rs",
         "keeps the promise that the machine is paused",
     ),
+    (
+        "crates/tinyvm/src/kvm/proof/image.rs",
+        "machine code as data, between symbols",
+    ),
     ("crates/tinyvm/src/kvm/vm.rs", "gives memory slots to KVM"),
     (
         "crates/tinyvm/src/process/paused.rs",

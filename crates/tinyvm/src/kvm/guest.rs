@@ -4,56 +4,57 @@ use std::sync::Arc;
 
 use hypervisor_bridge::{
     Answer, Cancel, DeviceRestore, Devices, Machine, Paused, RestoreOutcome, RestoreTarget,
-    Selection, SnapshotRequest, StepError, VcpuStop, snapshot,
+    Selection, SnapshotRequest, StateCapture, StepError, VcpuStop, snapshot,
 };
 use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
-use snapshot_format::state::{DeviceState, Fingerprint, Registers};
+use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86};
 use snapshot_format::{MemoryLayout, SnapshotRef};
 use snapshot_memory::{
     ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, SnapshotSink, VmmWrites,
 };
 
-use super::thread::{Shared, VcpuThread};
+use super::board::Board;
+use super::thread::{Shared, VcpuThreads};
 use super::vm::Vm;
+use super::{boot, outcome};
 use crate::config::GuestConfig;
-use crate::device::PortDevice;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 use crate::load::{ImageLoader, map};
-use crate::program;
+use crate::proof::Program;
 use crate::purpose::Change;
 use crate::start::Image;
 
-/// The guest's machine, its vCPU's thread, and who watches its memory.
+/// The guest's machine, its vCPUs' threads, and who watches its memory.
 ///
-/// The thread comes first: it is joined before anything that it uses goes.
+/// The threads come first: they are joined before anything that they use goes.
 pub(crate) struct KvmGuest {
-    vcpu: VcpuThread,
+    vcpus: VcpuThreads,
     tracker: DirtyTracker,
     consumer: ConsumerId,
     vm: Vm,
     memory: Arc<MappedMemory>,
+    program: Program,
 }
 
 impl KvmGuest {
     /// A machine at the start of the program.
     pub(crate) fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
         let memory = map(config)?;
-        program::load(config, &memory)?;
-        let (vm, vcpu) = Vm::new(memory.clone())?;
-        vm.boot(&vcpu, config)?;
-        let vcpu = VcpuThread::new(vcpu, PortDevice::new(config.seed))?;
+        let (vm, vcpus) = Vm::new(memory.clone(), config.program.vcpu_count())?;
+        boot::boot(&vm.kvm, &vcpus, config, &memory)?;
+        let vcpus = VcpuThreads::new(vcpus, Board::new(config))?;
         let (writes, _) = VmmWrites::new(memory.layout().clone());
-        Self::watch(vm, vcpu, memory, writes, None)
+        Self::watch(vm, vcpus, memory, writes, config.program, None)
     }
 
     /// A machine where a snapshot left it.
     pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
         let config = &image.config;
         let memory = map(config)?;
-        let (vm, vcpu) = Vm::new(memory.clone())?;
+        let (vm, vcpus) = Vm::new(memory.clone(), config.program.vcpu_count())?;
         let (writes, marker) = VmmWrites::new(memory.layout().clone());
-        let vcpu = VcpuThread::new(vcpu, PortDevice::new(config.seed))?;
+        let vcpus = VcpuThreads::new(vcpus, Board::new(config))?;
         let mut state = machine(&vm)?;
         let target = RestoreTarget {
             memory: &mut ImageLoader {
@@ -61,8 +62,8 @@ impl KvmGuest {
                 read: image.pages,
             },
             state: &mut state,
-            devices: &mut PortTarget {
-                shared: &vcpu.shared,
+            devices: &mut BoardTarget {
+                shared: &vcpus.shared,
             },
         };
         let change = Change {
@@ -74,16 +75,17 @@ impl KvmGuest {
         let restore = restore.overriding(image.overrides);
         let outcome = restore.run(target, image.sections)?;
         drop(state);
-        let base = Some(image.snapshot);
-        let guest = Self::watch(vm, vcpu, memory, writes, base)?;
+        let (program, base) = (config.program, Some(image.snapshot));
+        let guest = Self::watch(vm, vcpus, memory, writes, program, base)?;
         Ok((guest, outcome))
     }
 
     fn watch(
         vm: Vm,
-        vcpu: VcpuThread,
+        vcpus: VcpuThreads,
         memory: Arc<MappedMemory>,
         writes: VmmWrites,
+        program: Program,
         base: Option<SnapshotRef>,
     ) -> Result<Self, GuestError> {
         // What the VMM itself wrote is what made a clone of the guest, before the log began.
@@ -91,44 +93,38 @@ impl KvmGuest {
         let tracker = DirtyTracker::new(memory.layout().clone(), vec![log, Box::new(writes)])?;
         let consumer = tracker.subscribe(base);
         Ok(Self {
-            vcpu,
+            vcpus,
             tracker,
             consumer,
             vm,
             memory,
+            program,
         })
     }
 
-    /// Stops the vCPU for a look at its state.
+    /// Stops the vCPUs for a look at their state.
     fn look<T>(
         &mut self,
         look: impl FnOnce(&mut KvmMachine<'_>, &Paused) -> Result<T, GuestError>,
     ) -> Result<T, GuestError> {
         let mut state = machine(&self.vm)?;
-        let seen = match self.vcpu.stop() {
+        let seen = match self.vcpus.stop() {
             Ok(paused) => look(&mut state, &paused),
             Err(error) => Err(GuestError::State(error)),
         };
-        self.vcpu.resume().map_err(GuestError::State)?;
+        self.vcpus.resume().map_err(GuestError::State)?;
         seen
     }
 
-    fn registers(&mut self) -> Result<Registers, GuestError> {
+    /// The state of every vCPU.
+    fn states(&mut self) -> Result<Vec<VcpuX86>, GuestError> {
         self.look(|state, paused| {
-            let saved = state.save_vcpu(0, paused);
-            Ok(saved
-                .map_err(|error| GuestError::State(error.into()))?
-                .registers)
+            let saved = (0..StateCapture::vcpu_count(state)).map(|vcpu| {
+                let saved = state.save_vcpu(vcpu, paused);
+                saved.map_err(|error| GuestError::State(error.into()))
+            });
+            saved.collect()
         })
-    }
-
-    /// Runs to the exit of question number `questions`, and stands still with it pending.
-    #[cfg(test)]
-    pub(super) fn run_to_question(&mut self, questions: u64) -> Result<(), GuestError> {
-        self.vcpu.hold_after(Some(questions));
-        self.vcpu.start();
-        self.vcpu.wait_until(|device| device.asked >= questions)?;
-        Ok(())
     }
 }
 
@@ -149,12 +145,23 @@ impl Guest for KvmGuest {
     }
 
     fn run(&mut self, steps: u64) -> Result<u64, GuestError> {
-        let target = self.vcpu.shared.device().steps.saturating_add(steps);
-        self.vcpu.start();
-        let device = self
-            .vcpu
-            .wait_until(|device| device.steps >= target || device.checksum.is_some())?;
-        Ok(device.steps)
+        let target = self.vcpus.shared.board().port.steps.saturating_add(steps);
+        self.vcpus.hold_at(None);
+        self.vcpus.start();
+        let board = self
+            .vcpus
+            .wait_until(|board| board.port.steps >= target || board.has_ended())?;
+        Ok(board.port.steps)
+    }
+
+    fn run_to_exit(&mut self, exits: u64) -> Result<bool, GuestError> {
+        let target = self.vcpus.shared.board().exits.saturating_add(exits);
+        self.vcpus.hold_at(Some(target));
+        self.vcpus.start();
+        let board = self
+            .vcpus
+            .wait_until(|board| board.exits >= target || board.has_ended())?;
+        Ok(board.exits >= target)
     }
 
     fn snapshot(
@@ -168,13 +175,13 @@ impl Guest for KvmGuest {
             SnapshotPages::Full => Selection::FullTracked { tracker, consumer },
             SnapshotPages::Diff => Selection::Diff { tracker, consumer },
         };
-        let mut devices = PortSource {
-            shared: self.vcpu.shared.clone(),
+        let mut devices = BoardSource {
+            shared: self.vcpus.shared.clone(),
             steps: 0,
         };
         let captured = snapshot(
             Machine {
-                vcpus: &mut self.vcpu,
+                vcpus: &mut self.vcpus,
                 devices: &mut devices,
                 state: &mut machine(&self.vm)?,
                 memory: &*self.memory,
@@ -199,11 +206,11 @@ impl Guest for KvmGuest {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Outcome, GuestError> {
-        self.vcpu.hold_after(None);
-        self.vcpu.start();
-        let device = self.vcpu.wait_until(|device| device.checksum.is_some())?;
-        let registers = self.registers()?;
-        Outcome::new(&*self.memory, &registers, &device)
+        self.vcpus.hold_at(None);
+        self.vcpus.start();
+        let board = self.vcpus.wait_until(Board::has_ended)?;
+        let states = self.states()?;
+        outcome::of(self.program, &self.memory, &states, &board)
     }
 }
 
@@ -212,22 +219,22 @@ fn machine(vm: &Vm) -> Result<KvmMachine<'_>, GuestError> {
     KvmMachine::new(vm.handles(), options).map_err(|error| GuestError::State(error.into()))
 }
 
-/// The port as a snapshot sees it: it has nothing in flight.
-struct PortSource {
+/// The devices as a snapshot sees them: they have nothing in flight.
+struct BoardSource {
     shared: Arc<Shared>,
-    /// How far the guest was when the port was read.
+    /// How far the guest was when they were read.
     steps: u64,
 }
 
-impl Devices for PortSource {
+impl Devices for BoardSource {
     fn quiesce(&mut self, _: &Paused) -> Result<(), StepError> {
         Ok(())
     }
 
     fn capture(&mut self, _: &Paused) -> Result<Vec<DeviceState>, StepError> {
-        let device = self.shared.device();
-        self.steps = device.steps;
-        Ok(vec![device.save()])
+        let board = self.shared.board();
+        self.steps = board.port.steps;
+        Ok(board.save())
     }
 
     fn resume(&mut self) -> Result<(), StepError> {
@@ -235,18 +242,13 @@ impl Devices for PortSource {
     }
 }
 
-/// The port as a restore sees it.
-struct PortTarget<'a> {
+/// The devices as a restore sees them.
+struct BoardTarget<'a> {
     shared: &'a Shared,
 }
 
-impl DeviceRestore for PortTarget<'_> {
+impl DeviceRestore for BoardTarget<'_> {
     fn restore(&mut self, devices: Vec<DeviceState>) -> Result<(), StepError> {
-        let [saved] = devices.as_slice() else {
-            let wanted = crate::device::KIND;
-            return Err(GuestError::ForeignState { wanted }.into());
-        };
-        self.shared.set_device(PortDevice::restore(saved)?);
-        Ok(())
+        Ok(self.shared.with_board(|board| board.restore(&devices))?)
     }
 }

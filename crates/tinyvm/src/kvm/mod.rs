@@ -1,8 +1,14 @@
 //! The guest on KVM.
 
+mod board;
+mod boot;
+mod extended;
 mod guest;
 mod kick;
+mod lane;
+mod outcome;
 mod paused;
+mod proof;
 mod thread;
 mod vm;
 

@@ -1,4 +1,4 @@
-//! The thread that a vCPU runs on.
+//! The threads that vCPUs run on.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use hypervisor_bridge::{Paused, Rendezvous, StepError, VcpuStop};
 use hypervisor_kvm::{EnterVcpu, Entered, complete_pending_exit};
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_ioctls::VcpuFd;
 
+use super::board::Board;
 use super::kick;
-use crate::device::PortDevice;
 use crate::error::GuestError;
-use crate::program::{PORT_ANSWER, PORT_DONE, PORT_PROGRESS};
 
 /// How long a vCPU may take to stop: far longer than any instruction does.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,21 +20,21 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a thread with nothing to do looks for something.
 const IDLE: Duration = Duration::from_millis(1);
 
-/// What the thread and its owner share.
+/// What the threads and their owner share.
 pub(super) struct Shared {
-    pub(super) meeting: Rendezvous,
+    meeting: Rendezvous,
     state: Mutex<Progress>,
     changed: Condvar,
     ending: AtomicBool,
 }
 
 /// How far the guest is.
-pub(super) struct Progress {
-    pub(super) device: PortDevice,
-    /// Why the thread ended before its time.
+struct Progress {
+    board: Board,
+    /// Why a thread gave up its vCPU.
     failed: Option<String>,
-    /// Hold still, with the exit pending, once so many questions were answered.
-    hold_after: Option<u64>,
+    /// From so many exits on, a vCPU holds still with its exit pending.
+    hold_at: Option<u64>,
 }
 
 impl Shared {
@@ -44,89 +43,94 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn device(&self) -> PortDevice {
-        self.lock().device
+    /// Looks at the devices.
+    pub(super) fn board(&self) -> Board {
+        self.lock().board.clone()
     }
 
-    pub(super) fn set_device(&self, device: PortDevice) {
-        self.lock().device = device;
+    /// Changes the devices.
+    pub(super) fn with_board<T>(&self, change: impl FnOnce(&mut Board) -> T) -> T {
+        change(&mut self.lock().board)
     }
 }
 
-/// A vCPU with its thread.
-pub(super) struct VcpuThread {
+/// All vCPUs of a machine, each with its thread.
+pub(super) struct VcpuThreads {
     pub(super) shared: Arc<Shared>,
-    handle: Option<JoinHandle<()>>,
+    handles: Vec<JoinHandle<()>>,
     started: bool,
 }
 
-impl VcpuThread {
-    /// Starts the thread. The vCPU waits until [`start`](Self::start).
-    pub(super) fn new(vcpu: VcpuFd, device: PortDevice) -> Result<Self, GuestError> {
+impl VcpuThreads {
+    /// Starts the threads. The vCPUs wait until [`start`](Self::start).
+    pub(super) fn new(vcpus: Vec<VcpuFd>, board: Board) -> Result<Self, GuestError> {
         let system = |call| move |source| GuestError::System { call, source };
         kick::install().map_err(system("sigaction"))?;
         let shared = Arc::new(Shared {
-            meeting: Rendezvous::new(1),
+            meeting: Rendezvous::new(vcpus.len()),
             state: Mutex::new(Progress {
-                device,
+                board,
                 failed: None,
-                hold_after: None,
+                hold_at: None,
             }),
             changed: Condvar::new(),
             ending: AtomicBool::new(false),
         });
+        // Called before there is a thread: nothing runs before it is asked for.
         shared.meeting.request();
-        let mut runner = Runner {
-            vcpu,
-            shared: shared.clone(),
-            pending: false,
-        };
-        let mut started = Self {
+        let mut threads = Self {
             shared,
-            handle: None,
+            handles: Vec::with_capacity(vcpus.len()),
             started: false,
         };
-        let thread = std::thread::Builder::new()
-            .name("vcpu0".to_owned())
-            .spawn(move || runner.run())
-            .map_err(system("start the vCPU's thread"))?;
-        started.handle = Some(thread);
-        Ok(started)
+        for (index, vcpu) in vcpus.into_iter().enumerate() {
+            let mut runner = Runner {
+                index,
+                vcpu,
+                shared: threads.shared.clone(),
+                pending: false,
+                held_at: None,
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("vcpu{index}"))
+                .spawn(move || runner.run())
+                .map_err(system("start a vCPU's thread"))?;
+            threads.handles.push(thread);
+        }
+        Ok(threads)
     }
 
-    /// Lets the vCPU run, if it never did.
+    /// Lets the vCPUs run, if they never did.
     pub(super) fn start(&mut self) {
         self.started = true;
         self.shared.meeting.release();
     }
 
-    /// Waits until `reached` says so, or the thread has failed.
-    pub(super) fn wait_until(
-        &self,
-        reached: impl Fn(&PortDevice) -> bool,
-    ) -> Result<PortDevice, GuestError> {
+    /// Waits until `reached` says so, or a thread has failed.
+    pub(super) fn wait_until(&self, reached: impl Fn(&Board) -> bool) -> Result<Board, GuestError> {
         let mut progress = self.shared.lock();
         loop {
             if let Some(reason) = &progress.failed {
                 let reason = reason.clone();
                 return Err(GuestError::ThreadEnded { reason });
             }
-            if reached(&progress.device) {
-                return Ok(progress.device);
+            if reached(&progress.board) {
+                return Ok(progress.board.clone());
             }
             let woken = self.shared.changed.wait_timeout(progress, IDLE);
             progress = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Lets the vCPU stand still with the exit pending once it has asked `questions` in all.
-    pub(super) fn hold_after(&self, questions: Option<u64>) {
-        self.shared.lock().hold_after = questions;
+    /// From `exits` in all on, lets each vCPU hold still with its next exit pending; `None` lets
+    /// those that do go on.
+    pub(super) fn hold_at(&self, exits: Option<u64>) {
+        self.shared.lock().hold_at = exits;
     }
 
     fn gather(&self) -> Result<(), GuestError> {
-        let mut kick = |_: usize| {
-            if let Some(thread) = &self.handle {
+        let mut kick = |vcpu: usize| {
+            if let Some(thread) = self.handles.get(vcpu) {
                 kick::kick(thread);
             }
         };
@@ -140,7 +144,7 @@ impl VcpuThread {
     }
 }
 
-impl VcpuStop for VcpuThread {
+impl VcpuStop for VcpuThreads {
     fn stop(&mut self) -> Result<Paused, StepError> {
         self.gather()?;
         Ok(super::paused::gathered(self))
@@ -154,42 +158,44 @@ impl VcpuStop for VcpuThread {
     }
 }
 
-impl Drop for VcpuThread {
+impl Drop for VcpuThreads {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::SeqCst);
         self.shared.meeting.release();
-        if let Some(thread) = self.handle.take() {
+        for thread in self.handles.drain(..) {
             while !thread.is_finished() {
                 kick::kick(&thread);
                 std::thread::sleep(IDLE);
             }
             if thread.join().is_err() {
-                tracing::error!("the vCPU's thread panicked");
+                tracing::error!("a vCPU's thread panicked");
             }
         }
     }
 }
 
-/// What the thread owns.
+/// What one thread owns.
 struct Runner {
+    index: usize,
     vcpu: VcpuFd,
     shared: Arc<Shared>,
     /// Whether an exit was handled that the vCPU has not been entered after.
     pending: bool,
+    /// The `hold_at` that it holds still for, if it does.
+    held_at: Option<u64>,
 }
 
 impl Runner {
     fn run(&mut self) {
-        // The meeting is called already: nothing runs before it is asked for.
         let shared = self.shared.clone();
         while !shared.ending.load(Ordering::SeqCst) {
             if shared.meeting.is_requested() {
                 if self.pending
-                    && let Err(error) = complete_pending_exit(0, self)
+                    && let Err(error) = complete_pending_exit(self.index, self)
                 {
                     self.fail(&error.to_string());
                 }
-                shared.meeting.wait(0);
+                shared.meeting.wait(self.index);
             } else if self.is_idle() {
                 std::thread::sleep(IDLE);
             } else if let Err(error) = self.enter() {
@@ -198,16 +204,16 @@ impl Runner {
         }
     }
 
-    /// Whether the guest is to be let alone: it has ended, or something is wrong with it.
+    /// Whether the vCPU is to be let alone: it is done, or held, or something is wrong.
     fn is_idle(&self) -> bool {
         let progress = self.shared.lock();
-        let device = &progress.device;
-        let held = progress.hold_after.is_some_and(|n| device.asked >= n);
-        device.checksum.is_some() || progress.failed.is_some() || held
+        let held = self.held_at.is_some() && self.held_at == progress.hold_at;
+        progress.board.is_done(self.index) || progress.failed.is_some() || held
     }
 
     fn fail(&self, reason: &str) {
-        self.shared.lock().failed = Some(reason.to_owned());
+        let reason = format!("vCPU {}: {reason}", self.index);
+        self.shared.lock().failed.get_or_insert(reason);
         self.shared.changed.notify_all();
     }
 }
@@ -220,7 +226,8 @@ impl EnterVcpu for Runner {
     fn enter(&mut self) -> io::Result<Entered> {
         let exit = match self.vcpu.run() {
             Ok(exit) => exit,
-            Err(error) if error.errno() == libc::EINTR => {
+            // EAGAIN: it was waiting to be started, and is to be entered again.
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.pending = false;
                 return Ok(Entered::Interrupted);
             }
@@ -228,19 +235,10 @@ impl EnterVcpu for Runner {
         };
         self.pending = true;
         let mut progress = self.shared.lock();
-        let device = &mut progress.device;
-        match exit {
-            VcpuExit::IoOut(PORT_PROGRESS, &[a, b, c, d]) => {
-                device.steps = u32::from_le_bytes([a, b, c, d]).into();
-            }
-            VcpuExit::IoIn(PORT_ANSWER, data) if data.len() == 4 => {
-                data.copy_from_slice(&device.answer().to_le_bytes());
-            }
-            VcpuExit::IoOut(PORT_DONE, &[a, b, c, d]) => {
-                device.checksum = Some(u32::from_le_bytes([a, b, c, d]));
-            }
-            other => return Err(io::Error::other(format!("unexpected exit {other:?}"))),
-        }
+        progress.board.handle(self.index, exit)?;
+        self.held_at = progress
+            .hold_at
+            .filter(|exits| progress.board.exits >= *exits);
         drop(progress);
         self.shared.changed.notify_all();
         Ok(Entered::Exit)

@@ -12,42 +12,33 @@ use std::sync::Arc;
 
 use hypervisor_bridge::{GenerationEvent, RaiseEvent, StepError};
 use hypervisor_kvm::{DirtyLogMode, Handles, KvmDirtyLog, MemorySlot};
-use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_regs, kvm_segment,
-    kvm_userspace_memory_region,
-};
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use snapshot_memory::{GuestMemorySource, MappedMemory};
 
-use crate::config::GuestConfig;
 use crate::error::GuestError;
-use crate::program::{PML4, entry_registers};
 
 /// An address range of three pages that Intel CPUs need outside guest memory.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// CR0: protection, extension type, numeric error, write protect, paging.
-const CR0: u64 = 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
-/// CR4: physical address extension, SSE state saving and exceptions.
-const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
-/// EFER: long mode enabled and active.
-const EFER: u64 = 1 << 8 | 1 << 10;
-
-/// The descriptors of a machine, and the memory that its vCPU writes.
+/// The descriptors of a machine, and the memory that its vCPUs write.
 ///
 /// Descriptors come before the memory: they are closed first.
 pub(super) struct Vm {
-    kvm: Kvm,
+    pub(super) kvm: Kvm,
     machine: VmFd,
-    vcpu: OwnedFd,
+    vcpus: Vec<OwnedFd>,
     memory: Arc<MappedMemory>,
     slot: MemorySlot,
 }
 
 impl Vm {
-    /// Creates a machine with interrupt controllers, timer and one vCPU; the vCPU comes apart,
+    /// Creates a machine with interrupt controllers, timer and vCPUs; the vCPUs come apart, each
     /// for its thread.
-    pub(super) fn new(memory: Arc<MappedMemory>) -> Result<(Self, VcpuFd), GuestError> {
+    pub(super) fn new(
+        memory: Arc<MappedMemory>,
+        vcpu_count: usize,
+    ) -> Result<(Self, Vec<VcpuFd>), GuestError> {
         let kvm = Kvm::new().map_err(|error| GuestError::NoKvm {
             source: error.into(),
         })?;
@@ -69,73 +60,28 @@ impl Vm {
             host_address: memory.base().as_ptr() as u64,
         };
         register(&vm, slot)?;
-        let vcpu = vm.create_vcpu(0).map_err(system("KVM_CREATE_VCPU"))?;
-        let descriptor =
-            borrow(&vcpu)
-                .try_clone_to_owned()
-                .map_err(|source| GuestError::System {
-                    call: "duplicate the vCPU's descriptor",
-                    source,
-                })?;
+        let vcpus = (0..vcpu_count as u64)
+            .map(|id| vm.create_vcpu(id).map_err(system("KVM_CREATE_VCPU")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let descriptors = vcpus
+            .iter()
+            .map(|vcpu| duplicate(vcpu, "duplicate a vCPU's descriptor"))
+            .collect::<Result<_, _>>()?;
         let machine = Self {
             kvm,
             machine: vm,
-            vcpu: descriptor,
+            vcpus: descriptors,
             memory,
             slot,
         };
-        Ok((machine, vcpu))
-    }
-
-    /// Brings the vCPU of a fresh machine to the start of the program.
-    pub(super) fn boot(&self, vcpu: &VcpuFd, config: &GuestConfig) -> Result<(), GuestError> {
-        let cpuid = self
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(system("KVM_GET_SUPPORTED_CPUID"))?;
-        vcpu.set_cpuid2(&cpuid).map_err(system("KVM_SET_CPUID2"))?;
-        let mut sregs = vcpu.get_sregs().map_err(system("KVM_GET_SREGS"))?;
-        let code = flat_segment(8, 0xb);
-        let data = kvm_segment {
-            l: 0,
-            db: 1,
-            ..flat_segment(16, 3)
-        };
-        sregs.cs = code;
-        for segment in [
-            &mut sregs.ds,
-            &mut sregs.es,
-            &mut sregs.fs,
-            &mut sregs.gs,
-            &mut sregs.ss,
-        ] {
-            *segment = data;
-        }
-        sregs.cr0 = CR0;
-        sregs.cr3 = PML4;
-        sregs.cr4 = CR4;
-        sregs.efer = EFER;
-        vcpu.set_sregs(&sregs).map_err(system("KVM_SET_SREGS"))?;
-        let entry = entry_registers(config);
-        let regs = kvm_regs {
-            rax: entry.rax,
-            rsi: entry.rsi,
-            rdi: entry.rdi,
-            r8: entry.r8,
-            r9: entry.r9,
-            r10: entry.r10,
-            rip: entry.rip,
-            rflags: entry.rflags,
-            ..Default::default()
-        };
-        vcpu.set_regs(&regs).map_err(system("KVM_SET_REGS"))
+        Ok((machine, vcpus))
     }
 
     /// The descriptors, for capture and restore.
     pub(super) fn handles(&self) -> Handles<'_> {
-        let vcpus = vec![self.vcpu.as_fd()];
-        // SAFETY: they are what they are passed as; callers use them while the vCPU's thread
-        // waits outside the guest.
+        let vcpus = self.vcpus.iter().map(AsFd::as_fd).collect();
+        // SAFETY: they are what they are passed as; callers use them while the vCPUs' threads
+        // wait outside the guest.
         unsafe { Handles::new(borrow(&self.kvm), borrow(&self.machine), vcpus) }
     }
 
@@ -144,13 +90,9 @@ impl Vm {
         GenerationLine(&self.machine)
     }
 
-    /// The log of the pages that the vCPU writes.
+    /// The log of the pages that the vCPUs write.
     pub(super) fn dirty_log(&self) -> Result<KvmDirtyLog, GuestError> {
-        let vm = borrow(&self.machine).try_clone_to_owned();
-        let vm = vm.map_err(|source| GuestError::System {
-            call: "duplicate the machine's descriptor",
-            source,
-        })?;
+        let vm = duplicate(&self.machine, "duplicate the machine's descriptor")?;
         let layout = self.memory.layout().clone();
         // SAFETY: the slot was registered with exactly these values.
         let log = unsafe { KvmDirtyLog::new(vm, layout, &[self.slot], DirtyLogMode::GetAndClear) };
@@ -183,9 +125,15 @@ fn register(vm: &VmFd, slot: MemorySlot) -> Result<(), GuestError> {
         memory_size: slot.len_bytes,
         userspace_addr: slot.host_address,
     };
-    // SAFETY: the mapping is that long and outlives every run of the vCPU: its thread is joined
+    // SAFETY: the mapping is that long and outlives every run of a vCPU: their threads are joined
     // before the memory is dropped.
     unsafe { vm.set_user_memory_region(region) }.map_err(system("KVM_SET_USER_MEMORY_REGION"))
+}
+
+/// Sets the x87, SSE and AVX registers.
+pub(super) fn set_xsave(vcpu: &VcpuFd, area: &kvm_xsave) -> Result<(), GuestError> {
+    // SAFETY: no feature was permitted that would make the area longer than the structure.
+    unsafe { vcpu.set_xsave(area) }.map_err(system("KVM_SET_XSAVE"))
 }
 
 /// A descriptor that its owner only shows by number.
@@ -194,21 +142,13 @@ fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
-/// A segment over all addresses, as long mode wants it.
-fn flat_segment(selector: u16, kind: u8) -> kvm_segment {
-    kvm_segment {
-        limit: u32::MAX,
-        selector,
-        type_: kind,
-        present: 1,
-        s: 1,
-        l: 1,
-        g: 1,
-        ..Default::default()
-    }
+fn duplicate<T: AsRawFd>(owner: &T, call: &'static str) -> Result<OwnedFd, GuestError> {
+    let duplicate = borrow(owner).try_clone_to_owned();
+    duplicate.map_err(|source| GuestError::System { call, source })
 }
 
-fn system(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> GuestError {
+/// An error of a call to KVM.
+pub(super) fn system(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> GuestError {
     move |error| GuestError::System {
         call,
         source: io::Error::from_raw_os_error(error.errno()),

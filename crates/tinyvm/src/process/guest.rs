@@ -128,6 +128,10 @@ impl Guest for ProcessGuest {
         Ok(cpu.device.steps)
     }
 
+    fn run_to_exit(&mut self, _: u64) -> Result<bool, GuestError> {
+        Ok(false)
+    }
+
     fn snapshot(
         &mut self,
         pages: SnapshotPages,
