@@ -1,6 +1,7 @@
 //! Reading a snapshot while it cannot be deleted.
 
 use serde::Serialize;
+use snapshot_format::state::Fingerprint;
 use snapshot_format::{
     DataFileRef, Digest, FileEntry, FileKind, Manifest, SectionOffers, SnapshotId, StateFile,
     limits,
@@ -51,6 +52,20 @@ impl Store {
     /// The manifest of a snapshot in use, with the VMM's configuration and the fingerprint.
     pub fn manifest(&self, id: SnapshotId) -> Result<Manifest, StoreError> {
         Ok(self.live(id)?.manifest)
+    }
+
+    /// What a host must have to run the guest of a snapshot in use, as its manifest says; `None` if
+    /// it does not. Neither state nor memory is read.
+    pub fn fingerprint(&self, id: SnapshotId) -> Result<Option<Fingerprint>, StoreError> {
+        let manifest = self.manifest(id)?;
+        let path = directory::below(
+            &Location::Live.snapshot(id),
+            &FileKind::Manifest.file_name(0),
+        );
+        let saved = manifest.fingerprint.map(|section| section.value());
+        saved
+            .transpose()
+            .map_err(|error| StoreError::decode(&path, error))
     }
 
     /// The sections of machine state of a snapshot in use; none if it has no state.

@@ -3,6 +3,7 @@
 use std::io;
 
 use hypervisor_bridge::{Overrides, RestoreOutcome};
+use snapshot_format::state::Fingerprint;
 use snapshot_format::{SectionOffers, SnapshotRef};
 
 use crate::config::GuestConfig;
@@ -85,6 +86,14 @@ fn check_program(backend: Backend, config: &GuestConfig) -> Result<(), GuestErro
     Ok(())
 }
 
+/// What this host offers to guests of `backend`: for a decision that needs no snapshot.
+pub fn host(backend: Backend) -> Result<Fingerprint, GuestError> {
+    match backend {
+        Backend::Kvm => platform::host(),
+        Backend::Process => Ok(crate::process::host()),
+    }
+}
+
 /// Whether KVM can be used, or why not.
 pub fn kvm_available() -> io::Result<()> {
     platform::available()
@@ -92,13 +101,17 @@ pub fn kvm_available() -> io::Result<()> {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platform {
-    use super::{Guest, GuestConfig, GuestError, Image, Restored, io};
+    use super::{Fingerprint, Guest, GuestConfig, GuestError, Image, Restored, io};
     use crate::kvm::KvmGuest;
 
     pub(super) fn available() -> io::Result<()> {
         let kvm = kvm_ioctls::Kvm::new();
         kvm.map(drop)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    }
+
+    pub(super) fn host() -> Result<Fingerprint, GuestError> {
+        crate::kvm::host()
     }
 
     pub(super) fn boot(config: &GuestConfig) -> Result<Box<dyn Guest>, GuestError> {
@@ -116,7 +129,7 @@ mod platform {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod platform {
-    use super::{Guest, GuestConfig, GuestError, Image, Restored, io};
+    use super::{Fingerprint, Guest, GuestConfig, GuestError, Image, Restored, io};
 
     fn none() -> GuestError {
         GuestError::NoKvm {
@@ -126,6 +139,10 @@ mod platform {
 
     pub(super) fn available() -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn host() -> Result<Fingerprint, GuestError> {
+        Err(none())
     }
 
     pub(super) fn boot(_: &GuestConfig) -> Result<Box<dyn Guest>, GuestError> {

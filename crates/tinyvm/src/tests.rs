@@ -4,12 +4,12 @@ use hypervisor_bridge::testing::{KeptSnapshot, MemorySink, Script};
 use hypervisor_bridge::{
     Answer, Cancel, ClockPolicy, GenerationId, Overrides, RestoreError, SnapshotError,
 };
-use snapshot_format::state::VmX86;
+use snapshot_format::state::{Fingerprint, VmX86};
 use snapshot_memory::skip::skip;
 
 use crate::{
     Backend, GENERATION_ADDRESS, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, Restored,
-    SnapshotPages, kvm_available, restore, start,
+    SnapshotPages, host, kvm_available, restore, start,
 };
 
 /// Small enough to take a fraction of a second at a microsecond an instruction.
@@ -280,4 +280,23 @@ fn a_kvm_clone_has_a_generation_of_its_own_in_memory_and_in_the_next_diff() {
 #[test]
 fn a_process_clone_has_a_generation_of_its_own_in_memory_and_in_the_next_diff() {
     clone_is_another_machine(Backend::Process);
+}
+
+fn host_runs_its_own_snapshots(backend: Backend) {
+    if !can_run(backend) {
+        return;
+    }
+    let mut guest = start(backend, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    guest.run(64).unwrap();
+    let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
+    let saved: Fingerprint = kept.offers().take(0).unwrap();
+    assert_eq!(saved.check(&host(backend).unwrap()), []);
+}
+
+// spec: RES-13
+#[test]
+fn a_host_that_is_asked_without_a_snapshot_says_what_it_says_in_a_restore() {
+    host_runs_its_own_snapshots(Backend::Kvm);
+    host_runs_its_own_snapshots(Backend::Process);
 }

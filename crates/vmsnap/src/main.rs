@@ -11,6 +11,8 @@ mod command;
 mod context;
 mod exit;
 mod failure;
+mod gate;
+mod host_file;
 mod input;
 mod interrupt;
 mod output_file;

@@ -21,7 +21,7 @@ mod vm_x86;
 pub use bytes::{ByteStateError, fit_bytes};
 pub use device::DeviceState;
 pub use fingerprint::{
-    Capability, Fingerprint, FingerprintArm64, Reason, ReasonKind, TSC_TOLERANCE_PPM,
+    Capability, Fingerprint, FingerprintArm64, Reason, ReasonKind, TSC_TOLERANCE_PPM, UnknownReason,
 };
 pub use gic::{
     BankedRegister, GicBlob, GicRegister, GicV2, GicV3, GicV3Config, Its, MsiFrame, Redistributor,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
     Arch, BranchName, Content, Digest, FileEntry, FileKind, Manifest, PAGE_BYTES, Placement,
-    SectionPayload, SnapshotId, SnapshotRef, StateFile, VmName,
+    SectionKind, SectionPayload, SnapshotId, SnapshotRef, StateFile, VmName,
 };
 
 use super::discard::StageDir;
@@ -60,7 +60,7 @@ pub struct SnapshotFacts {
     pub created_unix_ms: u64,
     /// The VMM's configuration of the machine, opaque.
     pub vm_config: Vec<u8>,
-    /// What a host must have to run the guest.
+    /// What a host must have to run the guest, where no section of the state says so.
     pub fingerprint: Option<SectionPayload>,
 }
 
@@ -219,6 +219,9 @@ impl StagedSnapshot {
             .memory
             .take()
             .ok_or(SinkError::Missing { what: "memory" })?;
+        // The state's own, if it has one: what is checked before a restore is what binds it.
+        let of_state = |section: &&SectionPayload| section.kind == SectionKind::FINGERPRINT;
+        let fingerprint = self.sections.iter().find(of_state).cloned();
         let state = self.write_state()?;
         let manifest = Manifest {
             id: self.id,
@@ -232,7 +235,7 @@ impl StagedSnapshot {
             map_root: Some(written.map_root),
             state,
             vm_config: facts.vm_config,
-            fingerprint: facts.fingerprint,
+            fingerprint: fingerprint.or(facts.fingerprint),
         };
         let digest = self.write_file(FileKind::Manifest, 0, &manifest.encode())?;
         self.make_durable()?;

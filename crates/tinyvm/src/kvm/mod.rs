@@ -13,6 +13,7 @@ mod thread;
 mod vm;
 
 pub(crate) use guest::KvmGuest;
+pub(crate) use vm::host;
 
 #[cfg(test)]
 mod tests;

@@ -10,10 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use hypervisor_bridge::{GenerationEvent, RaiseEvent, StepError};
-use hypervisor_kvm::{DirtyLogMode, Handles, KvmDirtyLog, MemorySlot};
+use hypervisor_bridge::{GenerationEvent, RaiseEvent, StateRestore, StepError};
+use hypervisor_kvm::{
+    DirtyLogMode, Handles, KernelDevices, KvmDirtyLog, KvmMachine, KvmOptions, MemorySlot,
+};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use snapshot_format::state::Fingerprint;
 use snapshot_memory::{GuestMemorySource, MappedMemory};
 
 use crate::error::GuestError;
@@ -98,6 +101,21 @@ impl Vm {
         let log = unsafe { KvmDirtyLog::new(vm, layout, &[self.slot], DirtyLogMode::GetAndClear) };
         log.map_err(|error| GuestError::State(error.into()))
     }
+}
+
+/// What this host offers to a machine: asked of one that is made for the question.
+pub(crate) fn host() -> Result<Fingerprint, GuestError> {
+    let kvm = Kvm::new().map_err(|error| GuestError::NoKvm {
+        source: error.into(),
+    })?;
+    let vm = kvm.create_vm().map_err(system("KVM_CREATE_VM"))?;
+    let vcpus = [vm.create_vcpu(0).map_err(system("KVM_CREATE_VCPU"))?];
+    // SAFETY: the descriptors are what they are passed as, and the vCPU never runs.
+    let handles = unsafe { Handles::from_raw(&kvm, &vm, &vcpus) };
+    let options = KvmOptions::new(KernelDevices::NONE);
+    let machine = KvmMachine::new(handles, options);
+    let mut machine = machine.map_err(|error| GuestError::State(error.into()))?;
+    machine.host().map_err(GuestError::State)
 }
 
 /// Raises interrupts of a machine.

@@ -7,3 +7,4 @@ mod paused;
 mod state;
 
 pub(crate) use guest::ProcessGuest;
+pub(crate) use state::fingerprint as host;

@@ -17,7 +17,7 @@ const CPU: SectionKind = SectionKind(SectionKind::CALLER.0 | 1);
 const CPU_VERSION: u16 = 1;
 
 /// What the guest needs of a host: nothing but this crate.
-pub(super) fn fingerprint() -> Fingerprint {
+pub(crate) fn fingerprint() -> Fingerprint {
     Fingerprint {
         arch: Arch::None.number(),
         vendor: "process".to_owned(),

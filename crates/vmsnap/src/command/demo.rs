@@ -14,6 +14,7 @@ use crate::command::verify;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::gate::Overriding;
 use crate::pacing::Pacing;
 use crate::quantity::parse_bytes;
 use home::Home;
@@ -37,6 +38,9 @@ pub(crate) struct Demo {
     /// How many diffs to take after the full snapshot
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), default_value = "3")]
     rounds: u32,
+
+    #[command(flatten)]
+    overriding: Overriding,
 }
 
 /// Who runs the guest, as it is asked for.
@@ -69,7 +73,7 @@ impl Demo {
         let expected = child::as_json(&machine::uninterrupted(backend, &config)?)?;
         let store = context.open_or_create()?;
         let taken = machine::take(context, &store, backend, &config, self.rounds)?;
-        let rows = bring_back(context, backend, taken, &expected)?;
+        let rows = bring_back(context, backend, taken, &expected, &self.overriding)?;
         context.note("verifying every snapshot");
         let checked = verify::check(context, &store, Selection::All, Pacing::default())?;
         let report = Report::new(
@@ -114,6 +118,7 @@ fn bring_back(
     backend: Backend,
     taken: Vec<Taken>,
     expected: &serde_json::Value,
+    overriding: &Overriding,
 ) -> Result<Vec<Row>, Failure> {
     let middle = taken.len() / 2;
     let mut rows = Vec::with_capacity(taken.len() + 1);
@@ -122,7 +127,7 @@ fn bring_back(
         context.check_interrupt()?;
         context.note(&format!("restoring snapshot {} in a new process", one.id));
         let branch = (at == middle).then_some("second");
-        let back = child::restore(context, backend, one.id, branch)?;
+        let back = child::restore(context, backend, one.id, branch, overriding)?;
         branched = branched.or_else(|| back.branched.clone());
         rows.push(Row::new(one, &back, expected));
     }
@@ -132,7 +137,7 @@ fn bring_back(
             "the restored guest took no snapshot of its branch",
         )
     })?;
-    let back = child::restore(context, backend, branched.id, None)?;
+    let back = child::restore(context, backend, branched.id, None, overriding)?;
     rows.push(Row::new(branched, &back, expected));
     Ok(rows)
 }

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod check;
 mod delete;
 mod demo;
 mod df;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Show(show::Show),
     /// Draw the snapshots of a VM by descent
     Tree(tree::Tree),
+    /// Say whether a host can run a snapshot, and every reason why not
+    Check(check::Check),
     /// Move a snapshot to the trash
     Delete(delete::Delete),
     /// Bring a snapshot back from the trash
@@ -65,6 +68,7 @@ impl Command {
             Self::List(command) => command.run(context),
             Self::Show(command) => command.run(context),
             Self::Tree(command) => command.run(context),
+            Self::Check(command) => command.run(context),
             Self::Delete(command) => command.run(context),
             Self::Undelete(command) => command.run(context),
             Self::Trash(command) => command.run(context),

@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod chain;
+mod check;
 mod copies;
 mod demo;
 mod disk;

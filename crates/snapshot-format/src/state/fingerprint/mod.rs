@@ -2,6 +2,7 @@
 
 mod arm64;
 mod check;
+mod kind;
 mod reason;
 mod v1;
 mod v2;
@@ -10,7 +11,8 @@ use serde::Serialize;
 
 pub use arm64::FingerprintArm64;
 pub use check::TSC_TOLERANCE_PPM;
-pub use reason::{Reason, ReasonKind};
+pub use kind::{ReasonKind, UnknownReason};
+pub use reason::Reason;
 
 use crate::codec;
 use crate::error::DecodeError;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::kind::ReasonKind;
 use crate::section::SectionKind;
 use crate::state::bytes::ByteStateError;
 use crate::state::hypervisor::Hypervisor;
@@ -216,62 +217,6 @@ pub enum Reason {
         /// The saved value.
         value: u64,
     },
-}
-
-/// The kinds of [`Reason`], to name what a caller overrides.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ReasonKind {
-    /// Another architecture: cannot be overridden.
-    Architecture,
-    /// Another host page size.
-    PageSize,
-    /// Another maker of CPUs.
-    Vendor,
-    /// Another CPU model.
-    Model,
-    /// Missing CPU features.
-    Cpuid,
-    /// An unknown register.
-    Msr,
-    /// Another TSC frequency.
-    TscFrequency,
-    /// A missing extension.
-    Capability,
-    /// A clock that cannot do what is asked: cannot be overridden, as another policy can be chosen.
-    Clock,
-    /// Another hypervisor.
-    Hypervisor,
-    /// A lower field of an ID register.
-    IdRegister,
-    /// Another frequency of the counter.
-    CounterFrequency,
-    /// Guest physical addresses of more bits.
-    AddressBits,
-    /// Another interrupt controller.
-    Gic,
-    /// Other lengths of vectors.
-    VectorLengths,
-    /// Missing features that no ID register tells.
-    Features,
-    /// Another machine than the target: cannot be overridden.
-    Machine,
-    /// State that the host or the target does not take: cannot be overridden.
-    State,
-}
-
-impl ReasonKind {
-    /// Whether a caller may go on in spite of it.
-    ///
-    /// Where nothing could be written at all, there is nothing to go on with.
-    #[must_use]
-    pub fn can_be_overridden(self) -> bool {
-        !matches!(
-            self,
-            Self::Architecture | Self::Clock | Self::Machine | Self::State
-        )
-    }
 }
 
 impl Reason {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use snapshot_format::state::Fingerprint;
 use snapshot_format::{MemoryLayout, PAGE_BYTES, SectionKind};
 
 use super::*;
@@ -117,6 +118,41 @@ fn what_no_reader_accepts_is_not_sealed() {
         unreadable(twice.seal(facts)),
         Some(("state.vms".to_owned(), corrupt))
     );
+}
+
+// spec: RES-13
+#[test]
+fn the_manifest_says_of_the_host_what_the_state_says() {
+    let fingerprint = |stepping| {
+        let fingerprint = Fingerprint {
+            stepping,
+            ..Fingerprint::default()
+        };
+        SectionPayload::of(0, &fingerprint)
+    };
+    let manifest = |in_state: Option<SectionPayload>, told: Option<SectionPayload>| {
+        let backend = base();
+        let shared = Arc::new(backend.clone());
+        let mut staged = StagedSnapshot::begin(shared, folder(), id(), None, Arch::X86_64).unwrap();
+        in_state
+            .into_iter()
+            .for_each(|section| staged.section(section));
+        staged
+            .memory(&memory(), Pages::Full, Stability::Paused, None)
+            .unwrap();
+        let facts = SnapshotFacts {
+            fingerprint: told,
+            ..facts()
+        };
+        staged.seal(facts).unwrap().publish().unwrap();
+        let bytes = &files(&backend)[&format!("{}/manifest.vms", id())];
+        Manifest::parse(bytes).unwrap().fingerprint
+    };
+    assert_eq!(manifest(None, None), None);
+    assert_eq!(manifest(None, Some(fingerprint(1))), Some(fingerprint(1)));
+    for told in [None, Some(fingerprint(1))] {
+        assert_eq!(manifest(Some(fingerprint(2)), told), Some(fingerprint(2)));
+    }
 }
 
 // spec: PUB-01

@@ -17,6 +17,7 @@ use crate::command::reference;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::gate::Overriding;
 
 /// Restores a snapshot, lets the guest finish, and says how it ended.
 #[derive(Args, Debug)]
@@ -29,6 +30,9 @@ pub(crate) struct DemoRestore {
 
     #[arg(long)]
     branch: Option<String>,
+
+    #[command(flatten)]
+    overriding: Overriding,
 }
 
 /// What the process says.
@@ -51,7 +55,7 @@ impl DemoRestore {
         };
         let store = open(context)?;
         let id = context.resolve(&store, &self.reference)?;
-        let (mut guest, config) = machine::restore(context, &store, backend, id)?;
+        let (mut guest, config) = machine::restore(context, &store, backend, id, &self.overriding)?;
         let failed = |error| machine::failure(&error);
         guest.run(1).map_err(failed)?;
         let first_instruction = started.elapsed();
@@ -83,6 +87,7 @@ pub(super) fn restore(
     backend: Backend,
     id: SnapshotId,
     branch: Option<&str>,
+    overriding: &Overriding,
 ) -> Result<Back, Failure> {
     let failed = |what: &str, why: &dyn std::fmt::Display| {
         Failure::new(
@@ -104,6 +109,7 @@ pub(super) fn restore(
         })
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
+    command.args(overriding.as_arguments());
     if let Some(branch) = branch {
         command.args(["--branch", branch]);
     }

@@ -1,8 +1,8 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{ClockPolicy, Overrides, RestoreError, SnapshotError};
+use hypervisor_bridge::{ClockPolicy, RestoreError, SnapshotError};
 use serde::{Deserialize, Serialize};
-use snapshot_format::{BranchName, PageRange, SectionPayload, SnapshotId, VmName};
+use snapshot_format::{BranchName, PageRange, SnapshotId, VmName};
 use snapshot_memory::SinkError;
 use snapshot_store::{Location, NewSnapshot, Store, StoreError};
 use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, SnapshotPages};
@@ -11,6 +11,7 @@ use crate::command::import::layout_name;
 use crate::context::{Context, exit_of};
 use crate::exit::Exit;
 use crate::failure::{Failure, exit_of_io};
+use crate::gate::{self, Overriding};
 
 /// The virtual machine that the snapshots are of.
 const VM: &str = "demo";
@@ -88,12 +89,10 @@ pub(super) fn snapshot(
         SnapshotPages::Diff => guest.base(),
         _ => None,
     };
-    let fingerprint = guest.fingerprint().map_err(|error| failure(&error))?;
     let new = NewSnapshot::of(VmName::new(VM).map_err(named)?)
         .branch(BranchName::new(branch).map_err(named)?)
         .parent(parent)
-        .config(config.to_bytes())
-        .fingerprint(Some(SectionPayload::of(0, &fingerprint)));
+        .config(config.to_bytes());
     let mut sink = store.sink(new);
     let done = guest
         .snapshot(pages, &mut sink, &context.interrupt.cancel())
@@ -127,8 +126,17 @@ pub(super) fn restore(
     store: &Store,
     backend: Backend,
     id: SnapshotId,
+    overriding: &Overriding,
 ) -> Result<(Box<dyn Guest>, GuestConfig), Failure> {
     let failed = |error| context.failure(&error);
+    // Decided by the manifest: nothing else is read of a snapshot that cannot run.
+    let overrides = overriding.overrides();
+    let host = tinyvm::host(backend).map_err(|error| failure(&error))?;
+    let mut reasons = gate::needs(context, store, id)?.check(&host);
+    reasons.retain(|reason| !overrides.covers(reason));
+    if !reasons.is_empty() {
+        return Err(gate::refusal(&reasons));
+    }
     let record = store.snapshot(id).map_err(failed)?;
     let manifest = store.manifest(id).map_err(failed)?;
     let config = GuestConfig::from_bytes(&manifest.vm_config).map_err(|error| failure(&error))?;
@@ -146,7 +154,7 @@ pub(super) fn restore(
             snapshot: record.reference(),
             // The guest has nothing that must be its own, and is to end as the original does.
             purpose: Purpose::Resume(ClockPolicy::Frozen),
-            overrides: Overrides::default(),
+            overrides,
         },
     );
     let restored = restored.map_err(|error| failure(&error))?;

@@ -106,6 +106,52 @@ fn another_model_and_a_capability_answered_with_zero_are_reasons() {
     assert_eq!(kinds, [ReasonKind::Model, ReasonKind::Capability]);
 }
 
+// spec: RES-14
+#[test]
+fn one_changed_field_gives_its_reason_and_no_other() {
+    type Change = fn(&mut Fingerprint);
+    let changes: [(Change, ReasonKind); 9] = [
+        (|f| f.arch = 2, ReasonKind::Architecture),
+        (|f| f.vendor = "GenuineIntel".into(), ReasonKind::Vendor),
+        (|f| f.family = 25, ReasonKind::Model),
+        (|f| f.model = 1, ReasonKind::Model),
+        (|f| f.page_bytes = 65536, ReasonKind::PageSize),
+        (|f| f.tsc_khz = 2_000_000, ReasonKind::TscFrequency),
+        (|f| f.cpuid[0].edx = 0, ReasonKind::Cpuid),
+        (|f| f.msrs.truncate(1), ReasonKind::Msr),
+        (|f| f.capabilities[0].value = 0, ReasonKind::Capability),
+    ];
+    for (number, (change, kind)) in changes.into_iter().enumerate() {
+        let mut other = host();
+        change(&mut other);
+        let reasons = host().check(&other);
+        let kinds: Vec<_> = reasons.iter().map(Reason::kind).collect();
+        assert_eq!(kinds, [kind], "change {number}: {reasons:?}");
+    }
+    // What says nothing about running there is no reason.
+    let informational: [Change; 3] = [
+        |f| f.stepping = 9,
+        |f| f.kernel = "5.10".into(),
+        |f| f.tsc_scaling = 1,
+    ];
+    for change in informational {
+        let mut other = host();
+        change(&mut other);
+        assert_eq!(host().check(&other), []);
+    }
+}
+
+// spec: RES-15
+#[test]
+fn kinds_are_named_as_they_are_read() {
+    for &kind in ReasonKind::ALL {
+        assert_eq!(kind.name().parse(), Ok(kind));
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+    }
+    let unknown = "colour".parse::<ReasonKind>().unwrap_err();
+    assert!(unknown.to_string().contains("tsc_frequency"), "{unknown}");
+}
+
 // spec: STA-13
 #[test]
 fn bits_that_the_saving_host_does_not_list_itself_are_not_asked_of_another() {
