@@ -98,6 +98,51 @@ pub enum KvmError {
         /// Its length in bytes.
         len_bytes: u64,
     },
+    /// Memory that is in no slot, so that writes to it would go unseen.
+    #[error("no memory slot backs the memory at {guest_address:#x}; name all slots of the layout")]
+    NoSlot {
+        /// The first guest physical address that is in none.
+        guest_address: u64,
+    },
+    /// Two slots with one number, or with the same memory.
+    #[error("memory slots {slot} and {other} have the same number or the same memory")]
+    SlotTwice {
+        /// One.
+        slot: u32,
+        /// The other.
+        other: u32,
+    },
+    /// Memory that this process cannot read, or not as the guest does.
+    #[error("{what}: its memory cannot be captured from outside the guest")]
+    PrivateMemory {
+        /// What was found.
+        what: &'static str,
+    },
+    /// Something that the kernel of this host does not have.
+    #[error("the KVM of this host lacks {what}")]
+    Unsupported {
+        /// What is missing, and what to use instead.
+        what: &'static str,
+    },
+    /// Dirty rings of a length that the kernel does not take.
+    #[error("dirty rings of {entries} entries: a power of two from {least} to {most} is needed")]
+    RingSize {
+        /// What was asked for.
+        entries: u32,
+        /// The least number of entries.
+        least: u64,
+        /// The largest number.
+        most: u64,
+    },
+    /// The dirty ring of a vCPU could not be mapped.
+    #[error("map the dirty ring of vCPU {vcpu}; rings are enabled before vCPUs are made")]
+    MapRing {
+        /// The vCPU.
+        vcpu: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A vCPU whose pending exit never ends.
     #[error("vCPU {vcpu}: {rounds} exits in a row while its pending one was completed")]
     ExitNeverEnds {

@@ -198,7 +198,7 @@ impl Calls for Handles<'_> {
         };
         let arg = std::ptr::from_ref(&log) as u64;
         // SAFETY: `log` outlives the call; the bitmap is exclusively borrowed and, by the promise
-        // of `KvmDirtyLog::new`, has a bit for each page of the slot, rounded up to 64.
+        // of whoever named the slot, has a bit for each of its pages, rounded up to 64.
         unsafe { self.ioctl(Target::Vm, request::KVM_GET_DIRTY_LOG, arg) }.map(drop)
     }
 
@@ -235,7 +235,7 @@ impl Calls for Handles<'_> {
             userspace_addr: slot.host_address,
         };
         let arg = std::ptr::from_ref(&region) as u64;
-        // SAFETY: `region` outlives the call; by the promise of `KvmDirtyLog::new` it names a slot
+        // SAFETY: `region` outlives the call; by the promise of whoever named it, it is a slot
         // that exists with the same addresses, so that only its flags change.
         unsafe { self.ioctl(Target::Vm, request::KVM_SET_USER_MEMORY_REGION, arg) }.map(drop)
     }
@@ -309,7 +309,7 @@ macro_rules! kernel_structs {
     )*};
 }
 
-kernel_structs!(u32, u64);
+kernel_structs!(u32, u64, kvm::kvm_enable_cap);
 
 #[cfg(target_arch = "x86_64")]
 kernel_structs!(

@@ -29,13 +29,13 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `x86` | vCPU and machine state of x86-64: order, registers, clock, fingerprint |
-//! | `dirty_log` | the pages that vCPUs wrote |
+//! | `dirty` | the pages that vCPUs wrote: dirty log and dirty rings, slots that change |
 //! | `exit` | completing the exit that a vCPU is in |
 //! | `request`, `ioctl` | the numbers of the requests, and the system calls: all unsafe code is there |
 //! | `calls`, `lists` | the seam that tests record at, structures of variable length |
 //!
-//! The system calls are `ioctl` on the descriptors given, and `uname` and `sysconf` for the
-//! fingerprint.
+//! The system calls are `ioctl` on the descriptors given, `mmap` and `munmap` of dirty rings, and
+//! `uname` and `sysconf` for the fingerprint.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
@@ -43,7 +43,7 @@
 )]
 
 mod calls;
-mod dirty_log;
+mod dirty;
 mod error;
 mod exit;
 mod ioctl;
@@ -53,7 +53,7 @@ mod request;
 mod x86;
 
 pub use calls::MemorySlot;
-pub use dirty_log::{DirtyLogMode, KvmDirtyLog};
+pub use dirty::{DirtyLogMode, DirtyRings, KvmDirtyLog, KvmDirtyRing, KvmSlots, VcpuRings};
 pub use error::KvmError;
 pub use exit::{EnterVcpu, Entered, complete_pending_exit};
 pub use ioctl::Handles;

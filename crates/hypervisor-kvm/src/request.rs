@@ -84,7 +84,16 @@ requests! {
     KVM_SET_USER_MEMORY_REGION = set::<kvm::kvm_userspace_memory_region>(0x46);
     KVM_GET_DIRTY_LOG = set::<kvm::kvm_dirty_log>(0x42);
     KVM_CLEAR_DIRTY_LOG = both::<kvm::kvm_clear_dirty_log>(0xc0);
+    KVM_ENABLE_CAP = set::<kvm::kvm_enable_cap>(0xa3);
+    KVM_RESET_DIRTY_RINGS = value(0xc7);
 }
+
+/// Its number says 8 bytes, and the kernel reads and writes a command.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const KVM_MEMORY_ENCRYPT_OP: Request = Request {
+    arg_bytes: size_of::<kvm::kvm_sev_cmd>(),
+    ..both::<u64>("KVM_MEMORY_ENCRYPT_OP", 0xba)
+};
 
 #[cfg(target_arch = "x86_64")]
 requests! {

@@ -5,4 +5,5 @@
 mod dirty {
     mod log;
     mod machine;
+    mod ring;
 }

@@ -114,6 +114,14 @@ pub enum DirtyError {
         /// The source.
         name: &'static str,
     },
+    /// A source was given something that makes no sense: a record of a page that is none.
+    #[error("dirty source {name} was given what it cannot read: {what}")]
+    Invalid {
+        /// The source.
+        name: &'static str,
+        /// What it was given.
+        what: String,
+    },
     /// A source that cannot follow a change of the memory.
     #[error(
         "dirty source {name} watches one memory layout only; stop tracking and take a full snapshot"

@@ -188,7 +188,19 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "the promise that a machine is paused",
     ),
     (
-        "crates/hypervisor-kvm/src/dirty_log.rs",
+        "crates/hypervisor-kvm/src/dirty/entries.rs",
+        "maps dirty rings",
+    ),
+    (
+        "crates/hypervisor-kvm/src/dirty/log.rs",
+        "a promise about memory slots",
+    ),
+    (
+        "crates/hypervisor-kvm/src/dirty/ring.rs",
+        "promises about descriptors and memory slots",
+    ),
+    (
+        "crates/hypervisor-kvm/src/dirty/slots.rs",
         "a promise about memory slots",
     ),
     (

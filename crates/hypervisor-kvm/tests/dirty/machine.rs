@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hypervisor_kvm::{DirtyLogMode, KvmDirtyLog, MemorySlot};
+use hypervisor_kvm::{
+    DirtyLogMode, DirtyRings, KvmDirtyLog, KvmError, KvmSlots, MemorySlot, VcpuRings,
+};
 use kvm_bindings::{kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use snapshot_format::{GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageIndex};
@@ -88,9 +90,24 @@ impl Machine {
         log.unwrap()
     }
 
+    /// Maps the rings that were enabled before there was a vCPU.
+    pub(super) fn map_rings(&self, rings: DirtyRings) -> VcpuRings {
+        let vcpus = std::slice::from_ref(&self.vcpu);
+        // SAFETY: this is the only vCPU, and these are the slots as they are registered.
+        let made = unsafe { rings.map(vcpus, self.layout.clone(), &self.slots) };
+        made.unwrap()
+    }
+
+    /// Changes the slots to `layout`, and tells the source.
+    pub(super) fn change_for(&mut self, layout: &MemoryLayout, source: &KvmSlots) {
+        self.change(layout);
+        // SAFETY: these are the slots as they are registered.
+        unsafe { source.replace(self.slots.clone()) };
+    }
+
     /// Deletes the slots of regions that are not in `layout` as they are, and adds one for each
     /// that is new. A slot that keeps its place keeps its number.
-    pub(super) fn change(&mut self, layout: &MemoryLayout) {
+    fn change(&mut self, layout: &MemoryLayout) {
         let base = self.pool.base().as_ptr() as u64;
         let stays = |slot: &MemorySlot| {
             let mut regions = layout.regions().iter();
@@ -136,9 +153,14 @@ impl Machine {
     }
 
     /// Lets the vCPU write one byte.
-    pub(super) fn write(&mut self, page: PageIndex, byte: usize) {
+    pub(super) fn write(
+        &mut self,
+        page: PageIndex,
+        byte: usize,
+        on_full: &mut (dyn FnMut() + Send),
+    ) {
         let address = address(&self.layout, page);
-        write_byte(&mut self.vcpu, address, byte, &mut || ());
+        write_byte(&mut self.vcpu, address, byte, on_full);
     }
 
     /// Lets the vCPU write to each of `pages` on its own thread, while `harvest` runs on this one.
@@ -162,6 +184,24 @@ impl Machine {
             }
         });
     }
+}
+
+/// Enables the smallest dirty rings that the host takes on a machine without vCPUs; `None` where
+/// it takes none.
+pub(super) fn enable_rings(vm: &VmFd) -> Option<DirtyRings> {
+    // Of 256 entries the kernel keeps 64 back; of 1024 another 512 where the CPU logs writes.
+    for entries in [256, 1024] {
+        // SAFETY: it is a machine.
+        match unsafe { DirtyRings::enable(duplicate(vm), entries) } {
+            Ok(rings) => return Some(rings),
+            Err(KvmError::Ioctl { .. }) => {}
+            Err(error) => {
+                skip("kvm", &error.to_string());
+                return None;
+            }
+        }
+    }
+    unreachable!("rings of 1024 entries are refused")
 }
 
 fn address(layout: &MemoryLayout, page: PageIndex) -> u64 {
@@ -194,4 +234,21 @@ fn duplicate(fd: &impl AsRawFd) -> OwnedFd {
     // SAFETY: the owner is borrowed and keeps it open.
     let fd = unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) };
     fd.try_clone_to_owned().unwrap()
+}
+
+/// No region is a multiple of 64 pages; there is a hole between them.
+pub(super) fn first_layout() -> MemoryLayout {
+    layout(&[(0, 700), (1000, 130)])
+}
+
+/// Plugs behind a hole, unplugs, plugs again, grows, shrinks, and moves.
+pub(super) fn other_layouts() -> Vec<MemoryLayout> {
+    vec![
+        layout(&[(0, 700), (1000, 130), (1500, 65)]),
+        layout(&[(0, 700), (1500, 65)]),
+        layout(&[(0, 700), (1000, 130), (1500, 65)]),
+        layout(&[(0, 900), (1000, 130)]),
+        layout(&[(3, 200), (1000, 1), (1003, 127)]),
+        layout(&[(100, 700), (1100, 130)]),
+    ]
 }

@@ -113,3 +113,6 @@ impl Drop for MarkUnlessDone<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

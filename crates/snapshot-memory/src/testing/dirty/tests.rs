@@ -355,6 +355,7 @@ impl DirtyRig for ModelRig {
     }
 }
 
+// spec: SRC-01
 #[test]
 fn the_suite_accepts_a_sound_source_and_catches_every_fault() {
     let passes = |fault| {
