@@ -7,6 +7,7 @@ mod crash;
 mod failure;
 mod fuzz;
 mod hostile;
+mod instants;
 mod lint;
 mod requirement;
 mod sabotage;
@@ -32,6 +33,8 @@ cargo xtask TASK
   crash --block [--sabotage NAME]   the real command on ext4, XFS and btrfs in loop files; takes also --fs NAMES,
                                 --quick, --layout NAME, --engine NAME and --dir PATH
   hostile [--sabotage NAME]     flips, truncations and lies; last line `hostile inputs: N, accepted wrong: A, panics: P`
+  instants [--count N] [--seed N] [--programs NAMES] [--sabotage NAME]   guests snapshotted at random instants, each
+                                restored in a new process; last line `instants: N, differences: D`
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail
   sabotage --prove              runs each defect against its check and demands the failure
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["crash", rest @ ..] => crash::run(rest),
         ["hostile", rest @ ..] => hostile::run(rest),
+        ["instants", rest @ ..] => instants::run(rest, &required),
         ["fuzz", rest @ ..] => fuzz::run(rest, &required),
         ["targets"] => targets::run(&required),
         ["sabotage", rest @ ..] => sabotage::run(rest),

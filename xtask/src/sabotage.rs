@@ -2,6 +2,7 @@
 
 use crate::checks;
 use crate::failure::Failure;
+use crate::instants;
 
 /// A check that a defect must fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,6 +11,8 @@ pub(crate) enum Check {
     Crash,
     /// `cargo xtask hostile`.
     Hostile,
+    /// `cargo xtask instants`.
+    Instants,
 }
 
 impl Check {
@@ -18,6 +21,7 @@ impl Check {
         match self {
             Self::Crash => "crash",
             Self::Hostile => "hostile",
+            Self::Instants => "instants",
         }
     }
 }
@@ -66,7 +70,10 @@ fn prove() -> Result<(), Failure> {
     let mut missed = Vec::new();
     for (name, check) in DEFECTS {
         println!("== {name}: {} must fail", check.name());
-        let (shown, counts) = checks::run(check.name(), Some(name))?;
+        let (shown, counts) = match check {
+            Check::Instants => instants::under(name)?,
+            _ => checks::run(check.name(), Some(name))?,
+        };
         // A program that does not build or dies early proves nothing: the counts must say it.
         let is_caught = !shown.status.success() && counts.is_some_and(|c| c.wrong() > 0);
         println!(

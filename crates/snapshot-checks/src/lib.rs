@@ -1,11 +1,12 @@
-//! How the promises of vmsnap are proved: crash points, hostile inputs and the bodies of the fuzz
-//! targets.
+//! How the promises of vmsnap are proved: crash points, hostile inputs, restores from random
+//! instants and the bodies of the fuzz targets.
 //!
 //! Which module holds what:
 //!
 //! - `block`: the real command on real file systems, cut at every sync and rename
 //! - `mount`: file systems of their own, for the real ones
 //! - `crash`: every call of a store's operations cut, failed and torn, in memory
+//! - `instants`: guests that compute, snapshotted at random instants and restored in new processes
 //! - `golden`: the golden files, which the others start from
 //! - `way`: the engines and layouts that memory is written with
 //! - `whole_file`: every check of one file, and everything that it says
@@ -19,6 +20,7 @@ pub mod crash;
 pub mod fuzz;
 pub mod golden;
 pub mod hostile;
+pub mod instants;
 #[cfg(target_os = "linux")]
 pub mod mount;
 pub mod seal;

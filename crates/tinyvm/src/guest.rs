@@ -45,6 +45,8 @@ pub struct GuestSnapshot {
     pub time: PauseBreakdown,
     /// Steps of the program that were done at the pause, as far as the guest had reported.
     pub steps: u64,
+    /// Whether the program had ended before the pause.
+    pub ended: bool,
 }
 
 /// How a guest ended.

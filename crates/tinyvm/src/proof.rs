@@ -43,6 +43,18 @@ impl Program {
         Self::Clock,
     ];
 
+    /// Every program.
+    pub const ALL: [Self; 8] = [
+        Self::Pattern,
+        Self::Token,
+        Self::Timers,
+        Self::Vectors,
+        Self::Io,
+        Self::Parked,
+        Self::Breakpoints,
+        Self::Clock,
+    ];
+
     /// What it is called.
     #[must_use]
     pub fn name(self) -> &'static str {

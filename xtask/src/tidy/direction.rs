@@ -69,7 +69,13 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ),
     (
         "snapshot-checks",
-        &["snapshot-format", "snapshot-memory", "snapshot-store"],
+        &[
+            "hypervisor-bridge",
+            "snapshot-format",
+            "snapshot-memory",
+            "snapshot-store",
+            "tinyvm",
+        ],
     ),
     (
         "benches",

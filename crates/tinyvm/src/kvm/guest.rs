@@ -178,6 +178,7 @@ impl Guest for KvmGuest {
         let mut devices = BoardSource {
             shared: self.vcpus.shared.clone(),
             steps: 0,
+            ended: false,
         };
         let captured = snapshot(
             Machine {
@@ -198,6 +199,7 @@ impl Guest for KvmGuest {
             memory: captured.memory,
             time: captured.time,
             steps: devices.steps,
+            ended: devices.ended,
         })
     }
 
@@ -224,6 +226,7 @@ struct BoardSource {
     shared: Arc<Shared>,
     /// How far the guest was when they were read.
     steps: u64,
+    ended: bool,
 }
 
 impl Devices for BoardSource {
@@ -234,6 +237,7 @@ impl Devices for BoardSource {
     fn capture(&mut self, _: &Paused) -> Result<Vec<DeviceState>, StepError> {
         let board = self.shared.board();
         self.steps = board.port.steps;
+        self.ended = board.has_ended();
         Ok(board.save())
     }
 

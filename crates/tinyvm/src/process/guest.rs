@@ -150,6 +150,7 @@ impl Guest for ProcessGuest {
         let mut port = Port {
             shared: shared.clone(),
             steps: 0,
+            ended: false,
         };
         let captured = snapshot(
             Machine {
@@ -170,6 +171,7 @@ impl Guest for ProcessGuest {
             memory: captured.memory,
             time: captured.time,
             steps: port.steps,
+            ended: port.ended,
         })
     }
 

@@ -110,6 +110,7 @@ pub(super) struct Port {
     pub(super) shared: Arc<Shared>,
     /// How far the guest was when the port was read.
     pub(super) steps: u64,
+    pub(super) ended: bool,
 }
 
 impl Devices for Port {
@@ -120,6 +121,7 @@ impl Devices for Port {
     fn capture(&mut self, _: &Paused) -> Result<Vec<DeviceState>, StepError> {
         let cpu = self.shared.lock();
         self.steps = cpu.device.steps;
+        self.ended = cpu.model.is_done();
         Ok(vec![cpu.device.save()])
     }
 
