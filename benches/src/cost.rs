@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use snapshot_format::PAGE_BYTES;
-use snapshot_memory::{CaptureOptions, CostModel, LayoutChoice};
+use snapshot_memory::{CostModel, LayoutChoice};
 
 use crate::engine::{Engine, Way};
 use crate::error::BenchError;
@@ -26,9 +26,12 @@ pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchErr
     let set = PageSet::new(len_bytes, 100, Dirt::Every(STRIDE), 0);
     let dirty = set.bitmap(len_bytes);
     let engine = Engine::with_parent(place.scratch(), Some(&guest))?;
-    let laid = |layout| Way {
-        options: CaptureOptions::default().layout(layout),
-        ..Way::default()
+    let laid = |layout| {
+        let way = Way::default();
+        Way {
+            options: way.options.layout(layout),
+            ..way
+        }
     };
     let (sparse, packed) = (laid(LayoutChoice::Sparse), laid(LayoutChoice::Packed));
     let samples = alternate(

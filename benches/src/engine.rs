@@ -42,12 +42,22 @@ pub(crate) struct Stored {
 }
 
 /// How a snapshot is to be taken, and how much of that is measured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Way {
     pub(crate) options: CaptureOptions,
     pub(crate) until: Until,
     /// The parent's files leave the page cache before the time begins.
     pub(crate) cold_parent: bool,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            options: CaptureOptions::default().threads(CaptureOptions::best_threads()),
+            until: Until::default(),
+            cold_parent: false,
+        }
+    }
 }
 
 /// Where the measured time ends.

@@ -212,13 +212,12 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 impl Plan {
     /// How we write.
     pub(crate) fn way(&self) -> Way {
-        let mut options = CaptureOptions::default()
+        let threads = self.threads.unwrap_or_else(CaptureOptions::best_threads);
+        let options = CaptureOptions::default()
             .layout(self.layout)
             .engine(self.engine)
-            .dedup(self.dedup);
-        if let Some(threads) = self.threads {
-            options = options.threads(threads);
-        }
+            .dedup(self.dedup)
+            .threads(threads);
         Way {
             options,
             until: self.until,

@@ -1,8 +1,6 @@
 //! What one capture comes to: from what was asked for and what there is.
 
 use std::num::NonZeroUsize;
-use std::sync::OnceLock;
-use std::thread;
 
 use snapshot_format::page_map::MAX_UNIT_PAGES;
 use snapshot_format::{DataLayout, PageRange};
@@ -165,16 +163,9 @@ fn is_on_huge_pages(_source: &dyn GuestMemorySource) -> bool {
     false
 }
 
-/// CPUs that this process may use, asked once: the answer is read from several files.
-fn cpus() -> usize {
-    static CPUS: OnceLock<usize> = OnceLock::new();
-    *CPUS.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
-}
-
-fn threads(asked: Option<NonZeroUsize>, pages: u64) -> usize {
+fn threads(asked: NonZeroUsize, pages: u64) -> usize {
     let chunks = usize::try_from(pages.div_ceil(chunk_pages(pages))).unwrap_or(usize::MAX);
-    let wanted = asked.map_or_else(|| cpus().min(DEFAULT_THREADS), NonZeroUsize::get);
-    wanted.min(chunks).clamp(1, MAX_THREADS)
+    asked.get().min(chunks).clamp(1, MAX_THREADS)
 }
 
 /// Pages of a run that is long enough for a write of its own: 64 KiB.
@@ -185,9 +176,6 @@ const CHUNKS: u64 = 16;
 
 /// Pages of a chunk, if there are as many: a write of 512 KiB.
 const LEAST_CHUNK_PAGES: u64 = 128;
-
-/// Threads of a capture, if nothing else is said.
-const DEFAULT_THREADS: usize = 2;
 
 /// Threads of a capture at most: the disk is the limit long before.
 const MAX_THREADS: usize = 16;

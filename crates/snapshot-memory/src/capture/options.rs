@@ -1,11 +1,13 @@
 //! What a caller may choose about writing memory.
 
 use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+use std::thread;
 
 use super::CaptureControl;
 
-/// How memory is written. The default chooses by itself.
-#[derive(Clone, Debug, Default)]
+/// How memory is written. The default chooses by itself, and starts no thread.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CaptureOptions {
     /// How present pages lie in the data file.
@@ -14,9 +16,9 @@ pub struct CaptureOptions {
     pub engine: EngineChoice,
     /// Dirty pages that hold what the parent holds.
     pub dedup: Dedup,
-    /// Threads that copy and digest, the caller's included; `None`: two, or one on a host with
-    /// one CPU. More than the host has CPUs cost time.
-    pub threads: Option<NonZeroUsize>,
+    /// Threads that copy and digest, the caller's included: one unless more are allowed. Those that
+    /// the capture starts end with it. See [`best_threads`](Self::best_threads).
+    pub threads: NonZeroUsize,
     /// Being told how far the work is, breaking it off, slowing it down.
     pub control: CaptureControl,
 }
@@ -82,7 +84,30 @@ pub enum Engine {
     Buffered,
 }
 
+impl Default for CaptureOptions {
+    fn default() -> Self {
+        Self {
+            layout: LayoutChoice::default(),
+            engine: EngineChoice::default(),
+            dedup: Dedup::default(),
+            threads: NonZeroUsize::MIN,
+            control: CaptureControl::default(),
+        }
+    }
+}
+
 impl CaptureOptions {
+    /// As many threads as a capture gains from here: two, or one where this process may use one
+    /// CPU only. Found out once; the answer is read from several files of the system.
+    #[must_use]
+    pub fn best_threads() -> NonZeroUsize {
+        static FOUND: OnceLock<NonZeroUsize> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let cpus = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            cpus.min(NonZeroUsize::MIN.saturating_add(1))
+        })
+    }
+
     /// Sets [`layout`](Self::layout).
     #[must_use]
     pub fn layout(mut self, layout: LayoutChoice) -> Self {
@@ -107,7 +132,7 @@ impl CaptureOptions {
     /// Sets [`threads`](Self::threads).
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
-        self.threads = Some(threads);
+        self.threads = threads;
         self
     }
 

@@ -175,6 +175,7 @@ impl Import {
         let capture = CaptureOptions::default()
             .layout(self.layout.into())
             .engine(self.engine.into())
+            .threads(CaptureOptions::best_threads())
             .control(self.pacing.control(progress));
         let failed = |error| context.import_failure(&error, &self.memory);
         let sink = store.sink(self.new_snapshot(inputs, parent).capture(capture));

@@ -3,7 +3,7 @@
 use hypervisor_bridge::{ClockPolicy, RestoreError, SnapshotError};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SnapshotId, VmName};
-use snapshot_memory::SinkError;
+use snapshot_memory::{CaptureOptions, SinkError};
 use snapshot_store::{Location, NewSnapshot, Store, StoreError};
 use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, SnapshotPages};
 
@@ -92,7 +92,8 @@ pub(super) fn snapshot(
     let new = NewSnapshot::of(VmName::new(VM).map_err(named)?)
         .branch(BranchName::new(branch).map_err(named)?)
         .parent(parent)
-        .config(config.to_bytes());
+        .config(config.to_bytes())
+        .capture(CaptureOptions::default().threads(CaptureOptions::best_threads()));
     let mut sink = store.sink(new);
     let done = guest
         .snapshot(pages, &mut sink, &context.interrupt.cancel())
