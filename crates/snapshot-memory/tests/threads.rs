@@ -37,12 +37,21 @@ impl GuestMemorySource for Counting {
     }
 }
 
-/// Threads of this process. The kernel lists its own workers of an io_uring beside them, which run
-/// no code of the process.
+/// `PF_IO_WORKER` of `linux/sched.h`: the kernel's own worker of an io_uring, which runs no code of
+/// the process, and which the kernel lists beside its threads.
+const IO_WORKER: u64 = 0x10;
+
+/// Threads of this process.
 fn threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
-    names.filter(|name| !name.starts_with("iou-")).count()
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let is_thread = |stat: &String| {
+        // The second field is a name, which may hold anything; the flags are the 9th.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let flags: u64 = fields.split_whitespace().nth(6).unwrap().parse().unwrap();
+        flags & IO_WORKER == 0
+    };
+    stats.filter(is_thread).count()
 }
 
 /// The most threads that there were while a capture read memory.
