@@ -96,6 +96,8 @@ mod sink;
 pub mod skip;
 mod source;
 mod staged;
+#[cfg(target_os = "linux")]
+pub mod syscalls;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(target_os = "linux")]

@@ -250,6 +250,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "asks the kernel for another priority",
     ),
     (
+        "crates/snapshot-memory/src/testing/filter.rs",
+        "a handler of refused system calls",
+    ),
+    (
         "crates/snapshot-memory/src/uffd/ioctl.rs",
         "calls userfaultfd and PAGEMAP_SCAN",
     ),

@@ -147,7 +147,12 @@ fn is_in_place(
         EngineChoice::Vectored => is_mapped(),
         EngineChoice::Buffered => false,
         EngineChoice::Auto | EngineChoice::Direct => {
-            has_long_runs && is_mapped() && is_on_huge_pages(source)
+            let is_huge = || {
+                options
+                    .huge_pages
+                    .unwrap_or_else(|| is_on_huge_pages(source))
+            };
+            has_long_runs && is_mapped() && is_huge()
         }
     }
 }

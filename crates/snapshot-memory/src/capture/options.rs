@@ -19,6 +19,9 @@ pub struct CaptureOptions {
     /// Threads that copy and digest, the caller's included: one unless more are allowed. Those that
     /// the capture starts end with it. See [`best_threads`](Self::best_threads).
     pub threads: NonZeroUsize,
+    /// Whether guest memory is on huge pages; `None`: the kernel is asked, by `/proc/self/pagemap`,
+    /// where that decides how memory is written.
+    pub huge_pages: Option<bool>,
     /// Being told how far the work is, breaking it off, slowing it down.
     pub control: CaptureControl,
 }
@@ -91,6 +94,7 @@ impl Default for CaptureOptions {
             engine: EngineChoice::default(),
             dedup: Dedup::default(),
             threads: NonZeroUsize::MIN,
+            huge_pages: None,
             control: CaptureControl::default(),
         }
     }
@@ -133,6 +137,13 @@ impl CaptureOptions {
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Sets [`huge_pages`](Self::huge_pages).
+    #[must_use]
+    pub fn huge_pages(mut self, are_huge: bool) -> Self {
+        self.huge_pages = Some(are_huge);
         self
     }
 
