@@ -8,6 +8,7 @@ mod golden;
 mod length;
 mod manifest;
 mod safety;
+mod syscalls;
 mod words;
 
 use std::fmt;
@@ -66,6 +67,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     violations.extend(files::check_list(&files));
     violations.extend(direction::check(&packages));
     violations.extend(dependencies::check(&packages, &files));
+    violations.extend(syscalls::check(&files));
     violations.extend(golden::check(&root)?);
     report("tidy", files.len(), violations)
 }

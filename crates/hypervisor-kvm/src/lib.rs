@@ -34,8 +34,7 @@
 //! | `request`, `ioctl` | the numbers of the requests, and the system calls: all unsafe code is there |
 //! | `calls`, `lists` | the seam that tests record at, structures of variable length |
 //!
-//! The system calls are `ioctl` on the descriptors given, `mmap` and `munmap` of dirty rings, and
-//! `uname` and `sysconf` for the fingerprint.
+//! [`syscalls`] lists the system calls, for those who filter them.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
@@ -49,6 +48,8 @@ mod exit;
 mod ioctl;
 mod lists;
 mod request;
+#[cfg(target_os = "linux")]
+pub mod syscalls;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

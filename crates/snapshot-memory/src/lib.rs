@@ -52,16 +52,13 @@
 //! | `relayout` | the pages of a snapshot in another data file, laid out anew |
 //! | `sink`, `staged` | stage, seal, publish |
 //! | `uffd` | dirty pages of the own process |
-//! | `testing`, `skip` | conformance suites; under the feature `testing` |
+//! | `syscalls` | the system calls of each feature |
+//! | `testing`, `skip` | conformance suites, tests under a filter; under the feature `testing` |
 //!
-//! # System calls
+//! # System calls and threads
 //!
-//! For those who filter them: [`backend::FsBackend`] lists its own. [`MappedMemory`] uses `mmap`,
-//! `munmap`, `madvise`, `memfd_create` and `ftruncate`. [`WpAsyncSource`] uses `userfaultfd` (or
-//! opens `/dev/userfaultfd`), opens `/proc/self/pagemap`, and uses `ioctl` on both; so does
-//! a capture of paused memory on the latter, to learn whether that is on huge pages.
-//! [`lower_priority`] uses `setpriority` and `ioprio_set`. No thread is
-//! started, and nothing is read from the environment.
+//! `syscalls` lists the system calls of each feature, for those who filter them. No thread is
+//! started unless [`CaptureOptions::threads`] allows it, and nothing is read from the environment.
 //!
 //! # Features
 //!

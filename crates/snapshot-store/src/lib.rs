@@ -86,6 +86,8 @@ mod relabel;
 mod relayout;
 mod sink;
 mod store;
+#[cfg(target_os = "linux")]
+pub mod syscalls;
 mod tree;
 mod usage;
 mod verify;

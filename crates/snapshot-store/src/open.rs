@@ -41,7 +41,7 @@ impl Store {
             let root = RelPath::root();
             file::sync_dir(backend.as_ref(), &root)
                 .map_err(|error| StoreError::io("sync", &root, error))?;
-            let writer = this_host()?;
+            let writer = this_host(options.host.as_ref())?;
             let header = StoreHeader::new(identity::new_id(), options.single_host, &writer);
             // Last, as it is what makes the directory a store.
             write_header(backend.as_ref(), &header)?;
@@ -60,7 +60,7 @@ impl Store {
             Access::ReadWrite if file_system.is_read_only => return Err(StoreError::ReadOnly),
             Access::ReadWrite => true,
         };
-        let store = Self::new(backend, header, writable, options.lock_wait);
+        let store = Self::new(backend, header, writable, options);
         if writable {
             recovery::remove_leftovers(&store);
         }
@@ -89,7 +89,7 @@ impl Store {
         if !self.is_writable() {
             return Err(StoreError::ReadOnly);
         }
-        let writer = this_host()?;
+        let writer = this_host(self.told_host())?;
         if self.header().is_last_writer(&writer) {
             return Ok(());
         }
@@ -119,8 +119,9 @@ fn write_header(backend: &dyn Backend, header: &StoreHeader) -> Result<(), Store
     file::replace(backend, &RelPath::root(), &name, &header.encode())
 }
 
-fn this_host() -> Result<HostIdentity, StoreError> {
-    HostIdentity::current()
+fn this_host(told: Option<&HostIdentity>) -> Result<HostIdentity, StoreError> {
+    told.cloned()
+        .map_or_else(HostIdentity::current, Ok)
         .map_err(|error| StoreError::io("ask for the identity of", &RelPath::root(), error))
 }
 

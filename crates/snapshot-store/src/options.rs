@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use snapshot_memory::backend::HostIdentity;
+
 /// Whether a store may be written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Access {
@@ -25,6 +27,8 @@ pub struct OpenOptions {
     pub single_host: bool,
     /// How long to wait for a lock.
     pub lock_wait: Duration,
+    /// Which host this is; `None`: the system is asked, which opens files below `/proc`.
+    pub host: Option<HostIdentity>,
 }
 
 impl OpenOptions {
@@ -48,6 +52,13 @@ impl OpenOptions {
         self.lock_wait = lock_wait;
         self
     }
+
+    /// Sets [`host`](Self::host): for a process that reaches nothing but the store's directory.
+    #[must_use]
+    pub fn host(mut self, host: HostIdentity) -> Self {
+        self.host = Some(host);
+        self
+    }
 }
 
 impl Default for OpenOptions {
@@ -56,6 +67,7 @@ impl Default for OpenOptions {
             access: Access::Auto,
             single_host: false,
             lock_wait: Duration::from_secs(10),
+            host: None,
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_memory::backend::{Backend, LockMode, RelPath};
+use snapshot_memory::backend::{Backend, HostIdentity, LockMode, RelPath};
 
 use crate::error::StoreError;
 use crate::header::StoreHeader;
 use crate::lock::{self, Held};
+use crate::options::OpenOptions;
 
 /// An open store of snapshots. A clone is the same store.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ struct Inner {
     header: StoreHeader,
     writable: bool,
     lock_wait: Duration,
+    host: Option<HostIdentity>,
 }
 
 impl Store {
@@ -28,14 +30,15 @@ impl Store {
         backend: Arc<dyn Backend>,
         header: StoreHeader,
         writable: bool,
-        lock_wait: Duration,
+        options: &OpenOptions,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 backend,
                 header,
                 writable,
-                lock_wait,
+                lock_wait: options.lock_wait,
+                host: options.host.clone(),
             }),
         }
     }
@@ -60,6 +63,11 @@ impl Store {
 
     pub(crate) fn lock_wait(&self) -> Duration {
         self.inner.lock_wait
+    }
+
+    /// Which host this is, where the caller has said so.
+    pub(crate) fn told_host(&self) -> Option<&HostIdentity> {
+        self.inner.host.as_ref()
     }
 
     /// Takes a lock alone, waiting as long as the options say.

@@ -217,6 +217,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "makes machines of its own",
     ),
     (
+        "crates/hypervisor-kvm/tests/syscalls.rs",
+        "makes machines of its own",
+    ),
+    (
         "crates/snapshot-checks/src/block/spawn.rs",
         "asks to be traced between fork and exec",
     ),

@@ -69,12 +69,12 @@ pub fn under_filter<T>(
 /// Allows the calling thread these system calls; any other ends the process and is named.
 fn restrict(allowed: &[&[&str]]) {
     let names = allowed.iter().copied().flatten().chain(&ENDING);
-    let rules: BTreeMap<i64, Vec<_>> = names
-        .map(|name| match syscalls::number(name) {
-            Some(number) => (number, Vec::new()),
-            None => panic!("{name} is no system call that this crate knows"),
-        })
-        .collect();
+    let mut rules: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+    for name in names {
+        let number = syscalls::number(name);
+        assert!(number.is_some(), "{name} is no system call that is known");
+        rules.extend(number.map(|number| (number, Vec::new())));
+    }
     let arch = std::env::consts::ARCH.try_into();
     let program = arch
         .and_then(|arch| SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, arch))

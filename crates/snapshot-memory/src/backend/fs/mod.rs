@@ -51,11 +51,8 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 /// from another process since: on Linux by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
 /// RESOLVE_NO_MAGICLINKS`, on macOS by `openat` with `O_NOFOLLOW` one component at a time.
 ///
-/// System calls: `openat2`, `fstat`, `pread64`, `pwrite64`, `pwritev`, `lseek`, `ftruncate`,
-/// `fsync`, `fchmod`, `fallocate`, `mkdirat`, `renameat2`, `unlinkat`, `getdents64`, `newfstatat`,
-/// `flock`, `fstatfs`, `geteuid`; naming the holders of a lock reads `/proc/locks`. Writing past the
-/// page cache adds `statx`, `fcntl`, `io_uring_setup`, `io_uring_enter`, `io_uring_register` and the
-/// `mmap` of rings and buffers; where those of io_uring are refused, `pwrite64` takes their place.
+/// Writing past the page cache uses an io_uring; where that is refused, `pwrite64` takes its place.
+/// `snapshot_memory::syscalls` lists the system calls.
 #[derive(Debug)]
 pub struct FsBackend {
     root: OwnedFd,

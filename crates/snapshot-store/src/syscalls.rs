@@ -1,0 +1,43 @@
+//! The system calls of each feature of a store on Linux, for those who filter them.
+//!
+//! As in [`snapshot_memory::syscalls`], each list is complete together with
+//! [`PROCESS`](snapshot_memory::syscalls::PROCESS), for a store below a descriptor that was opened
+//! with [`OpenOptions::host`](crate::OpenOptions::host).
+
+/// Opening a store, making one, and all that reads: list, resolve, image, state, verify.
+pub const READ: &[&str] = &[
+    "clock_nanosleep",
+    "faccessat2",
+    "flock",
+    "fstat",
+    "fstatfs",
+    "getdents64",
+    "geteuid",
+    "lseek",
+    "newfstatat",
+    "openat2",
+    "pread64",
+    "statx",
+];
+
+/// Beyond [`READ`], all that writes: publishing, labels, relayout; delete and undelete with
+/// [`ASK_PROC`].
+pub const WRITE: &[&str] = &[
+    "fallocate",
+    "fchmod",
+    "fsync",
+    "ftruncate",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "mkdirat",
+    "pwrite64",
+    "pwritev",
+    "renameat",
+    "renameat2",
+    "unlinkat",
+];
+
+/// Beyond [`READ`], to ask which host this is, and who holds a lock: one that cannot be had, or that
+/// of a snapshot that is to be deleted.
+pub const ASK_PROC: &[&str] = &["openat", "read"];

@@ -1,0 +1,137 @@
+//! A store under a filter made from the lists of its system calls.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![expect(clippy::unwrap_used, reason = "the tests fail by panicking")]
+
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use snapshot_format::{
+    DataLayout, MemoryLayout, PAGE_BYTES, PageRange, SectionKind, SectionPayload, SnapshotRef,
+    VmName,
+};
+use snapshot_memory::backend::{FsBackend, HostIdentity};
+use snapshot_memory::syscalls::PROCESS;
+use snapshot_memory::testing::under_filter;
+use snapshot_memory::{
+    CaptureOptions, DirtyBitmap, EngineChoice, MappedMemory, MappingOptions, Pages,
+    RelayoutOptions, Stability,
+};
+use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store, syscalls};
+
+const PAGES: u64 = 64;
+
+fn options() -> OpenOptions {
+    OpenOptions::default().host(HostIdentity {
+        host: "jail".to_owned(),
+        boot_id: [7; 16],
+    })
+}
+
+fn memory() -> MappedMemory {
+    let layout = MemoryLayout::single(PAGES * PAGE_BYTES).unwrap();
+    let memory = MappedMemory::new(layout, MappingOptions::default()).unwrap();
+    for page in 0..PAGES {
+        memory
+            .write(page * PAGE_BYTES, &page.to_le_bytes())
+            .unwrap();
+    }
+    memory
+}
+
+/// A descriptor of an empty directory, which stays when the test is over: it is taken down
+/// unfiltered, by whoever cleans up temporary files.
+fn directory() -> OwnedFd {
+    let folder = tempfile::tempdir().unwrap();
+    let root = std::fs::File::open(folder.path()).unwrap();
+    std::mem::forget(folder);
+    root.into()
+}
+
+fn open(root: OwnedFd) -> Store {
+    let backend = Arc::new(FsBackend::from_fd(root).unwrap());
+    Store::open_or_create(backend, &options()).unwrap()
+}
+
+fn publish(store: &Store, memory: &MappedMemory, parent: Option<SnapshotRef>) -> SnapshotRef {
+    let capture = CaptureOptions::default().engine(EngineChoice::Buffered);
+    let new = NewSnapshot::of(VmName::new("vm").unwrap()).parent(parent);
+    let mut stage = store.sink(new.capture(capture)).stage().unwrap();
+    let state = vec![1, 2, 3];
+    stage.section(SectionPayload::raw(SectionKind::CALLER, 0, 1, state));
+    let dirty = DirtyBitmap::new(PAGES);
+    dirty.set_range(PageRange::new(3, 2));
+    let dirty = &dirty;
+    let pages = parent.map_or(Pages::Full, |base| Pages::Since { base, dirty });
+    stage.memory(memory, pages, Stability::Paused).unwrap();
+    stage.seal().unwrap().publish().unwrap().snapshot
+}
+
+fn read(store: &Store) {
+    let listing = store.list(None).unwrap();
+    assert_eq!(listing.snapshots.len(), 2);
+    for record in &listing.snapshots {
+        let stored = store.image(record.id).unwrap();
+        let mut page = [0; 4096];
+        stored
+            .image()
+            .read_pages(PageRange::new(9, 1), &mut page)
+            .unwrap();
+        assert_eq!(page[0], 9);
+        assert!(store.state_bytes(record.id).unwrap().is_some());
+    }
+    store.usage().unwrap();
+    let report = store
+        .verify(Selection::All, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert!(report.ok);
+}
+
+// spec: EMB-01
+// spec: EMB-02
+#[test]
+fn reading() {
+    let prepare = || {
+        let root = directory();
+        let store = open(root.try_clone().unwrap());
+        let full = publish(&store, &memory(), None);
+        publish(&store, &memory(), Some(full));
+        root
+    };
+    under_filter("reading", &[PROCESS, syscalls::READ], prepare, |root| {
+        read(&open(root));
+    });
+}
+
+// spec: EMB-01
+// spec: EMB-02
+#[test]
+fn writing() {
+    let lists = [PROCESS, syscalls::READ, syscalls::WRITE];
+    let prepare = || (directory(), memory());
+    under_filter("writing", &lists, prepare, |(root, memory)| {
+        let store = open(root);
+        let full = publish(&store, &memory, None);
+        let diff = publish(&store, &memory, Some(full));
+        read(&store);
+        store.change_metadata(diff.id, |_| {}).unwrap();
+        let packed = RelayoutOptions::of(DataLayout::Packed);
+        store.relayout(full.id, &packed).unwrap();
+        std::mem::forget(memory);
+    });
+}
+
+// spec: EMB-01
+#[test]
+fn deleting() {
+    let lists = [PROCESS, syscalls::READ, syscalls::WRITE, syscalls::ASK_PROC];
+    let prepare = || (directory(), memory());
+    under_filter("deleting", &lists, prepare, |(root, memory)| {
+        let backend = Arc::new(FsBackend::from_fd(root).unwrap());
+        let store = Store::create(backend, &OpenOptions::default()).unwrap();
+        let full = publish(&store, &memory, None);
+        store.delete(&store.plan_delete(full.id).unwrap()).unwrap();
+        store.undelete(full.id).unwrap();
+        std::mem::forget(memory);
+    });
+}
