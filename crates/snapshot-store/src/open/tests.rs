@@ -252,7 +252,7 @@ fn a_writer_after_a_boot_puts_itself_into_the_header() {
     assert_eq!(store.header().last_host, "elsewhere");
     store.begin_write().unwrap();
     let again = Store::open(backend(), &options()).unwrap();
-    assert_eq!(again.header().last_host, this_host().unwrap().host);
+    assert_eq!(again.header().last_host, this_host(None).unwrap().host);
     assert_eq!(again.header().id, header.id);
 }
 
