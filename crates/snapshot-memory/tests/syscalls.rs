@@ -53,7 +53,7 @@ fn capture(root: OwnedFd, memory: &MappedMemory, options: CaptureOptions) -> Res
         epoch.commit(published.snapshot).unwrap();
         let opened = PublishedSnapshot::open(&*backend, published.snapshot.id).unwrap();
         let image = opened.image(&*backend).unwrap();
-        let mut bytes = [0; PAGE_BYTES as usize];
+        let mut bytes = [0; 4096];
         image.read_pages(PageRange::new(7, 1), &mut bytes).unwrap();
         assert_eq!(bytes[0], 7 + round);
         memory.write(7 * PAGE_BYTES, &[8]).unwrap();
@@ -155,7 +155,7 @@ fn restore() {
             let image = found.image(&backend).unwrap();
             let target = MappedMemory::new(image.layout().clone(), MappingOptions::default());
             let target = target.unwrap();
-            let mut bytes = vec![0; (64 * PAGE_BYTES) as usize];
+            let mut bytes = vec![0; 64 * 4096];
             for first in (0..PAGES).step_by(64) {
                 image
                     .read_pages(PageRange::new(first, 64), &mut bytes)
@@ -216,7 +216,7 @@ fn locks() {
         let name = RelPath::root().join("lock").unwrap();
         let lock = |mode, wait| backend.lock(&name, mode, std::time::Duration::from_millis(wait));
         let held = lock(LockMode::Shared, 0).unwrap();
-        assert!(lock(LockMode::Exclusive, 5).is_err());
+        lock(LockMode::Exclusive, 5).unwrap_err();
         drop(held);
         lock(LockMode::Exclusive, 0).unwrap();
         std::mem::forget(folder);
