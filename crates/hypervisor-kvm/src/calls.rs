@@ -57,6 +57,27 @@ pub(crate) trait Calls: Send {
         value: &mut u64,
     ) -> io::Result<()>;
 
+    /// Reads (`KVM_GET_ONE_REG`) or writes (`KVM_SET_ONE_REG`) a register of a vCPU. `value` is as
+    /// long as the size in its id says.
+    fn register(
+        &mut self,
+        target: Target,
+        request: Request,
+        id: u64,
+        value: &mut [u8],
+    ) -> io::Result<()> {
+        let _ = (target, request, id, value);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a machine with one vCPU that never runs, and with interrupt controllers if asked, to
+    /// try out what the host takes.
+    #[cfg(target_arch = "x86_64")]
+    fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
+        let _ = irqchip;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Fetches the dirty log of a slot: one bit a page.
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()>;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use snapshot_format::state::ByteStateError;
+use snapshot_format::state::{ByteStateError, Msr};
 
 /// Capture or restore of KVM state failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,18 +25,37 @@ pub enum KvmError {
         /// What the kernel answered.
         found: u64,
     },
-    /// A model-specific register that the kernel does not take.
+    /// Model-specific registers that the kernel does not take.
     #[error(
-        "vCPU {vcpu}: the kernel refuses MSR {index:#x} = {value:#x}; allow it in the MSR policy \
-         if the guest can do without"
+        "vCPU {vcpu}: the kernel refuses {}; allow them in the MSR policy if the guest can do \
+         without", Msrs(.refused)
     )]
-    MsrRefused {
+    MsrsRefused {
         /// The vCPU.
         vcpu: usize,
-        /// The register.
-        index: u32,
+        /// The registers with their saved values, in their saved order.
+        refused: Vec<Msr>,
+    },
+    /// The host sets no counter of a guest, and its own is behind what the guest has seen.
+    #[error(
+        "vCPU {vcpu}: the guest has seen its TSC at {saved}, and this host can only show its own, \
+         which is at {found}; allow it in the TSC policy if the guest does not read it"
+    )]
+    TscGoesBack {
+        /// The vCPU.
+        vcpu: usize,
         /// The saved value.
-        value: u64,
+        saved: u64,
+        /// What the vCPU reads.
+        found: u64,
+    },
+    /// A structure of the kernel has something that this build does not know, and would lose.
+    #[error("{what}{}: the kernel gives state that this build does not know", OfVcpu(*.vcpu))]
+    UnknownState {
+        /// The vCPU, where it is of one.
+        vcpu: Option<usize>,
+        /// Which state.
+        what: &'static str,
     },
     /// State whose length differs on this host, and whose rest is not empty.
     #[error("vCPU {vcpu}: {what} does not fit this host")]
@@ -151,6 +170,18 @@ pub enum KvmError {
         /// How often it was entered.
         rounds: u32,
     },
+}
+
+struct Msrs<'a>(&'a [Msr]);
+
+impl std::fmt::Display for Msrs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, Msr { index, value }) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}MSR {index:#x} = {value:#x}")?;
+        }
+        Ok(())
+    }
 }
 
 struct OfVcpu(Option<usize>);

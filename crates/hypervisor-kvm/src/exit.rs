@@ -46,6 +46,8 @@ pub fn complete_pending_exit(vcpu: usize, run: &mut dyn EnterVcpu) -> Result<(),
                 result = Ok(());
                 break;
             }
+            // Of a vCPU that waits for its start-up interrupt: it was looked for, and nothing ran.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(source) => {
                 result = Err(KvmError::Ioctl {
                     request: "KVM_RUN",
@@ -66,6 +68,8 @@ mod tests {
 
     struct Scripted {
         exits_left: u32,
+        /// How often it says EAGAIN, as a vCPU that waits to be started does.
+        waits_left: u32,
         immediate: bool,
         fails: bool,
     }
@@ -80,6 +84,10 @@ mod tests {
             if self.fails {
                 return Err(io::ErrorKind::Other.into());
             }
+            if self.waits_left > 0 {
+                self.waits_left -= 1;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             if self.exits_left == 0 {
                 return Ok(Entered::Interrupted);
             }
@@ -91,11 +99,22 @@ mod tests {
     fn scripted(exits_left: u32, fails: bool) -> Scripted {
         Scripted {
             exits_left,
+            waits_left: 0,
             immediate: false,
             fails,
         }
     }
 
+    // spec: KVX-01
+    #[test]
+    fn a_vcpu_that_waits_to_be_started_is_stopped_as_any_other() {
+        let mut vcpu = scripted(1, false);
+        vcpu.waits_left = 2;
+        complete_pending_exit(0, &mut vcpu).unwrap();
+        assert_eq!((vcpu.waits_left, vcpu.exits_left), (0, 0));
+    }
+
+    // spec: KVX-01
     #[test]
     fn every_part_of_a_split_access_is_completed() {
         let mut vcpu = scripted(4096, false);

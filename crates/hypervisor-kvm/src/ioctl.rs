@@ -8,6 +8,8 @@
 
 use std::io;
 use std::mem::size_of;
+#[cfg(target_arch = "x86_64")]
+use std::os::fd::FromRawFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use kvm_bindings as kvm;
@@ -92,21 +94,36 @@ impl<'fd> Handles<'fd> {
     }
 }
 
-/// A descriptor of a machine that is owned, for requests to the machine alone.
+/// Descriptors of a machine that are owned, for requests to it and to what vCPUs are there.
 #[derive(Debug)]
-pub(crate) struct OwnedVm(OwnedFd);
+pub(crate) struct OwnedVm {
+    vm: OwnedFd,
+    vcpus: Vec<OwnedFd>,
+}
 
 impl OwnedVm {
     pub(crate) fn new(vm: OwnedFd) -> Self {
-        Self(vm)
+        let vcpus = Vec::new();
+        Self { vm, vcpus }
     }
 
     fn handles(&self) -> Handles<'_> {
         Handles {
-            kvm: self.0.as_fd(),
-            vm: self.0.as_fd(),
-            vcpus: Vec::new(),
+            kvm: self.vm.as_fd(),
+            vm: self.vm.as_fd(),
+            vcpus: self.vcpus.iter().map(AsFd::as_fd).collect(),
         }
+    }
+
+    /// Makes a request that gives a descriptor.
+    #[cfg(target_arch = "x86_64")]
+    fn made_by(handles: &Handles<'_>, target: Target, request: Request) -> io::Result<OwnedFd> {
+        // SAFETY: the requests that give a descriptor take a value, a type of machine or the
+        // number of a vCPU, for which 0 is one.
+        let fd = unsafe { handles.ioctl(target, request, 0) }?;
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made it, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 
@@ -188,6 +205,38 @@ impl Calls for Handles<'_> {
         unsafe { self.ioctl(target, request, std::ptr::from_ref(&attr) as u64) }.map(drop)
     }
 
+    fn register(
+        &mut self,
+        target: Target,
+        request: Request,
+        id: u64,
+        value: &mut [u8],
+    ) -> io::Result<()> {
+        // KVM_REG_SIZE_MASK: the binary logarithm of the bytes.
+        if value.len() < 1 << (id >> 52 & 0xf) {
+            return Err(too_short(request));
+        }
+        let addr = value.as_mut_ptr() as u64;
+        let register = kvm::kvm_one_reg { id, addr };
+        let arg = std::ptr::from_ref(&register) as u64;
+        // SAFETY: `register` outlives the call; the value is exclusively borrowed and as long as
+        // the kernel reads or writes, checked above.
+        unsafe { self.ioctl(target, request, arg) }.map(drop)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
+        let vm = OwnedVm::made_by(self, Target::System, request::KVM_CREATE_VM)?;
+        let mut scratch = OwnedVm::new(vm);
+        if irqchip {
+            let none = Arg::Value(0);
+            scratch.call(Target::Vm, request::KVM_CREATE_IRQCHIP, none)?;
+        }
+        let vcpu = OwnedVm::made_by(&scratch.handles(), Target::Vm, request::KVM_CREATE_VCPU)?;
+        scratch.vcpus.push(vcpu);
+        Ok(Box::new(scratch))
+    }
+
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
         let log = kvm::kvm_dirty_log {
             slot,
@@ -259,6 +308,21 @@ impl Calls for OwnedVm {
             .attribute(target, request, group, attribute, value)
     }
 
+    fn register(
+        &mut self,
+        target: Target,
+        request: Request,
+        id: u64,
+        value: &mut [u8],
+    ) -> io::Result<()> {
+        self.handles().register(target, request, id, value)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
+        self.handles().scratch(irqchip)
+    }
+
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
         self.handles().dirty_log(slot, bitmap)
     }
@@ -309,10 +373,12 @@ macro_rules! kernel_structs {
     )*};
 }
 
-kernel_structs!(u32, u64, kvm::kvm_enable_cap);
+kernel_structs!(u16, u32, u64, kvm::kvm_enable_cap);
 
 #[cfg(target_arch = "x86_64")]
 kernel_structs!(
+    // An entry of `struct kvm_irq_routing`, which ends in a union.
+    [u32; 12],
     kvm::kvm_regs,
     kvm::kvm_sregs,
     kvm::kvm_sregs2,

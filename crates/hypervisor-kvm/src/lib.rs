@@ -59,4 +59,7 @@ pub use error::KvmError;
 pub use exit::{EnterVcpu, Entered, complete_pending_exit};
 pub use ioctl::Handles;
 #[cfg(target_arch = "x86_64")]
-pub use x86::{KernelDevices, KvmMachine, KvmOptions, MsrPolicy};
+pub use x86::{
+    DroppedMsr, Irqchip, KernelDevices, KvmMachine, KvmOptions, MsrPolicy, Rehearsal,
+    RestoreReport, TscOutcome, TscPolicy,
+};

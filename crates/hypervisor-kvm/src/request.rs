@@ -99,8 +99,12 @@ pub(crate) const KVM_MEMORY_ENCRYPT_OP: Request = Request {
 requests! {
     KVM_GET_MSR_INDEX_LIST = both_list::<kvm::kvm_msr_list, u32>(0x02);
     KVM_GET_SUPPORTED_CPUID = both_list::<kvm::kvm_cpuid2, kvm::kvm_cpuid_entry2>(0x05);
+    KVM_CREATE_VM = value(0x01);
+    KVM_CREATE_VCPU = value(0x41);
+    KVM_CREATE_IRQCHIP = value(0x60);
     KVM_GET_IRQCHIP = both::<kvm::kvm_irqchip>(0x62);
     KVM_SET_IRQCHIP = get::<kvm::kvm_irqchip>(0x63);
+    KVM_SET_GSI_ROUTING = set_list::<kvm::kvm_irq_routing, [u32; 12]>(0x6a);
     KVM_SET_CLOCK = set::<kvm::kvm_clock_data>(0x7b);
     KVM_GET_CLOCK = get::<kvm::kvm_clock_data>(0x7c);
     KVM_GET_PIT2 = get::<kvm::kvm_pit_state2>(0x9f);
@@ -108,6 +112,11 @@ requests! {
 }
 
 // To a vCPU.
+requests! {
+    KVM_GET_ONE_REG = set::<kvm::kvm_one_reg>(0xab);
+    KVM_SET_ONE_REG = set::<kvm::kvm_one_reg>(0xac);
+}
+
 #[cfg(target_arch = "x86_64")]
 requests! {
     KVM_GET_REGS = get::<kvm::kvm_regs>(0x81);
@@ -120,6 +129,7 @@ requests! {
     KVM_SET_LAPIC = set::<kvm::kvm_lapic_state>(0x8f);
     KVM_SET_CPUID2 = set_list::<kvm::kvm_cpuid2, kvm::kvm_cpuid_entry2>(0x90);
     KVM_GET_CPUID2 = both_list::<kvm::kvm_cpuid2, kvm::kvm_cpuid_entry2>(0x91);
+    KVM_X86_SETUP_MCE = set::<u64>(0x9c);
     KVM_GET_MP_STATE = get::<kvm::kvm_mp_state>(0x98);
     KVM_SET_MP_STATE = set::<kvm::kvm_mp_state>(0x99);
     KVM_GET_VCPU_EVENTS = get::<kvm::kvm_vcpu_events>(0x9f);

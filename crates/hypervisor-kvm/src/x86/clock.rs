@@ -1,38 +1,61 @@
 //! The arithmetic that carries a guest's time stamp counter to another host.
 
+use std::time::SystemTime;
+
 use hypervisor_bridge::ClockPolicy;
 use kvm_bindings as kvm;
 use snapshot_format::state::{Clock, Reason};
 
-/// Why the guest's clock cannot do what is asked of it; `accepted` are the flags that the host takes
-/// (`KVM_CAP_ADJUST_CLOCK`).
-pub(super) fn misfit(saved: Option<&Clock>, policy: ClockPolicy, accepted: u32) -> Option<Reason> {
-    let dated = saved.is_some_and(|clock| clock.flags & kvm::KVM_CLOCK_REALTIME != 0);
-    let missing = match policy {
-        ClockPolicy::Advance if !dated => "the snapshot does not say when it was taken",
-        ClockPolicy::Advance if accepted & kvm::KVM_CLOCK_REALTIME == 0 => {
-            "the host's KVM takes no time of day"
-        }
-        _ => return None,
-    };
-    Some(Reason::WallClock { missing })
+/// Why the guest's clock cannot do what is asked of it.
+pub(super) fn misfit(saved: Option<&Clock>, policy: ClockPolicy) -> Option<Reason> {
+    let dated = saved.is_some_and(|clock| clock.realtime_ns != 0);
+    match policy {
+        ClockPolicy::Advance if !dated => Some(Reason::WallClock {
+            missing: "the snapshot does not say when it was taken",
+        }),
+        _ => None,
+    }
 }
 
-/// What to hand to `KVM_SET_CLOCK`, where [`misfit`] has no objection.
+/// What to hand to `KVM_SET_CLOCK`, by a policy that the saved clock can keep.
 ///
 /// Only the real-time flag is accepted as input: the kernel refuses its own `TSC_STABLE` and
-/// `HOST_TSC`.
-pub(super) fn clock_to_set(saved: &Clock, policy: ClockPolicy) -> kvm::kvm_clock_data {
-    let (flags, realtime) = match policy {
-        ClockPolicy::Advance => (kvm::KVM_CLOCK_REALTIME, saved.realtime_ns),
-        _ => (0, 0),
-    };
-    kvm::kvm_clock_data {
+/// `HOST_TSC`. Where one of both kernels has no real time, what has passed since `saved` is added
+/// here, by `wall_ns`, what the host's wall clock says now; never less than nothing.
+pub(super) fn clock_to_set(
+    saved: &Clock,
+    policy: ClockPolicy,
+    kernel_has_realtime: bool,
+    wall_ns: u64,
+) -> kvm::kvm_clock_data {
+    let plain = kvm::kvm_clock_data {
         clock: saved.clock_ns,
-        flags,
-        realtime,
         ..Default::default()
+    };
+    match policy {
+        ClockPolicy::Advance
+            if kernel_has_realtime && saved.flags & kvm::KVM_CLOCK_REALTIME != 0 =>
+        {
+            kvm::kvm_clock_data {
+                flags: kvm::KVM_CLOCK_REALTIME,
+                realtime: saved.realtime_ns,
+                ..plain
+            }
+        }
+        ClockPolicy::Advance => kvm::kvm_clock_data {
+            clock: saved
+                .clock_ns
+                .saturating_add(wall_ns.saturating_sub(saved.realtime_ns)),
+            ..plain
+        },
+        _ => plain,
     }
+}
+
+/// The host's wall clock in nanoseconds since 1970; 0 where it is set to before that.
+pub(super) fn wall_clock_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
 }
 
 /// The TSC offset of a vCPU on the target, so that its TSC agrees with the guest's clock as it did
@@ -51,12 +74,20 @@ pub(super) fn offset_on_target(
     if !has_tsc(source) || !has_tsc(target) || khz == 0 {
         return None;
     }
-    let behind_ns = i128::from(source.clock_ns) - i128::from(target.clock_ns);
-    let behind_ticks = behind_ns * i128::from(khz) / 1_000_000;
     let hosts_differ = i128::from(source.host_tsc) - i128::from(target.host_tsc);
-    let exact = i128::from(offset) - behind_ticks + hosts_differ;
+    let exact = i128::from(offset) + ticks_passed(khz, source, target) + hosts_differ;
     u64::try_from(exact.rem_euclid(1 << 64)).ok()
 }
+
+/// How many ticks a TSC of this frequency makes while the guest's clock goes from `source` to
+/// `target`, which may be before it. Less than 2^97 in size.
+pub(super) fn ticks_passed(khz: u32, source: &Clock, target: &Clock) -> i128 {
+    let passed_ns = i128::from(target.clock_ns) - i128::from(source.clock_ns);
+    (passed_ns * i128::from(khz)).div_euclid(NS_PER_MS)
+}
+
+/// Nanoseconds while a counter of 1 kHz makes a tick.
+const NS_PER_MS: i128 = 1_000_000;
 
 /// A vCPU's counter at one instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,84 +110,4 @@ pub(super) fn shift_of_offsets(saved: Counter, now: Counter) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shifted_offsets_let_the_counter_go_on_where_it_stopped() {
-        let saved = Counter {
-            tsc: 500,
-            offset: 0_u64.wrapping_sub(1_000),
-        };
-        let now = Counter {
-            tsc: 7,
-            offset: 0_u64.wrapping_sub(90),
-        };
-        let offset = saved.offset.wrapping_add(shift_of_offsets(saved, now));
-        let host_now = now.tsc.wrapping_sub(now.offset);
-        assert_eq!(host_now.wrapping_add(offset), saved.tsc);
-    }
-
-    fn clock(clock_ns: u64, host_tsc: u64) -> Clock {
-        Clock {
-            clock_ns,
-            host_tsc,
-            flags: kvm::KVM_CLOCK_HOST_TSC | kvm::KVM_CLOCK_REALTIME,
-            realtime_ns: 77,
-        }
-    }
-
-    #[test]
-    fn the_guest_tsc_advances_exactly_as_its_clock() {
-        const KHZ: u32 = 2_500_000;
-        // The target's TSC is far behind the source's: the offset wraps.
-        let (source, target) = (clock(1_000_000, 1 << 60), clock(3_000_000, 5_000));
-        let offset = 0_u64.wrapping_sub(1 << 59);
-        let moved = offset_on_target(offset, KHZ, &source, &target).unwrap();
-        let guest_before = source.host_tsc.wrapping_add(offset);
-        let guest_after = target.host_tsc.wrapping_add(moved);
-        assert_eq!(guest_after - guest_before, 2 * u64::from(KHZ));
-    }
-
-    #[test]
-    fn a_clock_that_went_back_takes_the_tsc_with_it() {
-        let (source, target) = (clock(3_000_000, 900), clock(1_000_000, 900));
-        assert_eq!(
-            offset_on_target(0, 1_000_000, &source, &target),
-            Some(0_u64.wrapping_sub(2_000_000))
-        );
-    }
-
-    #[test]
-    fn without_the_host_tsc_there_is_no_offset() {
-        let mut source = clock(1, 1);
-        source.flags = kvm::KVM_CLOCK_REALTIME;
-        assert_eq!(offset_on_target(0, 1, &source, &clock(1, 1)), None);
-    }
-
-    // spec: RES-05
-    #[test]
-    fn a_clock_advances_only_where_both_sides_know_the_time_of_day() {
-        let dated = clock(5, 6);
-        let mut undated = dated;
-        undated.flags = kvm::KVM_CLOCK_HOST_TSC;
-        let takes = kvm::KVM_CLOCK_REALTIME;
-        let refused = |clock, policy, accepted| misfit(clock, policy, accepted).is_some();
-        assert!(!refused(Some(&dated), ClockPolicy::Advance, takes));
-        assert!(refused(Some(&undated), ClockPolicy::Advance, takes));
-        assert!(refused(Some(&dated), ClockPolicy::Advance, !takes));
-        assert!(refused(None, ClockPolicy::Advance, takes));
-        assert!(!refused(Some(&undated), ClockPolicy::Frozen, 0));
-    }
-
-    #[test]
-    fn only_the_real_time_flag_goes_back_to_the_kernel() {
-        let saved = clock(5, 6);
-        assert_eq!(clock_to_set(&saved, ClockPolicy::Frozen).flags, 0);
-        let set = clock_to_set(&saved, ClockPolicy::Advance);
-        assert_eq!(
-            (set.flags, set.realtime, set.host_tsc),
-            (kvm::KVM_CLOCK_REALTIME, 77, 0)
-        );
-    }
-}
+mod tests;

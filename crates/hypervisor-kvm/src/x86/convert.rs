@@ -281,7 +281,7 @@ special_registers!(common_from_sregs, common_to_sregs, kvm_sregs);
 special_registers!(common_from_sregs2, common_to_sregs2, kvm_sregs2);
 
 /// `KVM_SREGS2_FLAGS_PDPTRS_VALID`
-const PDPTRS_VALID: u64 = 1;
+pub(super) const PDPTRS_VALID: u64 = 1;
 
 pub(super) fn from_sregs2(sregs: &kvm::kvm_sregs2) -> SpecialRegisters {
     SpecialRegisters {

@@ -8,9 +8,12 @@ use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
 use crate::request as req;
 use crate::x86::interface::Interface;
+use crate::x86::nested;
+use crate::x86::options::KvmOptions;
+use crate::x86::vm::Irqchip;
 
 /// Extensions that the layout or the meaning of saved state depends on.
-const CAPABILITIES: [u32; 15] = [
+const CAPABILITIES: [u32; 18] = [
     kvm::KVM_CAP_IRQCHIP,
     kvm::KVM_CAP_PIT_STATE2,
     kvm::KVM_CAP_ADJUST_CLOCK,
@@ -18,6 +21,9 @@ const CAPABILITIES: [u32; 15] = [
     kvm::KVM_CAP_DEBUGREGS,
     kvm::KVM_CAP_XSAVE,
     kvm::KVM_CAP_XCRS,
+    kvm::KVM_CAP_IRQ_ROUTING,
+    kvm::KVM_CAP_X86_SMM,
+    kvm::KVM_CAP_SPLIT_IRQCHIP,
     kvm::KVM_CAP_GET_TSC_KHZ,
     kvm::KVM_CAP_VCPU_ATTRIBUTES,
     kvm::KVM_CAP_IMMEDIATE_EXIT,
@@ -44,21 +50,74 @@ pub(super) fn host(
     Ok(fingerprint)
 }
 
-/// What a machine needs, whose vCPUs are all alike: judged by one of them and by the host it is on.
-pub(super) fn of_machine(interface: &Interface, vcpu: &VcpuX86) -> Fingerprint {
+/// What a machine needs, judged by its first vCPU and by the host it is on. The other vCPUs are
+/// added one by one.
+pub(super) fn of_machine(
+    interface: &Interface,
+    options: &KvmOptions,
+    vcpu: &VcpuX86,
+) -> Fingerprint {
     let mut fingerprint = of_cpu(&vcpu.cpuid);
+    // The first vCPU's answers for all: they differ in the topology alone.
     fingerprint.cpuid.clone_from(&vcpu.cpuid);
     fingerprint.tsc_khz = vcpu.tsc_khz;
-    let used = vcpu.msrs.iter().filter(|msr| msr.value != 0);
-    fingerprint.msrs = used.map(|msr| msr.index).collect();
-    fingerprint.msrs.sort_unstable();
+    let mut fingerprint = fingerprint.limited_to(&interface.cpuid);
     fingerprint.capabilities.clone_from(&interface.capabilities);
-    // Without a nested guest the extension is not in use.
-    if vcpu.nested.is_empty() {
-        let nested = kvm::KVM_CAP_NESTED_STATE;
-        fingerprint.capabilities.retain(|c| c.number != nested);
+    let in_use = |number| match number {
+        kvm::KVM_CAP_IRQCHIP => options.devices.irqchip == Irqchip::Kernel,
+        kvm::KVM_CAP_SPLIT_IRQCHIP => options.devices.split_lines().is_some(),
+        kvm::KVM_CAP_PIT_STATE2 => options.devices.pit,
+        kvm::KVM_CAP_IRQ_ROUTING => options.routes.is_some(),
+        // Each vCPU says whether it uses these.
+        _ => !BY_VCPU.contains(&number),
+    };
+    fingerprint.capabilities.retain(|c| in_use(c.number));
+    add_vcpu(&mut fingerprint, interface, vcpu);
+    fingerprint
+}
+
+/// Extensions that matter only to a vCPU whose state they are part of.
+const BY_VCPU: [u32; 4] = [
+    kvm::KVM_CAP_NESTED_STATE,
+    kvm::KVM_CAP_X86_SMM,
+    kvm::KVM_CAP_EXCEPTION_PAYLOAD,
+    kvm::KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+];
+
+/// Adds what another vCPU needs.
+pub(super) fn add_vcpu(fingerprint: &mut Fingerprint, interface: &Interface, vcpu: &VcpuX86) {
+    let used = vcpu.msrs.iter().filter(|msr| msr.value != 0);
+    fingerprint.msrs.extend(used.map(|msr| msr.index));
+    fingerprint.msrs.sort_unstable();
+    fingerprint.msrs.dedup();
+    let events = &vcpu.events;
+    let smm = events.smi.smm | events.smi.pending | events.smi.smm_inside_nmi;
+    let flag = |flag| events.flags & flag != 0;
+    let uses = [
+        (kvm::KVM_CAP_NESTED_STATE, nested::is_in_use(&vcpu.nested)),
+        (kvm::KVM_CAP_X86_SMM, smm != 0),
+        (
+            kvm::KVM_CAP_EXCEPTION_PAYLOAD,
+            flag(kvm::KVM_VCPUEVENT_VALID_PAYLOAD),
+        ),
+        (
+            kvm::KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+            flag(kvm::KVM_VCPUEVENT_VALID_TRIPLE_FAULT),
+        ),
+    ];
+    let used = uses
+        .iter()
+        .filter(|(_, used)| *used)
+        .map(|(number, _)| number);
+    for &number in used {
+        let is_it = |c: &&Capability| c.number == number;
+        let known = fingerprint.capabilities.iter().any(|c| c.number == number);
+        let offered = interface.capabilities.iter().find(is_it);
+        fingerprint
+            .capabilities
+            .extend(offered.filter(|_| !known).copied());
     }
-    fingerprint.limited_to(&interface.cpuid)
+    fingerprint.capabilities.sort_unstable_by_key(|c| c.number);
 }
 
 /// The frequency of a vCPU that was not configured: the host's. 0 where the kernel does not say.

@@ -68,6 +68,40 @@ impl Interface {
     }
 }
 
+impl Interface {
+    /// Whether the host answers an extension with something other than zero.
+    pub(super) fn offers(&self, number: u32) -> bool {
+        self.capability(number) != 0
+    }
+
+    /// Whether `KVM_SET_CLOCK` takes real time: the capability's answer is the mask of flags.
+    pub(super) fn clock_has_realtime(&self) -> bool {
+        self.capability(kvm::KVM_CAP_ADJUST_CLOCK) & kvm::KVM_CLOCK_REALTIME != 0
+    }
+
+    /// Which components of XSAVE the host can give a guest.
+    pub(super) fn xsave_components(&self) -> u64 {
+        let leaf = self.leaf(0xd);
+        u64::from(leaf.edx) << 32 | u64::from(leaf.eax) | X87_AND_SSE
+    }
+
+    /// Whether the host can give a guest shadow stacks.
+    pub(super) fn has_shadow_stacks(&self) -> bool {
+        self.leaf(7).ecx & SHADOW_STACKS != 0
+    }
+
+    fn leaf(&self, function: u32) -> CpuidEntry {
+        let is_it = |entry: &&CpuidEntry| entry.function == function && entry.index == 0;
+        self.cpuid.iter().find(is_it).copied().unwrap_or_default()
+    }
+}
+
+/// Components that every processor has.
+const X87_AND_SSE: u64 = 3;
+
+/// Bit of CPUID 7.0 ECX.
+pub(super) const SHADOW_STACKS: u32 = 1 << 7;
+
 fn supported_cpuid(calls: &mut (dyn Calls + '_)) -> Result<Vec<CpuidEntry>, KvmError> {
     let room = vec![kvm::kvm_cpuid_entry2::default(); limits::MAX_CPUID_ENTRIES];
     let mut bytes = encode_list(CPUID_HEADER, &room);

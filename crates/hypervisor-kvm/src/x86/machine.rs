@@ -3,41 +3,20 @@
 use std::fmt;
 
 use hypervisor_bridge::{ClockPolicy, Paused, StateCapture, StateRestore, StepError};
-use kvm_bindings as kvm;
-use snapshot_format::state::{Clock, Fingerprint, Reason, VcpuX86, VmX86};
+use snapshot_format::state::{Clock, Fingerprint, GsiRoute, Reason, VcpuX86, VmX86};
 use snapshot_format::{SectionOffers, SectionPayload, StatePayload, limits};
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
 use crate::ioctl::Handles;
 use crate::request as req;
-use crate::x86::clock::{self, Counter};
+use crate::x86::clock::{self, clock_to_set, wall_clock_ns};
 use crate::x86::interface::Interface;
-use crate::x86::msrs::MsrPolicy;
-use crate::x86::restore::TscPlan;
-use crate::x86::vm::KernelDevices;
-use crate::x86::{convert, fingerprint, msrs, restore, save, vm};
-
-/// What the adapter must know of the machine, and how it restores.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct KvmOptions {
-    /// Which devices the kernel models.
-    pub devices: KernelDevices,
-    /// What to do with registers that the kernel refuses.
-    pub msrs: MsrPolicy,
-}
-
-impl KvmOptions {
-    /// Options for a machine with these devices in the kernel; strict about registers.
-    #[must_use]
-    pub fn new(devices: KernelDevices) -> Self {
-        Self {
-            devices,
-            msrs: MsrPolicy::default(),
-        }
-    }
-}
+use crate::x86::options::KvmOptions;
+use crate::x86::report::RestoreReport;
+use crate::x86::restore::Restoring;
+use crate::x86::tsc::{self, TscPlan};
+use crate::x86::{check, fingerprint, rehearsal, restore, save, vm};
 
 /// Saves and restores the state that KVM keeps of a machine.
 ///
@@ -48,22 +27,19 @@ pub struct KvmMachine<'fd> {
     vcpu_count: usize,
     options: KvmOptions,
     interface: Interface,
-    /// What the machine needs, as judged by its first vCPU when that was last read.
+    /// What the machine needs, as judged by the vCPUs that were read since the first.
     fingerprint: Option<Fingerprint>,
     taken: Option<Taken>,
+    report: RestoreReport,
 }
 
 /// State on its way into the machine.
 struct Taken {
     vcpus: Vec<VcpuX86>,
     vm: VmX86,
-    policy: ClockPolicy,
-    /// The clock as read back after it was set.
-    clock: Option<Clock>,
-    /// What to add to the offset of each TSC where the clock does not tell.
-    shift: Option<u64>,
-    /// The frequency of the target's TSC in kHz.
-    target_khz: u64,
+    clock: ClockPolicy,
+    /// How the counters are set; from when the clock was set.
+    tsc: Option<TscPlan>,
 }
 
 impl<'fd> KvmMachine<'fd> {
@@ -92,28 +68,50 @@ impl<'fd> KvmMachine<'fd> {
             interface,
             fingerprint: None,
             taken: None,
+            report: RestoreReport::default(),
         })
     }
 
     /// What the machine needs of a host, for a manifest. No vCPU may be running.
     pub fn fingerprint(&mut self, paused: &Paused) -> Result<Fingerprint, KvmError> {
-        self.save_vcpu(0, paused)?;
+        for vcpu in 0..self.vcpu_count {
+            self.save_vcpu(vcpu, paused)?;
+        }
         self.machine_fingerprint()
     }
 
     /// The state of one vCPU.
     pub fn save_vcpu(&mut self, vcpu: usize, _: &Paused) -> Result<VcpuX86, KvmError> {
-        let irqchip = self.options.devices.irqchip;
-        let saved = save::save_vcpu(&mut *self.calls, &self.interface, vcpu, irqchip)?;
-        if vcpu == 0 {
-            self.fingerprint = Some(fingerprint::of_machine(&self.interface, &saved));
+        let local_apic = self.options.devices.has_local_apics();
+        let saved = save::save_vcpu(&mut *self.calls, &self.interface, vcpu, local_apic)?;
+        match &mut self.fingerprint {
+            Some(fingerprint) if vcpu != 0 => {
+                fingerprint::add_vcpu(fingerprint, &self.interface, &saved);
+            }
+            _ => {
+                let of_machine = fingerprint::of_machine(&self.interface, &self.options, &saved);
+                self.fingerprint = Some(of_machine);
+            }
         }
         Ok(saved)
     }
 
     /// What the machine has once.
     pub fn save_vm(&mut self, _: &Paused) -> Result<VmX86, KvmError> {
-        vm::save_vm(&mut *self.calls, self.options.devices, self.vcpu_count)
+        vm::save_vm(&mut *self.calls, &self.options, self.vcpu_count)
+    }
+
+    /// The routes of interrupts: as the options gave them, or as a restore brought them, so that
+    /// the VMM can go on from there.
+    #[must_use]
+    pub fn routes(&self) -> Option<&[GsiRoute]> {
+        self.options.routes.as_deref()
+    }
+
+    /// What the last restore did that its caller did not ask for by name.
+    #[must_use]
+    pub fn report(&self) -> &RestoreReport {
+        &self.report
     }
 
     fn machine_fingerprint(&self) -> Result<Fingerprint, KvmError> {
@@ -123,46 +121,56 @@ impl<'fd> KvmMachine<'fd> {
             .ok_or(KvmError::NothingTaken { what })
     }
 
-    /// How the machine that was saved differs from this one.
-    fn misfits(&self, vcpus: &[VcpuX86], vm: &VmX86) -> Vec<Reason> {
-        let devices = self.options.devices;
-        let counted = usize::try_from(vm.vcpu_count).unwrap_or(usize::MAX);
-        let pairs = [
-            ("vCPUs", counted, self.vcpu_count),
-            ("vCPU sections", vcpus.len(), counted),
-            (
-                "in-kernel interrupt controllers",
-                vm.ioapic.is_some().into(),
-                devices.irqchip.into(),
-            ),
-            (
-                "in-kernel timers",
-                vm.pit.is_some().into(),
-                devices.pit.into(),
-            ),
-        ];
-        let differ = pairs
-            .into_iter()
-            .filter(|(_, saved, target)| saved != target);
-        differ
-            .map(|(what, saved, target)| Reason::Shape {
-                what,
-                saved: saved as u64,
-                target: target as u64,
-            })
-            .collect()
+    /// Every reason against bringing this state into this machine, which is only read.
+    fn misfits(
+        &mut self,
+        numbers: &[u32],
+        vcpus: &[VcpuX86],
+        vm: &VmX86,
+    ) -> Result<Vec<Reason>, KvmError> {
+        let target = check::Target {
+            interface: &self.interface,
+            devices: self.options.devices,
+            vcpu_count: self.vcpu_count,
+            event_flags: save::event_flags(&mut *self.calls)?,
+        };
+        let mut reasons = target.machine(vcpus, vm);
+        for (number, vcpu) in numbers.iter().zip(vcpus) {
+            reasons.extend(target.vcpu(*number, vcpu));
+        }
+        let here = vcpus.get(..self.vcpu_count).unwrap_or(vcpus);
+        let calls = &mut *self.calls;
+        let refused = rehearsal::refused_registers(calls, here, &self.options)?;
+        reasons.extend(refused);
+        Ok(reasons)
     }
 
-    fn tsc_plan(&self, vcpu: &VcpuX86, taken: &Taken) -> TscPlan {
-        // With scaling in play the two hosts' counters do not tick alike.
-        let scaled = self.interface.tsc_control && taken.target_khz != vcpu.tsc_khz.into();
-        let by_clock = taken.vm.clock.as_ref().zip(taken.clock.as_ref());
-        let offset = vcpu.tsc_offset.filter(|_| !scaled).and_then(|offset| {
-            by_clock
-                .and_then(|(from, to)| clock::offset_on_target(offset, vcpu.tsc_khz, from, to))
-                .or_else(|| Some(offset.wrapping_add(taken.shift?)))
-        });
-        offset.map_or(TscPlan::Register, TscPlan::Offset)
+    /// Sets frequencies and clock, and computes from them where each counter is to be.
+    fn set_time(&mut self, taken: &Taken) -> Result<TscPlan, KvmError> {
+        let Taken {
+            vcpus, vm, clock, ..
+        } = taken;
+        let calls = &mut *self.calls;
+        // Before the clock and anything else that is counted in ticks.
+        let mut scaled = false;
+        if self.interface.tsc_control {
+            for (index, vcpu) in vcpus.iter().enumerate().filter(|(_, v)| v.tsc_khz != 0) {
+                scaled |= tsc::khz(calls, index)? != vcpu.tsc_khz;
+                let khz = Arg::Value(vcpu.tsc_khz.into());
+                calls.make(Target::Vcpu(index), req::KVM_SET_TSC_KHZ, khz)?;
+            }
+        }
+        let mut now = None;
+        if let Some(saved) = &vm.clock {
+            let realtime = self.interface.clock_has_realtime();
+            let set = clock_to_set(saved, *clock, realtime, wall_clock_ns());
+            calls.set(Target::Vm, req::KVM_SET_CLOCK, set)?;
+            // Read back: the counters of the vCPUs are set to agree with what it shows now.
+            let clock: Clock = vm::read_clock(calls)?;
+            self.report.clock_advanced_ns = clock.clock_ns.saturating_sub(saved.clock_ns);
+            now = Some(clock);
+        }
+        TscPlan::new(calls, vcpus, vm, now.as_ref(), scaled)
     }
 }
 
@@ -177,26 +185,6 @@ fn gaps(numbers: &[u32]) -> Vec<Reason> {
             instance,
         })
         .collect()
-}
-
-/// How far the target's TSC is from where the first vCPU's was; `None` where an offset is missing.
-fn shift_of_offsets(
-    calls: &mut (dyn Calls + '_),
-    first: Option<&VcpuX86>,
-) -> Result<Option<u64>, KvmError> {
-    let saved = first.and_then(|vcpu| {
-        let tsc = vcpu.msrs.iter().find(|msr| msr.index == msrs::TSC)?.value;
-        let offset = vcpu.tsc_offset?;
-        Some(Counter { tsc, offset })
-    });
-    let offset = save::save_tsc_offset(calls, Target::Vcpu(0))?;
-    let tsc = msrs::read(calls, 0, &[msrs::TSC])?;
-    let now = tsc.first().zip(offset).map(|(msr, offset)| Counter {
-        tsc: msr.value,
-        offset,
-    });
-    let pair = saved.zip(now);
-    Ok(pair.map(|(saved, now)| clock::shift_of_offsets(saved, now)))
 }
 
 impl StateCapture for KvmMachine<'_> {
@@ -231,7 +219,7 @@ impl StateRestore for KvmMachine<'_> {
     fn take(
         &mut self,
         offers: &mut SectionOffers,
-        policy: ClockPolicy,
+        clock: ClockPolicy,
     ) -> Result<Vec<Reason>, StepError> {
         let (numbers, vcpus): (Vec<_>, Vec<_>) = offers.take_all()?.into_iter().unzip();
         let mut reasons = gaps(&numbers);
@@ -242,36 +230,23 @@ impl StateRestore for KvmMachine<'_> {
             });
             return Ok(reasons);
         };
-        reasons.extend(self.misfits(&vcpus, &vm));
-        let accepted = self.interface.capability(kvm::KVM_CAP_ADJUST_CLOCK);
-        reasons.extend(clock::misfit(vm.clock.as_ref(), policy, accepted));
+        reasons.extend(self.misfits(&numbers, &vcpus, &vm)?);
+        reasons.extend(clock::misfit(vm.clock.as_ref(), clock));
         self.taken = Some(Taken {
             vcpus,
             vm,
-            policy,
-            clock: None,
-            shift: None,
-            target_khz: 0,
+            clock,
+            tsc: None,
         });
         Ok(reasons)
     }
 
     fn prepare(&mut self) -> Result<(), StepError> {
-        let Some(taken) = &mut self.taken else {
-            return Err(KvmError::NothingTaken { what: "the clock" }.into());
-        };
-        if let Some(saved) = &taken.vm.clock {
-            let set = clock::clock_to_set(saved, taken.policy);
-            self.calls.set(Target::Vm, req::KVM_SET_CLOCK, set)?;
-            // Read back: the counters of the vCPUs are set to agree with what it shows now.
-            let now = self.calls.get(Target::Vm, req::KVM_GET_CLOCK)?;
-            taken.clock = Some(convert::from_clock(&now));
-        }
-        let khz = Arg::Value(0);
-        taken.target_khz = self
-            .calls
-            .make(Target::Vcpu(0), req::KVM_GET_TSC_KHZ, khz)?;
-        taken.shift = shift_of_offsets(&mut *self.calls, taken.vcpus.first())?;
+        let what = "the clock";
+        let mut taken = self.taken.take().ok_or(KvmError::NothingTaken { what })?;
+        self.report = RestoreReport::default();
+        taken.tsc = Some(self.set_time(&taken)?);
+        self.taken = Some(taken);
         Ok(())
     }
 
@@ -280,30 +255,25 @@ impl StateRestore for KvmMachine<'_> {
     }
 
     fn restore_vcpu(&mut self, vcpu: usize) -> Result<(), StepError> {
-        let taken = self.taken.take();
-        let state = taken.as_ref().and_then(|taken| {
+        let state = self.taken.as_ref().and_then(|taken| {
             let saved = taken.vcpus.get(vcpu)?;
-            Some((saved, self.tsc_plan(saved, taken)))
+            Some((saved, taken.tsc.as_ref()?))
         });
-        let done = match state {
-            None => Err(KvmError::NothingTaken { what: "a vCPU" }),
-            Some((saved, tsc)) => restore::restore_vcpu(
-                &mut *self.calls,
-                &self.interface,
-                vcpu,
-                saved,
-                tsc,
-                &self.options.msrs,
-            ),
+        let (saved, tsc) = state.ok_or(KvmError::NothingTaken { what: "a vCPU" })?;
+        let restoring = Restoring {
+            interface: &self.interface,
+            options: &self.options,
+            tsc,
         };
-        self.taken = taken;
-        Ok(done?)
+        Ok(restoring.vcpu(&mut *self.calls, vcpu, saved, &mut self.report)?)
     }
 
     fn restore_vm(&mut self) -> Result<(), StepError> {
         let what = "the machine";
         let taken = self.taken.take().ok_or(KvmError::NothingTaken { what })?;
-        Ok(vm::restore_vm(&mut *self.calls, &taken.vm)?)
+        vm::restore_vm(&mut *self.calls, &taken.vm)?;
+        self.options.routes = taken.vm.routes;
+        Ok(())
     }
 }
 

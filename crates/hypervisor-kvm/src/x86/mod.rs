@@ -1,18 +1,29 @@
 //! KVM on x86-64.
 
+mod check;
 mod clock;
 mod convert;
 mod fingerprint;
 mod interface;
 mod machine;
+mod msr_policy;
 mod msrs;
+mod nested;
+mod options;
+mod rehearsal;
+mod report;
 mod restore;
 mod save;
+mod tsc;
 mod vm;
 
-pub use machine::{KvmMachine, KvmOptions};
-pub use msrs::MsrPolicy;
-pub use vm::KernelDevices;
+pub use machine::KvmMachine;
+pub use msr_policy::{DroppedMsr, MsrPolicy};
+pub use options::KvmOptions;
+pub use rehearsal::Rehearsal;
+pub use report::RestoreReport;
+pub use tsc::{TscOutcome, TscPolicy};
+pub use vm::{Irqchip, KernelDevices};
 
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,13 @@ use crate::calls::{Arg, Calls, Target, refused};
 use crate::error::KvmError;
 use crate::lists::{encode_list, read};
 use crate::request as req;
-use crate::x86::convert;
 use crate::x86::interface::Interface;
-use crate::x86::msrs::{self, MsrPolicy};
-use crate::x86::save::{self, CPUID_HEADER, LAPIC_BYTES};
+use crate::x86::msr_policy::DroppedMsr;
+use crate::x86::options::KvmOptions;
+use crate::x86::report::RestoreReport;
+use crate::x86::save::{CPUID_HEADER, GUEST_SSP, LAPIC_BYTES};
+use crate::x86::tsc::TscPlan;
+use crate::x86::{convert, msrs, nested, tsc};
 
 /// Offset of the timer's entry in the local vector table.
 const LVT_TIMER: usize = 0x320;
@@ -19,72 +22,121 @@ const LVT_MASKED: u32 = 1 << 16;
 const LVT_MODE: u32 = 3 << 17;
 const LVT_TSC_DEADLINE: u32 = 2 << 17;
 
-/// `KVM_STATE_NESTED_GUEST_MODE` in the first field of the nested state.
-const NESTED_GUEST_MODE: u16 = 1;
-
-/// How a vCPU's TSC is set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum TscPlan {
-    /// By this offset to the host's TSC.
-    Offset(u64),
-    /// By writing the saved value of the register: the kernel cannot say its own TSC.
-    Register,
+/// What a restore needs beside the state of the vCPU.
+pub(super) struct Restoring<'r> {
+    pub(super) interface: &'r Interface,
+    pub(super) options: &'r KvmOptions,
+    pub(super) tsc: &'r TscPlan,
 }
 
-/// Writes everything that was saved of the vCPU. Memory and the clock must be in place.
-pub(super) fn restore_vcpu(
+impl Restoring<'_> {
+    /// Writes everything that was saved of the vCPU. Memory, clock and the frequency of its TSC
+    /// must be in place.
+    pub(super) fn vcpu(
+        &self,
+        calls: &mut (dyn Calls + '_),
+        index: usize,
+        saved: &VcpuX86,
+        report: &mut RestoreReport,
+    ) -> Result<(), KvmError> {
+        let vcpu = Target::Vcpu(index);
+        // Says which features, registers and reserved bits exist, for every call below.
+        set_cpuid(calls, vcpu, saved)?;
+        // Says which banks the machine check registers below have; fills their controls.
+        set_machine_check(calls, vcpu, saved)?;
+        // Allow VMX, and the rest that system registers, nested state and XSAVE are judged by.
+        let (features, rest) = split_msrs(saved);
+        self.write_msrs(calls, index, &features, report)?;
+        // EFER, paging, APIC base. Reads memory for PAE without PDPTRs.
+        restore_special(calls, self.interface, vcpu, saved)?;
+        // Clears pending exceptions: before the events.
+        let regs = convert::to_regs(&saved.registers);
+        calls.set(vcpu, req::KVM_SET_REGS, regs)?;
+        restore_nested(calls, self.interface, vcpu, saved)?;
+        // Says which parts of the XSAVE area count.
+        calls.set(vcpu, req::KVM_SET_XCRS, convert::to_xcrs(&saved.xcrs))?;
+        let xsave_bytes = self.interface.xsave_bytes;
+        let mut xsave = fit(index, "XSAVE", &saved.xsave, xsave_bytes)?;
+        calls.make(vcpu, req::KVM_SET_XSAVE, Arg::Bytes(&mut xsave))?;
+        let debug = convert::to_debugregs(&saved.debug);
+        calls.set(vcpu, req::KVM_SET_DEBUGREGS, debug)?;
+        // After the APIC base, before the MSRs: a deadline is ignored unless the timer is in its
+        // mode.
+        if !saved.lapic.is_empty() {
+            let mut lapic = fit(index, "the local APIC", &saved.lapic, LAPIC_BYTES)?;
+            calls.make(vcpu, req::KVM_SET_LAPIC, Arg::Bytes(&mut lapic))?;
+        }
+        // Before the deadline, which is compared with it.
+        let outcome = tsc::set(calls, index, saved, self.tsc, self.options.tsc)?;
+        report.tsc_of_vcpu(outcome);
+        self.write_msrs(calls, index, &rest, report)?;
+        set_ssp(calls, vcpu, saved)?;
+        // After the registers and the APIC, which would overwrite what is pending.
+        let events = convert::to_events(&saved.events);
+        calls.set(vcpu, req::KVM_SET_VCPU_EVENTS, events)?;
+        // Late: setting system registers at the reset vector makes a boot processor runnable.
+        let mp_state = kvm::kvm_mp_state {
+            mp_state: saved.mp_state,
+        };
+        calls.set(vcpu, req::KVM_SET_MP_STATE, mp_state)?;
+        notify_paused(calls, index)
+    }
+
+    /// Writes registers. Those that the host refuses are dropped if the policy says so, and
+    /// reported; else all of them are in the error.
+    fn write_msrs(
+        &self,
+        calls: &mut (dyn Calls + '_),
+        vcpu: usize,
+        msrs: &[Msr],
+        report: &mut RestoreReport,
+    ) -> Result<(), KvmError> {
+        let refused = msrs::write(calls, vcpu, msrs)?;
+        let policy = &self.options.msrs;
+        let (dropped, refused): (Vec<_>, Vec<_>) =
+            refused.into_iter().partition(|&msr| policy.tolerates(msr));
+        let dropped = dropped.into_iter().map(|msr| DroppedMsr { vcpu, msr });
+        report.dropped_msrs.extend(dropped);
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(KvmError::MsrsRefused { vcpu, refused })
+        }
+    }
+}
+
+pub(super) fn set_cpuid(
     calls: &mut (dyn Calls + '_),
-    interface: &Interface,
-    index: usize,
+    vcpu: Target,
     saved: &VcpuX86,
-    tsc: TscPlan,
-    policy: &MsrPolicy,
 ) -> Result<(), KvmError> {
-    let vcpu = Target::Vcpu(index);
-    // Says which features, registers and reserved bits exist, for every call below.
     let cpuid: Vec<_> = saved.cpuid.iter().map(convert::to_cpuid).collect();
     let mut cpuid = encode_list(CPUID_HEADER, &cpuid);
-    calls.make(vcpu, req::KVM_SET_CPUID2, Arg::Bytes(&mut cpuid))?;
-    // Before anything that is counted in TSC ticks.
-    if interface.tsc_control && saved.tsc_khz != 0 {
-        let khz = Arg::Value(saved.tsc_khz.into());
-        calls.make(vcpu, req::KVM_SET_TSC_KHZ, khz)?;
+    calls
+        .make(vcpu, req::KVM_SET_CPUID2, Arg::Bytes(&mut cpuid))
+        .map(drop)
+}
+
+/// Gives the vCPU the machine check banks that it had. Its capabilities cannot be written as the
+/// register that they are read from.
+pub(super) fn set_machine_check(
+    calls: &mut (dyn Calls + '_),
+    vcpu: Target,
+    saved: &VcpuX86,
+) -> Result<(), KvmError> {
+    match msrs::value_of(&saved.msrs, msrs::MCG_CAP) {
+        None | Some(0) => Ok(()),
+        Some(capabilities) => calls.set(vcpu, req::KVM_X86_SETUP_MCE, capabilities),
     }
-    // Allows VMX: before the system registers and nested state that use it.
-    let (early, late) = split_msrs(saved, tsc);
-    msrs::write(calls, index, &early, policy)?;
-    // EFER, paging, APIC base. Reads memory for PAE without PDPTRs.
-    restore_special(calls, interface, vcpu, saved)?;
-    // Clears pending exceptions: before the events.
-    let regs = convert::to_regs(&saved.registers);
-    calls.set(vcpu, req::KVM_SET_REGS, regs)?;
-    restore_nested(calls, interface, index, saved)?;
-    // Says which parts of the XSAVE area count.
-    calls.set(vcpu, req::KVM_SET_XCRS, convert::to_xcrs(&saved.xcrs))?;
-    let mut xsave = fit(index, "XSAVE", &saved.xsave, interface.xsave_bytes)?;
-    calls.make(vcpu, req::KVM_SET_XSAVE, Arg::Bytes(&mut xsave))?;
-    let debug = convert::to_debugregs(&saved.debug);
-    calls.set(vcpu, req::KVM_SET_DEBUGREGS, debug)?;
-    // After the APIC base, before the MSRs: a deadline is ignored unless the timer is in its mode.
-    if !saved.lapic.is_empty() {
-        let mut lapic = fit(index, "the local APIC", &saved.lapic, LAPIC_BYTES)?;
-        calls.make(vcpu, req::KVM_SET_LAPIC, Arg::Bytes(&mut lapic))?;
-    }
-    // By offset, not by value: the kernel's guess of what a written value means drifts apart
-    // between vCPUs.
-    if let TscPlan::Offset(offset) = tsc {
-        set_tsc_offset(calls, vcpu, offset)?;
-    }
-    msrs::write(calls, index, &late, policy)?;
-    // After the registers and the APIC, which would overwrite what is pending.
-    let events = convert::to_events(&saved.events);
-    calls.set(vcpu, req::KVM_SET_VCPU_EVENTS, events)?;
-    // Late: setting system registers at the reset vector makes a boot processor runnable.
-    let mp_state = kvm::kvm_mp_state {
-        mp_state: saved.mp_state,
+}
+
+fn set_ssp(calls: &mut (dyn Calls + '_), vcpu: Target, saved: &VcpuX86) -> Result<(), KvmError> {
+    let Some(ssp) = saved.guest_ssp else {
+        return Ok(());
     };
-    calls.set(vcpu, req::KVM_SET_MP_STATE, mp_state)?;
-    notify_paused(calls, index)
+    let request = req::KVM_SET_ONE_REG;
+    let set = calls.register(vcpu, request, GUEST_SSP, &mut ssp.to_le_bytes());
+    set.map_err(|source| refused(vcpu, request, source))
 }
 
 /// Tells the guest's watchdog that its clock was stopped. A guest without the paravirtual clock
@@ -102,24 +154,34 @@ fn fit(vcpu: usize, what: &'static str, saved: &[u8], len: usize) -> Result<Vec<
     fit_bytes(saved, len).map_err(|source| KvmError::DoesNotFit { vcpu, what, source })
 }
 
-/// What goes before the system registers, and the rest in its saved order.
-fn split_msrs(saved: &VcpuX86, tsc: TscPlan) -> (Vec<Msr>, Vec<Msr>) {
-    let by_offset = matches!(tsc, TscPlan::Offset(_));
-    let (early, mut late): (Vec<Msr>, Vec<Msr>) = saved
+/// What goes before the system registers, and the rest in its saved order; without the TSC, which
+/// is set apart.
+pub(super) fn split_msrs(saved: &VcpuX86) -> (Vec<Msr>, Vec<Msr>) {
+    let (features, mut rest): (Vec<Msr>, Vec<Msr>) = saved
         .msrs
         .iter()
-        .filter(|msr| !(by_offset && msr.index == msrs::TSC))
+        .filter(|msr| msr.index != msrs::TSC)
         .copied()
-        .partition(|msr| msr.index == msrs::FEATURE_CONTROL);
-    let tsc = saved.msrs.iter().find(|msr| msr.index == msrs::TSC);
-    for msr in &mut late {
-        // A timer that fired between pause and save reads as 0, and its interrupt would be lost:
-        // a deadline that has passed fires at once.
-        if msr.index == msrs::TSC_DEADLINE && msr.value == 0 && waits_for_deadline(&saved.lapic) {
-            msr.value = tsc.map_or(0, |tsc| tsc.value);
+        .partition(|msr| msrs::is_feature(msr.index));
+    for msr in &mut rest {
+        if msr.index == msrs::TSC_DEADLINE && msr.value == 0 {
+            msr.value = deadline_that_fired(saved);
         }
     }
-    (early, late)
+    (features, rest)
+}
+
+/// The deadline of a timer that fired while its vCPU was read, so that its interrupt is in no
+/// state; 0 if none did. One that has passed fires at once.
+fn deadline_that_fired(saved: &VcpuX86) -> u64 {
+    let tsc = || msrs::value_of(&saved.msrs, msrs::TSC).unwrap_or(0);
+    match saved.armed_deadline {
+        Some(deadline) => deadline,
+        // Older state does not say whether it was armed. An interrupt too many is harmless, one
+        // too few hangs the guest.
+        None if waits_for_deadline(&saved.lapic) => tsc(),
+        None => 0,
+    }
 }
 
 fn waits_for_deadline(lapic: &[u8]) -> bool {
@@ -146,46 +208,19 @@ fn restore_special(
 fn restore_nested(
     calls: &mut (dyn Calls + '_),
     interface: &Interface,
-    index: usize,
+    vcpu: Target,
     saved: &VcpuX86,
 ) -> Result<(), KvmError> {
-    if saved.nested.is_empty() {
+    // A host without nested guests takes no blob. One that is in use has been refused by then.
+    if saved.nested.is_empty() || interface.nested_bytes == 0 {
         return Ok(());
-    }
-    let vcpu = Target::Vcpu(index);
-    if saved.nested.len() > interface.nested_bytes {
-        return Err(KvmError::OtherMachine {
-            what: "bytes of nested state",
-            saved: saved.nested.len() as u64,
-            target: interface.nested_bytes as u64,
-        });
     }
     let mut nested = saved.nested.clone();
     calls.make(vcpu, req::KVM_SET_NESTED_STATE, Arg::Bytes(&mut nested))?;
-    let flags = read::<u32>(&saved.nested, 0) & u32::from(NESTED_GUEST_MODE);
-    if flags != 0 {
+    if nested::is_in_guest(&saved.nested) {
         // Entering the nested guest loads RSP and RIP from its control structure, while a pending
         // nested entry on some kernels needs them before: so they are set on both sides.
         calls.set(vcpu, req::KVM_SET_REGS, convert::to_regs(&saved.registers))?;
-    }
-    Ok(())
-}
-
-fn set_tsc_offset(calls: &mut (dyn Calls + '_), vcpu: Target, offset: u64) -> Result<(), KvmError> {
-    let request = req::KVM_SET_DEVICE_ATTR;
-    let (group, attribute) = (kvm::KVM_VCPU_TSC_CTRL, kvm::KVM_VCPU_TSC_OFFSET);
-    let mut value = offset;
-    calls
-        .attribute(vcpu, request, group, attribute.into(), &mut value)
-        .map_err(|source| refused(vcpu, request, source))?;
-    // Some hosts that are guests themselves take an offset and do not keep it. There is no other
-    // way to set the counter there, and a guest that relies on it must not go there.
-    if save::save_tsc_offset(calls, vcpu)? != Some(offset) {
-        tracing::warn!(
-            ?vcpu,
-            offset,
-            "this host keeps no TSC offset: the guest's TSC jumps"
-        );
     }
     Ok(())
 }

@@ -205,6 +205,33 @@ pub enum Reason {
         /// How they do not fit.
         problem: ByteStateError,
     },
+    /// A capability that the VMM enabled for the machine that was saved, and not for the target.
+    #[error(
+        "vCPU {vcpu} has state that counts only with hypervisor capability {number} enabled, which \
+         the target was made without"
+    )]
+    NotEnabled {
+        /// The vCPU.
+        vcpu: u32,
+        /// The capability.
+        number: u32,
+    },
+    /// A run state that the target does not know, or that its parts make impossible.
+    #[error("vCPU {vcpu}: the target cannot be put into run state {state}")]
+    RunState {
+        /// The vCPU.
+        vcpu: u32,
+        /// In the numbers of the hypervisor.
+        state: u32,
+    },
+    /// A route of an interrupt that leads to nothing that the target has.
+    #[error("interrupt line {gsi} is routed in a way ({kind}) or to a pin that the target has not")]
+    Route {
+        /// The line.
+        gsi: u32,
+        /// The kind of route, in the numbers of the hypervisor.
+        kind: u32,
+    },
     /// A register whose saved value the host does not take.
     #[error("vCPU {vcpu}: the host refuses {value:#x} in {what} {number:#x}")]
     Value {
@@ -240,10 +267,13 @@ impl Reason {
             Self::Gic { .. } => ReasonKind::Gic,
             Self::VectorLengths { .. } => ReasonKind::VectorLengths,
             Self::Features { .. } => ReasonKind::Features,
-            Self::Shape { .. } => ReasonKind::Machine,
+            Self::Shape { .. } | Self::NotEnabled { .. } | Self::Route { .. } => {
+                ReasonKind::Machine
+            }
             Self::MissingSection { .. }
             | Self::SurplusSection { .. }
             | Self::Bytes { .. }
+            | Self::RunState { .. }
             | Self::Value { .. } => ReasonKind::State,
         }
     }
