@@ -276,7 +276,7 @@ mod tests {
             meeting
                 .gather(Duration::from_secs(10), &mut |_| {})
                 .unwrap();
-            let lost = meeting.run_on(0, || panic!("on purpose"));
+            let lost = meeting.run_on(0, || std::panic::resume_unwind(Box::new("lost")));
             assert_eq!(lost, Err::<(), _>(NoAnswer::Lost { vcpu: 0 }));
             thread.join().unwrap_err();
         });

@@ -38,11 +38,15 @@ pub(super) fn check(packages: &[Package]) -> Vec<Violation> {
 }
 
 /// What each crate may use of this project, dev-dependencies included.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("snapshot-format", &[]),
     ("snapshot-memory", &["snapshot-format"]),
     ("snapshot-store", &["snapshot-format", "snapshot-memory"]),
     ("hypervisor-bridge", &["snapshot-format", "snapshot-memory"]),
+    (
+        "hypervisor-hvf",
+        &["hypervisor-bridge", "snapshot-format", "snapshot-memory"],
+    ),
     (
         "hypervisor-kvm",
         &["hypervisor-bridge", "snapshot-format", "snapshot-memory"],
