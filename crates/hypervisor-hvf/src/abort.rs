@@ -11,6 +11,9 @@ const EC_CALL: u64 = 0x16;
 const EC_INSTRUCTION_ABORT: u64 = 0x20;
 const EC_DATA_ABORT: u64 = 0x24;
 
+/// `WFE`, `WFET`.
+const FOR_EVENT: u64 = 1;
+
 /// Bits of the syndrome of an abort.
 const VALID: u64 = 1 << 24;
 const SIGNED: u64 = 1 << 21;
@@ -28,7 +31,11 @@ const INSTRUCTION_BYTES: u64 = 4;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Syndrome {
     /// `WFI` or `WFE`. The program counter is at it.
-    Wait,
+    Wait {
+        /// Whether only an interrupt ends it: an event, as `WFE` waits for, comes from another
+        /// vCPU without anybody seeing it.
+        for_interrupt: bool,
+    },
     /// `HVC`. The program counter is behind it.
     Call,
     /// Memory that the guest may not write, or that is not there.
@@ -58,7 +65,9 @@ impl Syndrome {
     /// Reads `ESR_EL2`.
     pub(crate) fn of(esr: u64) -> Self {
         match esr >> EC_SHIFT & 0x3f {
-            EC_WAIT => Self::Wait,
+            EC_WAIT => Self::Wait {
+                for_interrupt: esr & FOR_EVENT == 0,
+            },
             EC_CALL => Self::Call,
             class @ (EC_DATA_ABORT | EC_INSTRUCTION_ABORT) => {
                 let is_data = class == EC_DATA_ABORT;
