@@ -243,15 +243,12 @@ impl Crew {
             let left = deadline.filter(|_| is_parked);
             let left = left.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             // Whoever changes anything notifies, and a request comes with kicks.
-            places = match left {
-                Some(left) => {
-                    let woken = self.changed.wait_timeout(places, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => {
-                    let woken = self.changed.wait(places);
-                    woken.unwrap_or_else(PoisonError::into_inner)
-                }
+            places = if let Some(left) = left {
+                let woken = self.changed.wait_timeout(places, left);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                let woken = self.changed.wait(places);
+                woken.unwrap_or_else(PoisonError::into_inner)
             };
         }
     }

@@ -98,6 +98,12 @@ pub enum HvfError {
         #[source]
         source: HvRefusal,
     },
+    /// Matrix state in use by a guest that was said to be shown none.
+    #[error("vCPU {vcpu} uses the matrix extension, which the machine was said to hide")]
+    HiddenSme {
+        /// Which.
+        vcpu: usize,
+    },
     /// More than the format holds.
     #[error("{found} {what}, at most {limit} can be saved")]
     Limit {

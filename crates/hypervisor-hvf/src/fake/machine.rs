@@ -17,7 +17,8 @@ pub(super) struct State {
     pub(super) host: HostInfo,
     pub(super) time: HostTime,
     pub(super) calls: Vec<String>,
-    pub(super) refused: Vec<(String, HvCode)>,
+    /// What calls are answered by instead, and whether once only.
+    pub(super) refused: Vec<(String, HvCode, bool)>,
     pub(super) memory: FakeMemory,
     vm: Option<Vm>,
 }

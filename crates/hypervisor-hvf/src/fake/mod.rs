@@ -62,7 +62,12 @@ impl FakeHv {
 
     /// Answers every later call whose record starts with `prefix` by `code`.
     pub fn refuse(&self, prefix: &str, code: HvCode) {
-        self.lock().refused.push((prefix.to_owned(), code));
+        self.lock().refused.push((prefix.to_owned(), code, false));
+    }
+
+    /// Answers the next call whose record starts with `prefix` by `code`.
+    pub fn refuse_once(&self, prefix: &str, code: HvCode) {
+        self.lock().refused.push((prefix.to_owned(), code, true));
     }
 
     /// Ends what [`refuse`](Self::refuse) began.
@@ -138,16 +143,21 @@ impl FakeHv {
     /// Records a call, and answers it if a test wants so.
     fn begin(&self, record: String) -> Result<MutexGuard<'_, State>, HvRefusal> {
         let mut state = self.lock();
-        let refused = state.refused.iter();
-        let code = refused
-            .filter(|(prefix, _)| record.starts_with(prefix))
-            .map(|(_, code)| *code)
-            .next();
+        let mut refused = state.refused.iter();
+        let place = refused.position(|(prefix, ..)| record.starts_with(prefix));
         state.calls.push(record);
-        match code {
-            None => Ok(state),
-            Some(code) => Err(code.to("refused by a test")),
+        let Some(place) = place else {
+            return Ok(state);
+        };
+        let refused = state
+            .refused
+            .get(place)
+            .map(|(_, code, once)| (*code, *once));
+        let (code, once) = refused.unwrap_or((HvCode::Error, false));
+        if once {
+            state.refused.remove(place);
         }
+        Err(code.to("refused by a test"))
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snapshot_format::{MemoryLayout, PAGE_BYTES, PageRange};
-use snapshot_memory::{DirtyBitmap, DirtyError, DirtyGuarantee, DirtySource};
+use snapshot_memory::{
+    BlindSpot, BlindSpots, DirtyBitmap, DirtyError, DirtyGuarantee, DirtySource,
+};
 
 use super::stripe::{GRANULE_BYTES, STRIPE_BYTES, Stripe};
 use crate::error::HvfError;
@@ -235,6 +237,10 @@ impl DirtySource for WriteProtect {
     /// Blocks count as dirty as a whole, and a store that fails its condition faults as others do.
     fn guarantee(&self) -> DirtyGuarantee {
         DirtyGuarantee::Superset
+    }
+
+    fn blind_spots(&self) -> BlindSpots {
+        BlindSpots::all_but(&[BlindSpot::Vcpus])
     }
 
     fn layout(&self) -> &MemoryLayout {
