@@ -26,6 +26,7 @@ const TARGETS: [(&str, &[&str]); 2] = [
             "snapshot-memory",
             "snapshot-store",
             "hypervisor-bridge",
+            "hypervisor-hvf",
             "hypervisor-kvm",
             "tinyvm",
         ],
@@ -37,6 +38,7 @@ const TARGETS: [(&str, &[&str]); 2] = [
             "snapshot-memory",
             "snapshot-store",
             "hypervisor-bridge",
+            "hypervisor-hvf",
         ],
     ),
 ];

@@ -155,24 +155,25 @@ impl Crew {
 
     /// Makes the thread of a vCPU look around: out of the guest, and out of its wait.
     pub fn kick(&self, vcpu: usize) -> Result<(), HvRefusal> {
-        let handle = self.lock().vcpus.get(vcpu).and_then(|place| place.handle);
+        let handle = self.handle(vcpu);
         self.changed.notify_all();
-        handle.map_or(Ok(()), |handle| self.hv.exit_vcpus(&[handle]))
+        let Some(handle) = handle else {
+            return Ok(());
+        };
+        match self.hv.exit_vcpus(&[handle]) {
+            // It went away meanwhile.
+            Err(_) if self.handle(vcpu).is_none() => Ok(()),
+            kicked => kicked,
+        }
     }
 
     /// Ends the machine: every vCPU's run returns [`Exit::Ended`](crate::Exit::Ended).
     pub fn end(&self) -> Result<(), HvRefusal> {
-        let mut places = self.lock();
-        places.ended = true;
-        let handles = places.vcpus.iter().filter_map(|place| place.handle);
-        let handles: Vec<_> = handles.collect();
-        drop(places);
-        self.changed.notify_all();
+        self.lock().ended = true;
+        let mut kicks = (0..self.vcpu_count()).map(|vcpu| self.kick(vcpu));
+        let kicked = kicks.find(Result::is_err);
         self.meeting.release();
-        if handles.is_empty() {
-            return Ok(());
-        }
-        self.hv.exit_vcpus(&handles)
+        kicked.unwrap_or(Ok(()))
     }
 
     pub(crate) fn hv(&self) -> &Arc<dyn Hv> {

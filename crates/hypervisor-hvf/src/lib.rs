@@ -7,6 +7,8 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 mod fingerprint;
+#[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+mod framework;
 mod gic;
 mod hv;
 mod machine;
@@ -22,6 +24,8 @@ mod write_protect;
 pub use abort::Access;
 pub use crew::{CpuOn, Crew, Lines};
 pub use error::HvfError;
+#[cfg(all(target_os = "macos", target_arch = "aarch64"))]
+pub use framework::Framework;
 pub use gic::GicWay;
 pub use hv::{
     Flag, GicConfig, HostInfo, HostTime, Hv, MsiConfig, Protection, RawExit, Register, SmeMode,

@@ -1,14 +1,11 @@
 //! Machines of the fake are saved and brought back: everything that the adapter promises.
-#![expect(missing_docs, reason = "tests need no docs")]
+#![expect(clippy::unwrap_used, reason = "the tests fail by panicking")]
 
-#[path = "machine/order.rs"]
-mod order;
-#[path = "machine/refusals.rs"]
-mod refusals;
-mod rig;
-#[path = "machine/round_trip.rs"]
-mod round_trip;
-#[path = "machine/stopping.rs"]
-mod stopping;
-#[path = "machine/time.rs"]
-mod time;
+mod machine {
+    mod order;
+    mod refusals;
+    mod rig;
+    mod round_trip;
+    mod stopping;
+    mod time;
+}

@@ -188,6 +188,22 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "the promise that a machine is paused",
     ),
     (
+        "crates/hypervisor-hvf/src/framework/calls.rs",
+        "calls Hypervisor.framework",
+    ),
+    (
+        "crates/hypervisor-hvf/src/framework/host.rs",
+        "asks the kernel of macOS what the host is",
+    ),
+    (
+        "crates/hypervisor-hvf/src/framework/newer.rs",
+        "looks up and makes calls of later versions of Hypervisor.framework",
+    ),
+    (
+        "crates/hypervisor-hvf/src/stop.rs",
+        "keeps the promise that the machine is paused",
+    ),
+    (
         "crates/hypervisor-kvm/src/dirty/entries.rs",
         "maps dirty rings",
     ),

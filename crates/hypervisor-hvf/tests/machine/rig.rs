@@ -13,20 +13,20 @@ use hypervisor_hvf::{
 };
 
 /// Long enough for any machine that tests run on.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the device says to every load.
-pub const DEVICE_SAYS: u64 = 0x8182_8384_8586_8788;
+pub(super) const DEVICE_SAYS: u64 = 0x8182_8384_8586_8788;
 
 /// Where there is no memory.
-pub const DEVICE: u64 = 0x900_0000;
+pub(super) const DEVICE: u64 = 0x900_0000;
 
 /// Function numbers of PSCI that the VMM knows.
-pub const CPU_OFF: u64 = 0x8400_0002;
-pub const CPU_ON: u64 = 0xc400_0003;
+pub(super) const CPU_OFF: u64 = 0x8400_0002;
+pub(super) const CPU_ON: u64 = 0xc400_0003;
 
 /// The GIC of every machine that has one.
-pub const GIC: GicConfig = GicConfig {
+pub(super) const GIC: GicConfig = GicConfig {
     distributor: 0x800_0000,
     redistributors: 0x80a_0000,
     msi: Some(MsiConfig {
@@ -38,14 +38,14 @@ pub const GIC: GicConfig = GicConfig {
 
 /// Which machine.
 #[derive(Clone, Debug)]
-pub struct Shape {
-    pub vcpus: usize,
-    pub options: HvfOptions,
+pub(super) struct Shape {
+    pub(super) vcpus: usize,
+    pub(super) options: HvfOptions,
 }
 
 impl Shape {
     /// Everything that the fake has.
-    pub fn full(vcpus: usize) -> Self {
+    pub(super) fn full(vcpus: usize) -> Self {
         let mut options = HvfOptions::default();
         options.gic = Some(GIC);
         options.el2 = true;
@@ -54,7 +54,7 @@ impl Shape {
     }
 
     /// A machine whose interrupt controller is the VMM's.
-    pub fn bare(vcpus: usize) -> Self {
+    pub(super) fn bare(vcpus: usize) -> Self {
         Self {
             vcpus,
             options: HvfOptions::default(),
@@ -63,29 +63,29 @@ impl Shape {
 }
 
 /// A machine with its threads.
-pub struct Vmm {
-    pub hv: FakeHv,
-    pub crew: Arc<Crew>,
-    pub machine: HvfMachine,
-    pub handles: Vec<VcpuHandle>,
+pub(super) struct Vmm {
+    pub(super) hv: FakeHv,
+    pub(super) crew: Arc<Crew>,
+    pub(super) machine: HvfMachine,
+    pub(super) handles: Vec<VcpuHandle>,
     /// What the guests made the VMM do.
-    pub exits: Arc<Mutex<Vec<(usize, Exit)>>>,
+    pub(super) exits: Arc<Mutex<Vec<(usize, Exit)>>>,
     threads: Vec<JoinHandle<Result<(), HvfError>>>,
 }
 
 /// The fake on a host with every feature, at some time.
-pub fn host(time: HostTime) -> FakeHv {
+pub(super) fn host(time: HostTime) -> FakeHv {
     host_like(FakeHv::host_with_everything(), time)
 }
 
-pub fn host_like(info: HostInfo, time: HostTime) -> FakeHv {
+pub(super) fn host_like(info: HostInfo, time: HostTime) -> FakeHv {
     let hv = FakeHv::new(info);
     hv.set_time(time);
     hv
 }
 
 /// A time in the middle of a day.
-pub fn noon() -> HostTime {
+pub(super) fn noon() -> HostTime {
     HostTime {
         absolute: 1 << 44,
         wall_ns: 1_700_000_000_000_000_000,
@@ -93,18 +93,18 @@ pub fn noon() -> HostTime {
 }
 
 /// `MPIDR_EL1` of a vCPU: not its number, as clusters have it.
-pub fn mpidr(vcpu: usize) -> u64 {
+pub(super) fn mpidr(vcpu: usize) -> u64 {
     let vcpu = u64::try_from(vcpu).unwrap();
     1 << 31 | (vcpu / 2) << 8 | vcpu % 2
 }
 
 impl Vmm {
     /// A machine whose vCPUs exist and stand still: none has run.
-    pub fn new(hv: &FakeHv, shape: &Shape) -> Self {
+    pub(super) fn new(hv: &FakeHv, shape: &Shape) -> Self {
         Self::with_faults(hv, shape, None)
     }
 
-    pub fn with_faults(hv: &FakeHv, shape: &Shape, faults: Option<WriteFaults>) -> Self {
+    pub(super) fn with_faults(hv: &FakeHv, shape: &Shape, faults: Option<WriteFaults>) -> Self {
         hv.create_vm(VmConfig {
             address_bits: shape.options.address_bits.into(),
             el2: shape.options.el2,
@@ -146,12 +146,12 @@ impl Vmm {
         vmm
     }
 
-    pub fn vcpus(&self) -> HvfVcpus {
+    pub(super) fn vcpus(&self) -> HvfVcpus {
         HvfVcpus::new(self.crew.clone(), PATIENCE)
     }
 
     /// Does something with a vCPU of a machine that stands still, on its thread.
-    pub fn on<T: Send + 'static>(
+    pub(super) fn on<T: Send + 'static>(
         &self,
         vcpu: usize,
         job: impl FnOnce(&FakeHv, VcpuHandle) -> T + Send + 'static,
@@ -161,22 +161,24 @@ impl Vmm {
         self.crew.meeting().run_on(vcpu, job).unwrap()
     }
 
-    pub fn register(&self, vcpu: usize, register: Register) -> u64 {
-        self.on(vcpu, move |hv, handle| hv.register(handle, register).unwrap())
+    pub(super) fn register(&self, vcpu: usize, register: Register) -> u64 {
+        self.on(vcpu, move |hv, handle| {
+            hv.register(handle, register).unwrap()
+        })
     }
 
-    pub fn set_register(&self, vcpu: usize, register: Register, value: u64) {
+    pub(super) fn set_register(&self, vcpu: usize, register: Register, value: u64) {
         self.on(vcpu, move |hv, handle| {
             hv.set_register(handle, register, value).unwrap();
         });
     }
 
-    pub fn load(&self, vcpu: usize, steps: Vec<GuestStep>) {
+    pub(super) fn load(&self, vcpu: usize, steps: Vec<GuestStep>) {
         self.hv.load(self.handles[vcpu], steps).unwrap();
     }
 
     /// Lets the guest run until the VMM has seen `count` exits in all, and stops it.
-    pub fn run_until_exits(&self, count: usize) {
+    pub(super) fn run_until_exits(&self, count: usize) {
         self.crew.meeting().release();
         let deadline = std::time::Instant::now() + PATIENCE;
         while self.exits.lock().unwrap().len() < count {
@@ -186,12 +188,17 @@ impl Vmm {
         self.vcpus().stop().unwrap();
     }
 
-    pub fn exits(&self) -> Vec<(usize, Exit)> {
+    /// Stops a machine that runs.
+    pub(super) fn vcpus_stop(&self) {
+        self.vcpus().stop().unwrap();
+    }
+
+    pub(super) fn exits(&self) -> Vec<(usize, Exit)> {
         self.exits.lock().unwrap().clone()
     }
 
     /// The calls of a vCPU since the record was last forgotten, without its number.
-    pub fn calls_of(&self, vcpu: usize) -> Vec<String> {
+    pub(super) fn calls_of(&self, vcpu: usize) -> Vec<String> {
         let number = self.handles[vcpu].0.to_string();
         let calls = self.hv.calls().into_iter();
         calls

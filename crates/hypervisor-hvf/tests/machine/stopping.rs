@@ -1,0 +1,1 @@
+//! Every vCPU comes to a stop, on its own thread.

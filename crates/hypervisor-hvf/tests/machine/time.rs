@@ -1,0 +1,1 @@
+//! Counters and timers on another host.
