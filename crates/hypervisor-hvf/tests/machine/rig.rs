@@ -95,7 +95,7 @@ pub(super) fn noon() -> HostTime {
 /// `MPIDR_EL1` of a vCPU: not its number, as clusters have it.
 pub(super) fn mpidr(vcpu: usize) -> u64 {
     let vcpu = u64::try_from(vcpu).unwrap();
-    1 << 31 | (vcpu / 2) << 8 | vcpu % 2
+    1 << 31 | (vcpu / 2) << 8 | (vcpu % 2)
 }
 
 impl Vmm {
@@ -104,7 +104,7 @@ impl Vmm {
         Self::with_faults(hv, shape, None)
     }
 
-    pub(super) fn with_faults(hv: &FakeHv, shape: &Shape, faults: Option<WriteFaults>) -> Self {
+    pub(super) fn with_faults(hv: &FakeHv, shape: &Shape, faults: Option<&WriteFaults>) -> Self {
         hv.create_vm(VmConfig {
             address_bits: shape.options.address_bits.into(),
             el2: shape.options.el2,
@@ -119,7 +119,7 @@ impl Vmm {
         let mut threads = Vec::new();
         let mut handles = Vec::new();
         for number in 0..shape.vcpus {
-            let (crew, exits, faults) = (crew.clone(), exits.clone(), faults.clone());
+            let (crew, exits, faults) = (crew.clone(), exits.clone(), faults.cloned());
             let (tell, told) = channel();
             threads.push(std::thread::spawn(move || {
                 let mut vcpu = HvfVcpu::create(crew.clone(), number, mpidr(number))?;

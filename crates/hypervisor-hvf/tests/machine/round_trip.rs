@@ -6,15 +6,16 @@ use hypervisor_bridge::testing::{
     FakeDevices, MemorySink, Script, capture_state_suite, fake_paused, state_round_trip_suite,
 };
 use hypervisor_bridge::{
-    Cancel, ClockPolicy, Machine, Restore, RestoreTarget, Selection, SnapshotRequest, snapshot,
+    Cancel, ClockPolicy, Machine, Restore, RestoreTarget, Selection, SnapshotRequest, StateRestore,
+    snapshot,
 };
 use hypervisor_hvf::fake::GuestStep;
 use hypervisor_hvf::{
     Flag, GicWay, Hv, Lines, Protection, Register, SmeMode, SmeRegister, WriteProtect,
     WriteProtectOptions,
 };
-use snapshot_format::state::{PowerState, SystemRegisterId as Id, VcpuArm64, VmArm64};
-use snapshot_format::{MemoryLayout, PAGE_BYTES, SectionPayload, StatePayload};
+use snapshot_format::state::{Fingerprint, PowerState, SystemRegisterId as Id, VcpuArm64, VmArm64};
+use snapshot_format::{MemoryLayout, PAGE_BYTES, SectionOffers, SectionPayload, StatePayload};
 use snapshot_memory::{DirtyTracker, MappedMemory, MappingOptions};
 
 use super::rig::{DEVICE, DEVICE_SAYS, Shape, Vmm, host, mpidr, noon};
@@ -195,10 +196,9 @@ fn a_line_that_was_asserted_is_asserted_at_every_entry_of_the_restored_vcpu() {
 
 /// Saves a machine and brings it back into another.
 pub(super) fn restore(source: &mut Vmm, target: &mut Vmm) {
-    let (mut offers, paused) = (sections(source), fake_paused());
+    let mut offers = sections(source);
     let state = &mut target.machine;
-    let _: snapshot_format::state::Fingerprint = offers.take(0).unwrap();
-    use hypervisor_bridge::StateRestore;
+    let _: Fingerprint = offers.take(0).unwrap();
     let reasons = state.take(&mut offers, ClockPolicy::Frozen).unwrap();
     assert_eq!(reasons, []);
     state.prepare().unwrap();
@@ -206,11 +206,10 @@ pub(super) fn restore(source: &mut Vmm, target: &mut Vmm) {
         state.restore_vcpu(vcpu).unwrap();
     }
     state.restore_vm().unwrap();
-    drop(paused);
 }
 
 /// Everything of a machine that stands still.
-pub(super) fn sections(source: &mut Vmm) -> snapshot_format::SectionOffers {
+pub(super) fn sections(source: &mut Vmm) -> SectionOffers {
     let paused = fake_paused();
     let mut sections = Vec::new();
     for vcpu in 0..source.handles.len() {
@@ -218,7 +217,7 @@ pub(super) fn sections(source: &mut Vmm) -> snapshot_format::SectionOffers {
         sections.push(SectionPayload::of(saved.id, &saved));
     }
     sections.extend(source.machine.save_vm(&paused).unwrap());
-    snapshot_format::SectionOffers::new(sections)
+    SectionOffers::new(sections)
 }
 
 // spec: HVF-10
@@ -270,7 +269,7 @@ fn with_memory(layout: &MemoryLayout) -> (Vmm, DirtyTracker) {
         WriteProtectOptions::default(),
     )
     .unwrap();
-    let vmm = Vmm::with_faults(&hv, &Shape::full(2), Some(faults));
+    let vmm = Vmm::with_faults(&hv, &Shape::full(2), Some(&faults));
     for region in layout.regions() {
         let (start, len) = (region.start.0, region.len_bytes);
         hv.map(start, len, Protection::ALL).unwrap();
