@@ -53,11 +53,11 @@ mod tests {
             wall_ns: 5_000_000_000,
             hz: HZ,
         };
-        for now in [at(1 << 41, 9), at(1000, u64::MAX)] {
-            let offset = saved.offset_at(now, ClockPolicy::Frozen);
-            assert_eq!(now.absolute.wrapping_sub(offset), saved.count);
+        for time in [at(1 << 41, 9), at(1000, u64::MAX)] {
+            let offset = saved.offset_at(time, ClockPolicy::Frozen);
+            assert_eq!(time.absolute.wrapping_sub(offset), saved.count);
             // One tick later, the guest reads one more.
-            assert_eq!((now.absolute + 1).wrapping_sub(offset), saved.count + 1);
+            assert_eq!((time.absolute + 1).wrapping_sub(offset), saved.count + 1);
         }
     }
 
