@@ -33,7 +33,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `machine`, `target` | the traits of a machine to capture, and of one to restore into |
+//! | `machine`, `target`, `copy` | the traits of a machine to capture, and of one to restore into |
 //! | `snapshot`, `restore` | the two sequences |
 //! | `clock`, `identity`, `generation` | what whoever restores must say: about time, and about clones |
 //! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
@@ -43,6 +43,7 @@
 
 mod breakdown;
 mod clock;
+mod copy;
 mod error;
 mod generation;
 mod identity;
@@ -58,6 +59,7 @@ pub mod testing;
 
 pub use breakdown::{PauseBreakdown, RestoreBreakdown};
 pub use clock::ClockPolicy;
+pub use copy::{CopiedMemory, PageReader};
 pub use error::{RestoreError, SnapshotError, StepError};
 pub use generation::{
     AcpiNames, BadGenerationAddress, GENERATION_ID_BYTES, GenerationDevice, GenerationEvent,

@@ -26,6 +26,8 @@
 //! # fn main() {}
 //! ```
 //!
+//! [`guide`] wires an existing VMM, in less than a hundred lines.
+//!
 //! | Module | Holds |
 //! |---|---|
 //! | `x86` | vCPU and machine state of x86-64: order, registers, clock, fingerprint |
@@ -45,6 +47,7 @@ mod calls;
 mod dirty;
 mod error;
 mod exit;
+pub mod guide;
 mod ioctl;
 mod lists;
 mod request;

@@ -23,7 +23,7 @@
 //! | `model` | the same program as Rust |
 //! | `kvm`, `process` | the two backends |
 //! | `device` | the port |
-//! | `config`, `load`, `digest` | configuration, memory from an image, digest of memory |
+//! | `config`, `load`, `digest` | configuration, memory, digest of memory |
 
 mod config;
 mod device;
@@ -43,7 +43,7 @@ mod start;
 pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
 pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-pub use load::PageReader;
+pub use hypervisor_bridge::PageReader;
 pub use proof::Program;
 pub use purpose::{GENERATION_ADDRESS, Purpose};
 pub use start::{Image, Restored, host, kvm_available, restore, start};

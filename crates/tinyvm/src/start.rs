@@ -2,14 +2,13 @@
 
 use std::io;
 
-use hypervisor_bridge::{Overrides, RestoreOutcome};
+use hypervisor_bridge::{Overrides, PageReader, RestoreOutcome};
 use snapshot_format::state::Fingerprint;
 use snapshot_format::{SectionOffers, SnapshotRef};
 
 use crate::config::GuestConfig;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest};
-use crate::load::PageReader;
 use crate::process::ProcessGuest;
 use crate::proof::Program;
 use crate::purpose::Purpose;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hypervisor_bridge::{
-    Answer, Cancel, DeviceRestore, Devices, Machine, Paused, RestoreOutcome, RestoreTarget,
-    Selection, SnapshotRequest, StateCapture, StepError, VcpuStop, snapshot,
+    Answer, Cancel, CopiedMemory, DeviceRestore, Devices, Machine, Paused, RestoreOutcome,
+    RestoreTarget, Selection, SnapshotRequest, StateCapture, StepError, VcpuStop, snapshot,
 };
 use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
 use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86};
@@ -20,7 +20,7 @@ use super::{boot, outcome};
 use crate::config::GuestConfig;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::{ImageLoader, map};
+use crate::load::map;
 use crate::proof::Program;
 use crate::purpose::Change;
 use crate::start::Image;
@@ -57,7 +57,7 @@ impl KvmGuest {
         let vcpus = VcpuThreads::new(vcpus, Board::new(config))?;
         let mut state = machine(&vm)?;
         let target = RestoreTarget {
-            memory: &mut ImageLoader {
+            memory: &mut CopiedMemory {
                 memory: &memory,
                 read: image.pages,
             },

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hypervisor_bridge::{
-    Answer, Cancel, Machine, RestoreOutcome, RestoreTarget, Selection, SnapshotRequest, VcpuStop,
-    snapshot,
+    Answer, Cancel, CopiedMemory, Machine, RestoreOutcome, RestoreTarget, Selection,
+    SnapshotRequest, VcpuStop, snapshot,
 };
 use snapshot_format::state::Fingerprint;
 use snapshot_format::{MemoryLayout, SnapshotRef};
@@ -19,7 +19,7 @@ use crate::config::GuestConfig;
 use crate::device::PortDevice;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::{ImageLoader, map};
+use crate::load::map;
 use crate::model::{Model, ModelMemory};
 use crate::program;
 use crate::purpose::Change;
@@ -50,7 +50,7 @@ impl ProcessGuest {
         let mut state = Target::default();
         let mut port = PortTarget::default();
         let target = RestoreTarget {
-            memory: &mut ImageLoader {
+            memory: &mut CopiedMemory {
                 memory: &memory,
                 read: image.pages,
             },
