@@ -15,6 +15,9 @@ pub(crate) enum Target {
     Vm,
     /// A vCPU, by its place in the list of vCPUs.
     Vcpu(usize),
+    /// A device that the kernel models, by its place in the list of devices.
+    #[cfg(any(target_arch = "aarch64", test))]
+    Device(usize),
 }
 
 /// The argument of a request.
@@ -46,8 +49,8 @@ pub(crate) trait Calls: Send {
     /// Makes one request. The result is what `ioctl` returned.
     fn call(&mut self, target: Target, request: Request, arg: Arg<'_>) -> io::Result<u64>;
 
-    /// Reads (`KVM_GET_DEVICE_ATTR`) or writes (`KVM_SET_DEVICE_ATTR`) a 64-bit attribute.
-    #[cfg(target_arch = "x86_64")]
+    /// Reads (`KVM_GET_DEVICE_ATTR`) or writes (`KVM_SET_DEVICE_ATTR`) an attribute of 64 bits, or of
+    /// the lower 32 of them.
     fn attribute(
         &mut self,
         target: Target,
@@ -72,9 +75,14 @@ pub(crate) trait Calls: Send {
 
     /// Makes a machine with one vCPU that never runs, and with interrupt controllers if asked, to
     /// try out what the host takes.
-    #[cfg(target_arch = "x86_64")]
     fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
         let _ = irqchip;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Ticks of the counter in a second, which a guest reads from the hardware.
+    #[cfg(any(target_arch = "aarch64", test))]
+    fn counter_frequency(&mut self) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -142,7 +150,7 @@ pub(crate) fn refused(target: Target, request: Request, source: io::Error) -> Kv
         request: request.name,
         vcpu: match target {
             Target::Vcpu(index) => Some(index),
-            Target::System | Target::Vm => None,
+            _ => None,
         },
         source,
     }

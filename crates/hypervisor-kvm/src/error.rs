@@ -68,6 +68,56 @@ pub enum KvmError {
         #[source]
         source: ByteStateError,
     },
+    /// A register that the kernel does not take with its saved value.
+    #[error(
+        "vCPU {vcpu}: the kernel refuses {register} = {value:#x}; allow it in the register policy \
+         if the guest can do without"
+    )]
+    RegisterRefused {
+        /// The vCPU.
+        vcpu: usize,
+        /// The register, by name or by number.
+        register: String,
+        /// The saved value.
+        value: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A register that is too long for what this build knows of registers.
+    #[error("vCPU {vcpu} has a register {id:#x}, which no part of a snapshot holds")]
+    UnknownRegister {
+        /// The vCPU.
+        vcpu: usize,
+        /// Its number in `KVM_GET_ONE_REG`.
+        id: u64,
+    },
+    /// A vCPU whose affinity is not the one that its interrupt controller and the guest know.
+    #[error(
+        "vCPU {vcpu} has the affinity {target:#x}, it was saved with {saved:#x}: create the vCPUs \
+         with the same numbers, in the same order"
+    )]
+    OtherAffinity {
+        /// The vCPU.
+        vcpu: usize,
+        /// Its affinity in the snapshot.
+        saved: u64,
+        /// Its affinity in the target.
+        target: u64,
+    },
+    /// State that no snapshot can hold.
+    #[error("the machine has {what}, which a snapshot cannot hold")]
+    NotCaptured {
+        /// What it has.
+        what: &'static str,
+    },
+    /// No machine could be made to ask the host with.
+    #[error("make a machine to ask what the host can do")]
+    Scratch {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// More than the format holds.
     #[error("vCPU {vcpu}: {found} {what}, at most {limit} can be saved")]
     Limit {

@@ -8,9 +8,7 @@
 
 use std::io;
 use std::mem::size_of;
-#[cfg(target_arch = "x86_64")]
-use std::os::fd::FromRawFd;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use kvm_bindings as kvm;
 
@@ -23,6 +21,8 @@ pub struct Handles<'fd> {
     kvm: BorrowedFd<'fd>,
     vm: BorrowedFd<'fd>,
     vcpus: Vec<BorrowedFd<'fd>>,
+    #[cfg(any(target_arch = "aarch64", test))]
+    devices: Vec<BorrowedFd<'fd>>,
 }
 
 impl<'fd> Handles<'fd> {
@@ -39,7 +39,13 @@ impl<'fd> Handles<'fd> {
         vm: BorrowedFd<'fd>,
         vcpus: Vec<BorrowedFd<'fd>>,
     ) -> Self {
-        Self { kvm, vm, vcpus }
+        Self {
+            kvm,
+            vm,
+            vcpus,
+            #[cfg(any(target_arch = "aarch64", test))]
+            devices: Vec::new(),
+        }
     }
 
     /// As [`new`](Self::new), from whatever owns the descriptors: kvm-ioctls of any version.
@@ -59,7 +65,28 @@ impl<'fd> Handles<'fd> {
             kvm: borrow(kvm.as_raw_fd()),
             vm: borrow(vm.as_raw_fd()),
             vcpus: vcpus.iter().map(|vcpu| borrow(vcpu.as_raw_fd())).collect(),
+            #[cfg(any(target_arch = "aarch64", test))]
+            devices: Vec::new(),
         }
+    }
+
+    /// Takes the devices that `KVM_CREATE_DEVICE` made: the interrupt controller, then its
+    /// translation services in the order of their addresses.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    #[cfg(any(target_arch = "aarch64", test))]
+    #[must_use]
+    pub unsafe fn with_devices(mut self, devices: Vec<BorrowedFd<'fd>>) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// How many devices there are.
+    #[cfg(any(target_arch = "aarch64", test))]
+    pub(crate) fn device_count(&self) -> usize {
+        self.devices.len()
     }
 
     /// How many vCPUs there are.
@@ -74,6 +101,10 @@ impl<'fd> Handles<'fd> {
             Target::Vm => Ok(self.vm),
             Target::Vcpu(index) => self.vcpus.get(index).copied().ok_or_else(|| {
                 io::Error::new(io::ErrorKind::NotFound, "the machine has no such vCPU")
+            }),
+            #[cfg(any(target_arch = "aarch64", test))]
+            Target::Device(index) => self.devices.get(index).copied().ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "the machine has no such device")
             }),
         }
     }
@@ -112,11 +143,12 @@ impl OwnedVm {
             kvm: self.vm.as_fd(),
             vm: self.vm.as_fd(),
             vcpus: self.vcpus.iter().map(AsFd::as_fd).collect(),
+            #[cfg(any(target_arch = "aarch64", test))]
+            devices: Vec::new(),
         }
     }
 
     /// Makes a request that gives a descriptor.
-    #[cfg(target_arch = "x86_64")]
     fn made_by(handles: &Handles<'_>, target: Target, request: Request) -> io::Result<OwnedFd> {
         // SAFETY: the requests that give a descriptor take a value, a type of machine or the
         // number of a vCPU, for which 0 is one.
@@ -185,7 +217,6 @@ impl Calls for Handles<'_> {
         unsafe { self.ioctl(target, request, arg) }
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn attribute(
         &mut self,
         target: Target,
@@ -200,8 +231,8 @@ impl Calls for Handles<'_> {
             attr: attribute,
             addr: std::ptr::from_mut(value) as u64,
         };
-        // SAFETY: `attr` outlives the call, and the attributes that this crate names are 64 bits
-        // wide, which `value` holds.
+        // SAFETY: `attr` outlives the call, and the attributes that this crate names are at most 64
+        // bits wide, which `value` holds.
         unsafe { self.ioctl(target, request, std::ptr::from_ref(&attr) as u64) }.map(drop)
     }
 
@@ -224,17 +255,34 @@ impl Calls for Handles<'_> {
         unsafe { self.ioctl(target, request, arg) }.map(drop)
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
         let vm = OwnedVm::made_by(self, Target::System, request::KVM_CREATE_VM)?;
         let mut scratch = OwnedVm::new(vm);
+        // Only x86-64 wants them before the vCPUs.
+        #[cfg(target_arch = "x86_64")]
         if irqchip {
             let none = Arg::Value(0);
             scratch.call(Target::Vm, request::KVM_CREATE_IRQCHIP, none)?;
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = irqchip;
         let vcpu = OwnedVm::made_by(&scratch.handles(), Target::Vm, request::KVM_CREATE_VCPU)?;
         scratch.vcpus.push(vcpu);
         Ok(Box::new(scratch))
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn counter_frequency(&mut self) -> io::Result<u64> {
+        let frequency: u64;
+        // SAFETY: reads a register that Linux lets every process read, and touches nothing else.
+        unsafe {
+            std::arch::asm!(
+                "mrs {}, cntfrq_el0",
+                out(reg) frequency,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        Ok(frequency)
     }
 
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
@@ -295,7 +343,6 @@ impl Calls for OwnedVm {
         self.handles().call(target, request, arg)
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn attribute(
         &mut self,
         target: Target,
@@ -318,7 +365,6 @@ impl Calls for OwnedVm {
         self.handles().register(target, request, id, value)
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
         self.handles().scratch(irqchip)
     }

@@ -31,6 +31,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `x86` | vCPU and machine state of x86-64: order, registers, clock, fingerprint |
+//! | `arm64` | the same of aarch64, with its interrupt controllers |
+//! | `host` | what is the same for every machine of a host |
 //! | `dirty` | the pages that vCPUs wrote: dirty log and dirty rings, slots that change |
 //! | `exit` | completing the exit that a vCPU is in |
 //! | `request`, `ioctl` | the numbers of the requests, and the system calls: all unsafe code is there |
@@ -43,11 +45,17 @@
     expect(dead_code, reason = "serves the adapters of other architectures")
 )]
 
+#[cfg(target_arch = "aarch64")]
+mod arm64;
+// Tests of any host drive it against a fake kernel.
+#[cfg(all(test, not(target_arch = "aarch64")))]
+pub mod arm64;
 mod calls;
 mod dirty;
 mod error;
 mod exit;
 pub mod guide;
+mod host;
 mod ioctl;
 mod lists;
 mod request;
@@ -56,6 +64,8 @@ pub mod syscalls;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+pub use arm64::{KernelDevices, KvmMachine, KvmOptions, RegisterPolicy};
 pub use calls::MemorySlot;
 pub use dirty::{DirtyLogMode, DirtyRings, KvmDirtyLog, KvmDirtyRing, KvmSlots, VcpuRings};
 pub use error::KvmError;

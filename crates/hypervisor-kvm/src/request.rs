@@ -76,11 +76,13 @@ macro_rules! requests {
 // To the system.
 requests! {
     KVM_GET_API_VERSION = value(0x00);
+    KVM_CREATE_VM = value(0x01);
     KVM_CHECK_EXTENSION = value(0x03);
 }
 
 // To the machine.
 requests! {
+    KVM_CREATE_VCPU = value(0x41);
     KVM_SET_USER_MEMORY_REGION = set::<kvm::kvm_userspace_memory_region>(0x46);
     KVM_GET_DIRTY_LOG = set::<kvm::kvm_dirty_log>(0x42);
     KVM_CLEAR_DIRTY_LOG = both::<kvm::kvm_clear_dirty_log>(0xc0);
@@ -99,8 +101,6 @@ pub(crate) const KVM_MEMORY_ENCRYPT_OP: Request = Request {
 requests! {
     KVM_GET_MSR_INDEX_LIST = both_list::<kvm::kvm_msr_list, u32>(0x02);
     KVM_GET_SUPPORTED_CPUID = both_list::<kvm::kvm_cpuid2, kvm::kvm_cpuid_entry2>(0x05);
-    KVM_CREATE_VM = value(0x01);
-    KVM_CREATE_VCPU = value(0x41);
     KVM_CREATE_IRQCHIP = value(0x60);
     KVM_GET_IRQCHIP = both::<kvm::kvm_irqchip>(0x62);
     KVM_SET_IRQCHIP = get::<kvm::kvm_irqchip>(0x63);
@@ -150,4 +150,26 @@ requests! {
     KVM_GET_XSAVE2 = get::<kvm::kvm_xsave>(0xcf);
     KVM_SET_DEVICE_ATTR = set::<kvm::kvm_device_attr>(0xe1);
     KVM_GET_DEVICE_ATTR = set::<kvm::kvm_device_attr>(0xe2);
+}
+
+/// Requests of aarch64, whose structures the bindings have only there. A `[u32; 8]` is `struct
+/// kvm_vcpu_init`, a `[u64; 8]` `struct kvm_vcpu_events`.
+#[cfg(any(target_arch = "aarch64", test))]
+pub(crate) mod arm64 {
+    use super::{Request, both, both_list, get, kvm, set};
+
+    requests! {
+        KVM_GET_MP_STATE = get::<u32>(0x98);
+        KVM_SET_MP_STATE = set::<u32>(0x99);
+        KVM_GET_VCPU_EVENTS = get::<[u64; 8]>(0x9f);
+        KVM_SET_VCPU_EVENTS = set::<[u64; 8]>(0xa0);
+        KVM_ARM_VCPU_INIT = set::<[u32; 8]>(0xae);
+        KVM_ARM_PREFERRED_TARGET = get::<[u32; 8]>(0xaf);
+        KVM_GET_REG_LIST = both_list::<u64, u64>(0xb0);
+        KVM_ARM_SET_COUNTER_OFFSET = set::<[u64; 2]>(0xb5);
+        KVM_ARM_VCPU_FINALIZE = set::<u32>(0xc2);
+        KVM_CREATE_DEVICE = both::<[u32; 3]>(0xe0);
+        KVM_SET_DEVICE_ATTR = set::<kvm::kvm_device_attr>(0xe1);
+        KVM_GET_DEVICE_ATTR = set::<kvm::kvm_device_attr>(0xe2);
+    }
 }

@@ -1,11 +1,12 @@
 //! What this host offers, and what a machine on it uses.
 
 use kvm_bindings as kvm;
+use snapshot_format::Arch;
 use snapshot_format::state::{Capability, CpuidEntry, Fingerprint, VcpuX86};
-use snapshot_format::{Arch, limits};
 
 use crate::calls::{Arg, Calls, Target};
 use crate::error::KvmError;
+use crate::host::{kernel_release, page_bytes};
 use crate::request as req;
 use crate::x86::interface::Interface;
 use crate::x86::nested;
@@ -175,23 +176,6 @@ fn of_cpu(cpuid: &[CpuidEntry]) -> Fingerprint {
         kernel: kernel_release(),
         ..Fingerprint::default()
     }
-}
-
-fn page_bytes() -> u32 {
-    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
-    let bytes = bytes.ok().flatten().unwrap_or(0);
-    u32::try_from(bytes).unwrap_or(0)
-}
-
-fn kernel_release() -> String {
-    let name = nix::sys::utsname::uname();
-    let release = name
-        .ok()
-        .map(|name| name.release().to_string_lossy().into_owned());
-    let mut release = release.unwrap_or_default();
-    let cap = release.floor_char_boundary(limits::MAX_HOST_TEXT_BYTES);
-    release.truncate(cap);
-    release
 }
 
 #[cfg(test)]

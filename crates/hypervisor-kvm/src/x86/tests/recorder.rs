@@ -158,6 +158,7 @@ impl Recorder {
             Target::System => "kvm".to_owned(),
             Target::Vm => "vm".to_owned(),
             Target::Vcpu(index) => index.to_string(),
+            Target::Device(index) => format!("device {index}"),
         };
         let mut state = self.lock();
         state.made.push(format!("{target}: {call}"));
