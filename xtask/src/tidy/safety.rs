@@ -237,6 +237,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "makes machines of its own",
     ),
     (
+        "crates/hypervisor-kvm/tests/x86/machine.rs",
+        "makes machines and signals their threads",
+    ),
+    (
         "crates/snapshot-checks/src/block/spawn.rs",
         "asks to be traced between fork and exec",
     ),
