@@ -190,8 +190,11 @@ pub enum SinkError {
         /// What the bits are relative to.
         found: SnapshotRef,
     },
-    /// The guest's memory is laid out otherwise than its parent's.
-    #[error("the memory layout differs from the parent's; take a full snapshot")]
+    /// The dirty pages are numbered in another memory layout than the guest's.
+    #[error(
+        "the dirty pages are of another memory layout than the guest has; tell the tracker when memory \
+         is plugged or unplugged"
+    )]
     LayoutDiffers,
     /// The bitmap has another number of pages than the guest.
     #[error("a dirty bitmap of {found} pages for a guest of {expected}")]

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snapshot_format::{
-    Digest, PAGE_BYTES, PageRange, SectionOffers, SectionPayload, SnapshotId, SnapshotRef,
+    Digest, MemoryLayout, PAGE_BYTES, PageRange, SectionOffers, SectionPayload, SnapshotId,
+    SnapshotRef,
 };
 use snapshot_memory::{
     GuestMemorySource, MemoryError, MemoryPlan, MemoryStats, Pages, PublishError, Published,
@@ -22,6 +23,8 @@ pub struct KeptSnapshot {
     pub sections: Vec<SectionPayload>,
     /// Memory, merged with that of the parents.
     pub image: Vec<u8>,
+    /// How it is laid out.
+    pub layout: MemoryLayout,
 }
 
 /// Keeps snapshots in memory. It records `begin`, `prepare`, `memory`, `section`, `seal` and `publish`.
@@ -84,6 +87,7 @@ impl SnapshotSink for MemorySink {
             id,
             sections: Vec::new(),
             image: Vec::new(),
+            layout: None,
         }))
     }
 }
@@ -93,6 +97,7 @@ struct Staged {
     id: SnapshotId,
     sections: Vec<SectionPayload>,
     image: Vec<u8>,
+    layout: Option<MemoryLayout>,
 }
 
 impl Staged {
@@ -110,15 +115,25 @@ impl Staged {
         }
     }
 
-    fn parent(&self, base: SnapshotRef) -> Result<Vec<u8>, SinkError> {
+    /// The memory of the parent, as far as it is memory of `layout`.
+    fn parent(&self, base: SnapshotRef, layout: &MemoryLayout) -> Result<Vec<u8>, SinkError> {
         let mut kept = self.sink.kept().into_iter();
         let parent = kept.find(|snapshot| snapshot.reference == base);
-        parent
-            .map(|snapshot| snapshot.image)
-            .ok_or(SinkError::WrongParent {
-                expected: None,
-                found: base,
-            })
+        let parent = parent.ok_or(SinkError::WrongParent {
+            expected: None,
+            found: base,
+        })?;
+        let mut image = zeroed(layout);
+        let place = |page: u64| usize::try_from(page * PAGE_BYTES).unwrap_or(usize::MAX);
+        for run in parent.layout.shared_runs(layout) {
+            let (from, to, len) = (run.pages.start.0, run.other.0, place(run.pages.count));
+            let from = parent.image.get(place(from)..place(from) + len);
+            let to = image.get_mut(place(to)..place(to) + len);
+            if let (Some(from), Some(to)) = (from, to) {
+                to.copy_from_slice(from);
+            }
+        }
+        Ok(image)
     }
 }
 
@@ -144,18 +159,18 @@ impl StagedSink for Staged {
         _: Stability,
     ) -> Result<MemoryStats, SinkError> {
         self.sink.reach("memory")?;
+        self.layout = Some(source.layout().clone());
         let page_count = source.layout().page_count();
         let mut stats = MemoryStats::default();
         if let Pages::Since { base, dirty } = pages {
-            self.image = self.parent(base)?;
+            self.image = self.parent(base, source.layout())?;
             for run in dirty.iter_runs() {
                 self.take(source, run)?;
             }
             stats.present = dirty.count();
             stats.inherited = page_count - stats.present;
         } else {
-            let len = usize::try_from(page_count * PAGE_BYTES).unwrap_or(usize::MAX);
-            self.image = vec![0; len];
+            self.image = zeroed(source.layout());
             self.take(source, PageRange::new(0, page_count))?;
             stats.present = page_count;
         }
@@ -172,24 +187,29 @@ struct Sealed(Staged);
 
 impl SealedSink for Sealed {
     fn publish(self: Box<Self>) -> Result<Published, PublishError> {
-        let Self(staged) = *self;
+        let Self(mut staged) = *self;
         let id = staged.id;
-        staged
-            .sink
-            .reach("publish")
-            .map_err(|source| PublishError::NotCommitted {
-                id,
-                source: source.into(),
-            })?;
+        let not_committed = |source: SinkError| PublishError::NotCommitted {
+            id,
+            source: source.into(),
+        };
+        let layout = staged.layout.take();
+        let layout = layout.ok_or(not_committed(SinkError::Missing { what: "memory" }))?;
+        staged.sink.reach("publish").map_err(not_committed)?;
         let digest = Digest::of(&id.0);
         let reference = SnapshotRef { id, digest };
         staged.sink.lock().push(KeptSnapshot {
             reference,
             sections: staged.sections,
             image: staged.image,
+            layout,
         });
         Ok(Published {
             snapshot: reference,
         })
     }
+}
+
+fn zeroed(layout: &MemoryLayout) -> Vec<u8> {
+    vec![0; usize::try_from(layout.len_bytes()).unwrap_or(usize::MAX)]
 }

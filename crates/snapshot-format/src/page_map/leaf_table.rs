@@ -152,6 +152,16 @@ impl LeafTable {
         Self { refs }
     }
 
+    /// This table without the leaves that are not among `numbers`, which ascend.
+    #[must_use]
+    pub fn among(&self, numbers: &[u32]) -> Self {
+        let refs = self.refs.iter().copied();
+        let refs = refs.filter(|leaf| numbers.binary_search(&leaf.number).is_ok());
+        Self {
+            refs: refs.collect(),
+        }
+    }
+
     /// The bytes of the table.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

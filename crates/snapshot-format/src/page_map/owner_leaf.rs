@@ -2,7 +2,7 @@
 
 use crate::bytes::Fields;
 use crate::error::{DecodeError, Part};
-use crate::page_map::{LEAF_HEADER_BYTES, LEAF_PAGES, OWNER_LEAF};
+use crate::page_map::{LEAF_HEADER_BYTES, LEAF_PAGES, OWNER_LEAF, PageBits};
 
 /// For each page of a leaf its owner: 0 for a page that is zero, else the place of a data file in
 /// the list of dependencies, counted from 1.
@@ -77,6 +77,30 @@ impl OwnerLeaf {
             Owners::Bytes(owners) => owners.get(page).copied().map_or(0, u16::from),
             Owners::Words(owners) => owners.get(page).copied().unwrap_or(0),
         }
+    }
+
+    /// This leaf for a layout in which `memory` are the pages of it that are memory: all others
+    /// are owned by nobody.
+    #[must_use]
+    pub fn within(&self, memory: &PageBits) -> Self {
+        let owner = |page| {
+            let owner = self.owner(page);
+            if memory.contains(page) { owner } else { 0 }
+        };
+        Self::from_fn(self.number, owner)
+    }
+
+    /// The first page that is owned by a data file and is not in `memory`.
+    #[must_use]
+    pub fn owned_outside(&self, memory: &PageBits) -> Option<usize> {
+        // Most leaves are memory as a whole: a word at a time.
+        let words = memory.words().iter().enumerate();
+        let mut outside = words.filter(|(_, word)| **word != u64::MAX);
+        outside.find_map(|(index, word)| {
+            let mut pages = (0..64).filter(|bit| word >> bit & 1 == 0);
+            let page = pages.find(|bit| self.owner(index * 64 + bit) != 0)?;
+            Some(index * 64 + page)
+        })
     }
 
     /// The largest owner.

@@ -301,7 +301,17 @@ impl MapRoot {
     /// Checks the bytes of one of the leaves that [`owners`](Self::owners) names.
     pub fn owner_leaf(&self, leaf: &LeafRef, bytes: &[u8]) -> Result<OwnerLeaf, DecodeError> {
         leaf.verify(bytes, Part::OwnerLeaf(leaf.number))?;
-        OwnerLeaf::parse(bytes, leaf.number, self.file).map_err(|e| e.shifted(leaf.offset))
+        let owners = OwnerLeaf::parse(bytes, leaf.number, self.file);
+        let owners = owners.map_err(|e| e.shifted(leaf.offset))?;
+        match owners.owned_outside(&self.layout.leaf_pages(leaf.number)) {
+            None => Ok(owners),
+            Some(page) => Err(DecodeError::Invalid {
+                part: Part::OwnerLeaf(leaf.number),
+                offset: leaf.offset,
+                rule: "pages outside of memory have no owner",
+                found: page as u64,
+            }),
+        }
     }
 
     /// Checks that the frames of a leaf start where those of the leaf before it end, at `end`, and

@@ -246,6 +246,33 @@ fn leaves_shared_with_the_parent_stay_true() {
     assert_eq!([6, 7, 8].map(|page| leaf.owner(page)), [0, 2, 0]);
 }
 
+// spec: MAP-25
+#[test]
+fn pages_that_are_no_memory_have_no_owner() {
+    let map = map_full();
+    let number = map.root.layout.leaves()[0];
+    let memory = map.root.layout.leaf_pages(number);
+    let gap = memory.runs().next().map(|(start, count)| start + count);
+    let gap = gap.expect("memory that ends within its leaf");
+    let of = |owner_of: &dyn Fn(usize) -> u16| {
+        let bytes = OwnerLeaf::from_fn(number, owner_of).encode();
+        let mut reference = *map.root.owners.get(number).expect("the first leaf");
+        reference.digest = Digest::of(&bytes);
+        reference.len = u32::try_from(bytes.len()).expect("a leaf");
+        map.root.owner_leaf(&reference, &bytes)
+    };
+    let sound = |page| u16::from(memory.contains(page));
+    assert_eq!(of(&sound).map(|leaf| leaf.owner(gap)), Ok(0));
+    corrupt(
+        of(&|page| sound(page).max(u16::from(page == gap))),
+        "have no owner",
+    );
+    corrupt(of(&|_| 1), "have no owner");
+    // A leaf for less memory than it was made for owns nothing of the rest.
+    let narrow = OwnerLeaf::uniform(number, 1).within(&memory);
+    assert_eq!((narrow.owned_outside(&memory), narrow.owner(0)), (None, 1));
+}
+
 /// A manifest whose payload has other bytes in place of `from`.
 fn with_payload(from: &[u8], to: &[u8]) -> Result<Manifest, DecodeError> {
     let file = manifest_full().encode();

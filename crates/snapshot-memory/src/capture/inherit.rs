@@ -28,6 +28,8 @@ pub(super) struct Candidate<'c> {
 pub(super) struct Inheritance<'a> {
     parent: &'a MemoryImage,
     layout: &'a MemoryLayout,
+    /// Whether the parent has other memory.
+    layout_differs: bool,
     dirty: &'a DirtyBitmap,
     /// Whether pages are read where the parent has no digest of their own.
     reads: bool,
@@ -64,6 +66,7 @@ impl<'a> Inheritance<'a> {
         (dedup != Dedup::Off).then(|| Self {
             parent,
             layout,
+            layout_differs: parent.layout() != layout,
             dirty,
             reads: dedup == Dedup::Compare,
             unit: None,
@@ -92,6 +95,9 @@ impl<'a> Inheritance<'a> {
     }
 
     fn look(&mut self, page: &Candidate<'_>) -> Result<Look, ImageError> {
+        if self.is_new(page.guest) {
+            return Ok(page.digest.map_or(Look::Zero, |_| Look::Differs));
+        }
         let known = self.parent.known_page(page.guest)?;
         let is_equal = match (known, page.digest) {
             (KnownPage::Zero, None) => return Ok(Look::BothZero),
@@ -103,6 +109,11 @@ impl<'a> Inheritance<'a> {
             }
         };
         Ok(if is_equal { Look::Equal } else { Look::Differs })
+    }
+
+    /// Whether a page was no memory in the parent: there is nothing to inherit.
+    fn is_new(&self, page: GuestPage) -> bool {
+        self.layout_differs && self.parent.layout().image_page(page).is_none()
     }
 
     /// Whether the bytes of `page` are those that data file `owner` has for it at `place`.

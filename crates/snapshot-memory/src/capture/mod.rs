@@ -13,6 +13,7 @@ mod pace;
 mod pipeline;
 mod placer;
 mod plan;
+mod plugged;
 mod pool;
 #[cfg(test)]
 mod rig;

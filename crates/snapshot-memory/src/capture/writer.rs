@@ -13,6 +13,7 @@ use super::options::{CaptureOptions, Engine, EngineChoice};
 use super::pipeline::Pipeline;
 use super::placer::{Placer, Tally};
 use super::plan::Plan;
+use super::plugged::Plugged;
 use crate::direct::QueueMode;
 use crate::error::{FileError, SinkError};
 use crate::image::{DataFile, MemoryImage};
@@ -103,13 +104,24 @@ impl<'a> MemoryWriter<'a> {
         let span = tracing::debug_span!("write memory", snapshot = %self.snapshot);
         let _entered = span.enter();
         let base = self.base(source, pages)?;
+        let layout = source.layout();
+        let plugged = base.map(|base| Plugged::between(base.layout(), layout));
+        let widened = plugged.as_ref().and_then(|plugged| plugged.widen(pages));
+        let pages = match (pages, &widened) {
+            (Pages::Since { base, .. }, Some(dirty)) => Pages::Since { base, dirty },
+            (pages, _) => pages,
+        };
         let choice = Choice::new(&self.options, &self.cost, source, pages, self.stability);
         let base = base.filter(|_| !choice.full);
         self.check_engine(choice, data)?;
-        let layout = source.layout();
         let number = number_of(base.map_or(1, |base| base.files().len() + 1))?;
         make_room(data, layout, pages, choice)?;
-        let leaves = LeafWriter::new(MapWriter::new(map, number), base, number, choice.unit_pages);
+        let changed = match (base, plugged) {
+            (Some(_), Some(plugged)) => plugged.leaves,
+            _ => Vec::new(),
+        };
+        let map = MapWriter::new(map, number);
+        let leaves = LeafWriter::new(map, base, number, choice.unit_pages).changed(layout, changed);
         let parent = base.zip(pages.dirty());
         let plan = Plan::new(layout, pages, choice);
         let pipeline = Pipeline {
@@ -142,7 +154,7 @@ impl<'a> MemoryWriter<'a> {
             map_root: written.root,
         });
         let flattened = match base {
-            Some(base) => base.table().overlaid(&root.owners),
+            Some(base) => flattened(base, &root),
             None => root.owners,
         };
         let stats = tally.stats(layout, choice.data_layout, data.allocated_bytes()?);
@@ -210,7 +222,7 @@ impl<'a> MemoryWriter<'a> {
                 found: base,
             });
         };
-        if image.layout() != source.layout() {
+        if dirty.layout().is_some_and(|of| of != source.layout()) {
             return Err(SinkError::LayoutDiffers);
         }
         let expected = source.layout().page_count();
@@ -250,6 +262,16 @@ fn make_room(
         (DataLayout::Packed, _) => Ok(()),
         _ => data.set_len(layout.len_bytes()),
     }
+}
+
+/// The leaves of the parent's flattened map that still hold memory, with those of `root` in place
+/// of theirs.
+fn flattened(base: &MemoryImage, root: &MapRoot) -> LeafTable {
+    let table = base.table().overlaid(&root.owners);
+    if *base.layout() == root.layout {
+        return table;
+    }
+    table.among(&root.layout.leaves())
 }
 
 /// Every data file of a chain.

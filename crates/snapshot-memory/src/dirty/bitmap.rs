@@ -1,9 +1,10 @@
 //! One bit for each page of the image, set by many threads without a lock.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use snapshot_format::{PageIndex, PageRange};
+use snapshot_format::{MemoryLayout, PageIndex, PageRange};
 
 /// Pages that one word holds.
 const WORD_PAGES: u64 = u64::BITS as u64;
@@ -11,8 +12,12 @@ const WORD_PAGES: u64 = u64::BITS as u64;
 /// Which pages of an image were written.
 ///
 /// A bit may be set by any thread at any time. Bits beyond the last page cannot be set.
+///
+/// It may know the layout that its pages are numbered in; whoever is handed it for other memory can
+/// then tell.
 pub struct DirtyBitmap {
     page_count: u64,
+    layout: Option<Arc<MemoryLayout>>,
     words: Box<[AtomicU64]>,
 }
 
@@ -47,8 +52,25 @@ impl DirtyBitmap {
         let words = page_count.div_ceil(WORD_PAGES);
         Self {
             page_count,
+            layout: None,
             words: (0..words).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    /// A bitmap of clean pages of the memory of `layout`.
+    #[must_use]
+    pub fn of_layout(layout: Arc<MemoryLayout>) -> Self {
+        let page_count = layout.page_count();
+        Self {
+            layout: Some(layout),
+            ..Self::new(page_count)
+        }
+    }
+
+    /// The layout that its pages are numbered in, if it knows.
+    #[must_use]
+    pub fn layout(&self) -> Option<&MemoryLayout> {
+        self.layout.as_deref()
     }
 
     /// A bitmap of `page_count` dirty pages.
@@ -223,6 +245,7 @@ impl DirtyBitmap {
         let words = self.words.iter();
         Self {
             page_count: self.page_count,
+            layout: self.layout.clone(),
             words: words
                 .map(|word| AtomicU64::new(word.swap(0, Ordering::AcqRel)))
                 .collect(),
@@ -306,7 +329,10 @@ impl Iterator for Runs<'_> {
 
 impl Clone for DirtyBitmap {
     fn clone(&self) -> Self {
-        let clone = Self::new(self.page_count);
+        let clone = Self {
+            layout: self.layout.clone(),
+            ..Self::new(self.page_count)
+        };
         clone.or_from(self);
         clone
     }

@@ -153,7 +153,7 @@ impl DirtyTracker {
         let state = self.shared.lock();
         let consumer = state.consumers.get(&consumer);
         let consumer = consumer.ok_or(DirtyError::UnknownConsumer)?;
-        let pages = consumer.pages();
+        let pages = consumer.pages(&state.layout);
         pages.or_from(&consumer.active);
         Ok(pages.count())
     }
@@ -176,15 +176,15 @@ impl DirtyTracker {
         }
         let failures = state.harvest();
         let serial = state.serial();
+        let layout = state.layout.clone();
         let bits = state.consumers.get_mut(&consumer);
         let bits = bits.ok_or(DirtyError::UnknownConsumer)?;
         bits.close(serial);
-        let pages = bits.pages();
+        let pages = bits.pages(&layout);
         if Sabotage::EarlyEpochCommit.is_on() {
             bits.rounds.clear();
         }
         let base = bits.base;
-        let layout = state.layout.clone();
         drop(state);
         Ok(DirtyEpoch {
             shared: self.shared.clone(),
@@ -320,8 +320,8 @@ impl Consumer {
     }
 
     /// All bits since the base.
-    fn pages(&self) -> DirtyBitmap {
-        let pages = DirtyBitmap::new(self.active.page_count());
+    fn pages(&self, layout: &Arc<MemoryLayout>) -> DirtyBitmap {
+        let pages = DirtyBitmap::of_layout(layout.clone());
         if self.base.is_none() {
             pages.set_all();
         }

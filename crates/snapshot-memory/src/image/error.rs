@@ -105,6 +105,12 @@ pub enum ImageError {
         /// The page.
         page: GuestPage,
     },
+    /// A leaf of the flattened map that was made for other memory than the snapshot has.
+    #[error("leaf {leaf} of the page map is of other memory than the snapshot has")]
+    LeafMemory {
+        /// The leaf.
+        leaf: u32,
+    },
     /// The files given do not match the table of leaves.
     #[error("the page map names data file {file}, and {found} are given")]
     NoSuchFile {
@@ -180,7 +186,10 @@ impl ImageError {
             | Self::NotHeld { file, .. }
             | Self::OtherMemory { file, .. }
             | Self::FileNumber { file, .. } => Some(file),
-            Self::NoSuchFile { .. } | Self::OutOfRange { .. } | Self::BufferLength { .. } => None,
+            Self::LeafMemory { .. }
+            | Self::NoSuchFile { .. }
+            | Self::OutOfRange { .. }
+            | Self::BufferLength { .. } => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use snapshot_format::{
-    GuestPage, LEAF_PAGES, LeafTable, MemoryLayout, OwnerLeaf, PAGE_BYTES, PageRange,
+    GuestPage, LEAF_PAGES, LeafRef, LeafTable, MemoryLayout, OwnerLeaf, PAGE_BYTES, PageRange,
 };
 
 use super::cache::LeafCache;
@@ -57,6 +57,11 @@ impl MemoryImage {
         table: LeafTable,
         mut files: Vec<DataFile>,
     ) -> Result<Self, ImageError> {
+        let leaves = layout.leaves();
+        let outside = |leaf: &&LeafRef| leaves.binary_search(&leaf.number).is_err();
+        if let Some(leaf) = table.refs().iter().find(outside) {
+            return Err(ImageError::LeafMemory { leaf: leaf.number });
+        }
         let spare_frame = Arc::default();
         for (place, file) in files.iter_mut().enumerate() {
             file.spare_frame = Arc::clone(&spare_frame);
@@ -90,6 +95,11 @@ impl MemoryImage {
         &self.files
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_files(self) -> Vec<DataFile> {
+        self.files
+    }
+
     /// The table of the flattened map.
     #[must_use]
     pub fn table(&self) -> &LeafTable {
@@ -102,7 +112,13 @@ impl MemoryImage {
             return Ok(None);
         };
         let read = || {
-            let parsed = self.file(leaf.file)?.owner_leaf(leaf)?;
+            let file = self.file(leaf.file)?;
+            let parsed = file.owner_leaf(leaf)?;
+            let there = &file.root.layout;
+            let is_same = || there.leaf_pages(number) == self.layout.leaf_pages(number);
+            if *there != self.layout && !is_same() {
+                return Err(ImageError::LeafMemory { leaf: number });
+            }
             Ok((parsed, leaf.len as usize))
         };
         self.owners.get(number, read).map(Some)

@@ -115,9 +115,6 @@ impl StagedSnapshot {
             let Some(parent) = parent.filter(|_| expected == Some(found)) else {
                 return Err(SinkError::WrongParent { expected, found });
             };
-            if parent.layout() != plan.layout {
-                return Err(SinkError::LayoutDiffers);
-            }
             parent.warm()?;
         }
         self.require_room(plan.bytes)?;

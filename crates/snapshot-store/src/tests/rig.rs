@@ -32,6 +32,16 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Memory that lies where `layout` says.
+    pub(super) fn of_layout(layout: &MemoryLayout, image: &[u8]) -> Self {
+        Self {
+            layout: layout.clone(),
+            bytes: Mutex::new(image.to_vec()),
+        }
+    }
+}
+
 impl GuestMemorySource for Guest {
     fn layout(&self) -> &MemoryLayout {
         &self.layout

@@ -22,7 +22,7 @@ struct Round {
     options: CaptureOptions,
 }
 
-fn options() -> impl Strategy<Value = CaptureOptions> {
+pub(super) fn options() -> impl Strategy<Value = CaptureOptions> {
     let layouts = [
         LayoutChoice::Auto,
         LayoutChoice::Sparse,

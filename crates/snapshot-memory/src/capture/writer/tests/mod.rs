@@ -1,5 +1,6 @@
 mod chain;
 mod choices;
+mod plugged;
 mod threads;
 
 use std::sync::Arc;
@@ -91,8 +92,9 @@ fn a_diff_of_another_parent_is_refused() {
     assert!(matches!(error, SinkError::WrongParent { .. }), "{error}");
     let error = refused(Chain::reference(0), &memory, &DirtyBitmap::new(11));
     assert!(matches!(error, SinkError::DirtyPageCount { .. }), "{error}");
-    let other = mapped(&layout(&[(5, 10)]));
-    let error = refused(Chain::reference(0), &other, &dirty);
+    // As many pages as the guest has, and numbered in other memory.
+    let other = DirtyBitmap::of_layout(Arc::new(layout(&[(5, 10)])));
+    let error = refused(Chain::reference(0), &memory, &other);
     assert!(matches!(error, SinkError::LayoutDiffers), "{error}");
 }
 
