@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use serde::Serialize;
+
 /// How long each part took, in nanoseconds.
 ///
 /// The machine stands still from the start of `stop_ns` to the end of `resume_ns`; what is below
 /// happens while it runs again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct PauseBreakdown {
     /// Stopping the vCPUs, and telling the guest.
     pub stop_ns: u64,
@@ -44,7 +46,7 @@ impl PauseBreakdown {
 }
 
 /// How long each part of a restore took, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct RestoreBreakdown {
     /// Comparing with the host, taking and decoding the state.
     pub check_ns: u64,

@@ -37,7 +37,7 @@
 //! | `snapshot`, `restore` | the two sequences |
 //! | `clock`, `identity`, `generation` | what whoever restores must say: about time, and about clones |
 //! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
-//! | `breakdown` | where the time goes |
+//! | `breakdown`, `metrics` | where the time goes, and all else that a snapshot or a restore tells of itself |
 //! | `step`, `error` | what can go wrong, and being asked to stop |
 //! | `testing` (feature) | recording fakes, a sink in memory, the conformance suite of adapters |
 
@@ -48,6 +48,7 @@ mod error;
 mod generation;
 mod identity;
 mod machine;
+mod metrics;
 mod paused;
 mod rendezvous;
 mod restore;
@@ -69,6 +70,7 @@ pub use identity::{
     Answer, CloneEntry, CloneHook, CloneIdentity, CloneItem, NewGeneration, PatchMemory, RaiseEvent,
 };
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
+pub use metrics::{MemoryMetrics, Metrics, SourceMetrics, TrackingMetrics};
 pub use paused::Paused;
 pub use rendezvous::{NoAnswer, NotGathered, Rendezvous};
 pub use restore::{Overrides, Restore, RestoreOutcome, RestoreTarget};

@@ -7,6 +7,7 @@ use crate::breakdown::{RestoreBreakdown, Stopwatch};
 use crate::clock::ClockPolicy;
 use crate::error::{RestoreError, StepError};
 use crate::identity::{CloneEntry, CloneIdentity};
+use crate::metrics::Metrics;
 use crate::step::Step;
 use crate::target::{DeviceRestore, MemoryRestore, StateRestore};
 
@@ -66,6 +67,8 @@ enum Purpose<'h> {
 pub struct RestoreOutcome {
     /// Where the time went.
     pub time: RestoreBreakdown,
+    /// That in the form that snapshots have, too.
+    pub metrics: Metrics,
     /// What the guest's clock did.
     pub clock: ClockPolicy,
     /// The reasons against it that the caller took upon itself.
@@ -155,6 +158,7 @@ impl<'h> Restore<'h> {
         time.clone_ns = watch.lap();
         Ok(RestoreOutcome {
             time,
+            metrics: Metrics::of_restore(state.vcpu_count(), time),
             clock,
             overridden: taken.overridden,
             checklist,

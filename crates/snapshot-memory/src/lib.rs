@@ -111,7 +111,7 @@ pub use direct::{
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
 pub use dirty::{
     BitmapError, BlindSpot, BlindSpots, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee,
-    DirtySource, DirtyTracker, VmmWrites, WriteMarker,
+    DirtySource, DirtyTracker, SourceFacts, VmmWrites, WriteMarker,
 };
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};

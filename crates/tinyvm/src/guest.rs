@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hypervisor_bridge::{Cancel, PauseBreakdown};
+use hypervisor_bridge::{Cancel, Metrics, PauseBreakdown};
 use serde::Serialize;
 use snapshot_format::state::{Fingerprint, Registers};
 use snapshot_format::{Digest, MemoryLayout, SnapshotRef};
@@ -34,7 +34,7 @@ pub enum SnapshotPages {
 }
 
 /// What a snapshot did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GuestSnapshot {
     /// What a later diff names as its parent.
@@ -43,6 +43,8 @@ pub struct GuestSnapshot {
     pub memory: MemoryStats,
     /// Where the time went.
     pub time: PauseBreakdown,
+    /// All that and more in one value that can be written as JSON.
+    pub metrics: Metrics,
     /// Steps of the program that were done at the pause, as far as the guest had reported.
     pub steps: u64,
     /// Whether the program had ended before the pause.

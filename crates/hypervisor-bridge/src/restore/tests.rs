@@ -86,6 +86,8 @@ fn a_restore_goes_through_its_steps_in_the_one_order() {
     .unwrap();
     assert_eq!(script.reached(), ORDER);
     assert!(outcome.time.total_ns() > 0);
+    assert_eq!(outcome.metrics.restore, Some(outcome.time));
+    assert_eq!((outcome.metrics.vcpus, outcome.metrics.pause), (2, None));
     assert_eq!(outcome.clock, ClockPolicy::Frozen);
     assert_eq!((outcome.overridden, outcome.checklist), (vec![], None));
 }

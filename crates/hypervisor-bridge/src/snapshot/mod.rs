@@ -11,6 +11,7 @@ pub use sequence::snapshot;
 
 use crate::breakdown::PauseBreakdown;
 use crate::machine::{Devices, StateCapture, VcpuStop};
+use crate::metrics::Metrics;
 use snapshot_memory::Cancel;
 
 /// The machine to capture.
@@ -49,7 +50,7 @@ pub enum Selection<'t> {
 }
 
 /// What a snapshot did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Captured {
     /// What a later diff names as its parent.
     pub published: Published,
@@ -57,6 +58,8 @@ pub struct Captured {
     pub memory: MemoryStats,
     /// Where the time went.
     pub time: PauseBreakdown,
+    /// All that and more in one value that can be written as JSON.
+    pub metrics: Metrics,
 }
 
 /// Where a snapshot goes, and when to give up.

@@ -11,6 +11,7 @@ use super::{Captured, Machine, Selection, SnapshotRequest};
 use crate::breakdown::{PauseBreakdown, Stopwatch};
 use crate::error::{SnapshotError, StepError};
 use crate::machine::StateCapture;
+use crate::metrics::{MemoryMetrics, Metrics, TrackingMetrics};
 use crate::paused::Paused;
 use crate::step::Step;
 use snapshot_memory::Cancel;
@@ -55,6 +56,13 @@ pub fn snapshot(
     };
     staged.prepare(plan).map_err(refused(Step::Plan))?;
     let mut time = PauseBreakdown::default();
+    // Asked for before the pause, as all that needs no stopped machine.
+    let mut metrics = Metrics {
+        vcpus: machine.state.vcpu_count(),
+        tracking: TrackingMetrics::of(selection),
+        ..Metrics::default()
+    };
+    let layout = machine.memory.layout();
 
     let frozen = pause(machine, &mut *staged, selection, cancel, &mut time)?;
 
@@ -73,10 +81,13 @@ pub fn snapshot(
     })?;
     time.publish_ns = watch.lap();
     commit(frozen.epoch, published)?;
+    metrics.pause = Some(time);
+    metrics.memory = Some(MemoryMetrics::of(layout, &frozen.memory));
     Ok(Captured {
         published,
         memory: frozen.memory,
         time,
+        metrics,
     })
 }
 

@@ -15,6 +15,17 @@ pub enum DirtyGuarantee {
     Superset,
 }
 
+impl DirtyGuarantee {
+    /// A short name for reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Superset => "superset",
+        }
+    }
+}
+
 /// Something that records which pages were written: a KVM log, a write-protecting hypervisor,
 /// userfaultfd, the VMM's own writes.
 pub trait DirtySource: Send {

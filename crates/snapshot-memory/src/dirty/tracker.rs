@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{MemoryLayout, PAGE_BYTES, SnapshotRef};
 
-use super::{BlindSpots, DirtyBitmap, DirtyEpoch, DirtySource};
+use super::{BlindSpots, DirtyBitmap, DirtyEpoch, DirtyGuarantee, DirtySource};
 use crate::error::DirtyError;
 
 /// Rounds that a consumer keeps apart. Joining two keeps every bit: an epoch that is committed
@@ -29,6 +29,18 @@ pub struct DirtyTracker {
 /// Who takes dirty pages: the snapshots of a branch, a migration.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ConsumerId(u64);
+
+/// What a source says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SourceFacts {
+    /// Its name.
+    pub name: &'static str,
+    /// What it promises.
+    pub guarantee: DirtyGuarantee,
+    /// Bytes that one bit of it stands for.
+    pub granule_bytes: u64,
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -119,6 +131,18 @@ impl DirtyTracker {
     pub fn source_names(&self) -> Vec<&'static str> {
         let state = self.shared.lock();
         state.sources.iter().map(|source| source.name()).collect()
+    }
+
+    /// What the sources are, as they were given.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceFacts> {
+        let state = self.shared.lock();
+        let facts = state.sources.iter().map(|source| SourceFacts {
+            name: source.name(),
+            guarantee: source.guarantee(),
+            granule_bytes: source.granule_bytes(),
+        });
+        facts.collect()
     }
 
     /// Adds a consumer. `base` is the snapshot that guest memory equals now, as just after a

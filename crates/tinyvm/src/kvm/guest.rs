@@ -198,6 +198,7 @@ impl Guest for KvmGuest {
             published: captured.published,
             memory: captured.memory,
             time: captured.time,
+            metrics: captured.metrics,
             steps: devices.steps,
             ended: devices.ended,
         })

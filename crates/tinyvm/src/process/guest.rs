@@ -170,6 +170,7 @@ impl Guest for ProcessGuest {
             published: captured.published,
             memory: captured.memory,
             time: captured.time,
+            metrics: captured.metrics,
             steps: port.steps,
             ended: port.ended,
         })

@@ -123,6 +123,30 @@ impl Rig {
     }
 }
 
+#[test]
+fn what_a_snapshot_did_is_told_in_one_value() {
+    let script = Script::default();
+    let rig = Rig::new(script.clone());
+    rig.write(PageRange::new(0, 10), 1);
+    rig.take(&script).unwrap();
+    rig.write(WRITTEN, 2);
+    let done = rig.take(&script).unwrap();
+    let told = serde_json::to_value(&done.metrics).unwrap();
+    assert_eq!(told["vcpus"], 2);
+    assert_eq!(told["pause"]["write_ns"], done.time.write_ns);
+    assert_eq!(told["restore"], serde_json::Value::Null);
+    let memory = &told["memory"];
+    assert_eq!(memory["guest_bytes"], PAGES * PAGE_BYTES);
+    assert_eq!(memory["pages_present"], WRITTEN.count);
+    assert_eq!(memory["pages_inherited"], PAGES - WRITTEN.count);
+    assert!(["sparse", "packed"].contains(&memory["layout"].as_str().unwrap()));
+    let tracking = &told["tracking"];
+    assert_eq!(tracking["mode"], "diff");
+    let source = serde_json::json!({"name": "vmm", "guarantee": "exact", "granule_bytes": 4096});
+    assert_eq!(tracking["sources"], serde_json::json!([source]));
+    assert_eq!(tracking["unseen"][0], "vcpus");
+}
+
 // spec: PUB-15
 #[test]
 fn a_cancel_at_any_step_gives_the_dirty_pages_back() {
