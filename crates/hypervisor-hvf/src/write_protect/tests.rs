@@ -308,52 +308,58 @@ struct Round {
     found: DirtyBitmap,
 }
 
-// spec: HVF-15
-#[test]
-fn no_store_of_a_running_vcpu_is_lost_by_concurrent_harvests() {
-    for split_after in [0, 1, 3] {
+/// Lets a vCPU for each list store to its pages in turn, and harvests until all have; the last
+/// harvest is after the last store.
+fn harvest_during(rig: &mut Rig, lists: &[Vec<u64>]) -> Vec<Round> {
+    let left = AtomicUsize::new(lists.len());
+    let mut harvests = Vec::new();
+    std::thread::scope(|scope| {
+        for list in lists {
+            let addresses: Vec<_> = list.iter().map(|page| rig.address(*page)).collect();
+            let (hv, faults, left) = (rig.hv.clone(), rig.faults.clone(), &left);
+            scope.spawn(move || {
+                let vcpu = hv.create_vcpu().unwrap();
+                for some in addresses.chunks(7) {
+                    store(&hv, &faults, vcpu, some);
+                }
+                left.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        loop {
+            let is_last = left.load(Ordering::SeqCst) == 0;
+            let began = rig.hv.stores().len();
+            let into = DirtyBitmap::new(rig.layout.page_count());
+            rig.source.harvest(&into).unwrap();
+            harvests.push(Round {
+                began,
+                returned: rig.hv.stores().len(),
+                found: into,
+            });
+            if is_last {
+                return;
+            }
+        }
+    });
+    harvests
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    // spec: HVF-15
+    #[test]
+    fn no_store_of_running_vcpus_is_lost_by_concurrent_harvests(
+        lists in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![0..24_u64, 500..540_u64, 32_700..32_800_u64], 40..120),
+            2..5,
+        ),
+        split_after in 0..4_u32,
+    ) {
         let mut rig = Rig::new(split_after);
         rig.source.start().unwrap();
-        let (left, rounds) = (AtomicUsize::new(4), 0..);
-        let mut harvests: Vec<Round> = Vec::new();
-        std::thread::scope(|scope| {
-            for thread in 0..4_u64 {
-                let (hv, faults, left) = (rig.hv.clone(), rig.faults.clone(), &left);
-                let layout = rig.layout.clone();
-                scope.spawn(move || {
-                    let vcpu = hv.create_vcpu().unwrap();
-                    for round in 0..60_u64 {
-                        let page = |n: u64| (n * 7919 + round * 31 + thread) % 700;
-                        let addresses: Vec<_> = (0..20)
-                            .map(|n| {
-                                let guest = layout.guest_page(PageIndex(page(n))).unwrap();
-                                guest.0 * PAGE_BYTES
-                            })
-                            .collect();
-                        store(&hv, &faults, vcpu, &addresses);
-                    }
-                    left.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
-            for _ in rounds {
-                // One more after the last store.
-                let is_last = left.load(Ordering::SeqCst) == 0;
-                let began = rig.hv.stores().len();
-                let into = DirtyBitmap::new(rig.layout.page_count());
-                rig.source.harvest(&into).unwrap();
-                harvests.push(Round {
-                    began,
-                    returned: rig.hv.stores().len(),
-                    found: into,
-                });
-                if is_last {
-                    break;
-                }
-            }
-        });
+        let harvests = harvest_during(&mut rig, &lists);
         let stores = rig.hv.stores();
-        assert_eq!(stores.len(), 4 * 60 * 20);
-        assert!(harvests.len() > 1);
+        prop_assert_eq!(stores.len(), lists.iter().map(Vec::len).sum::<usize>());
         let page_of = |address: u64| {
             let page = GuestAddress(address).page();
             rig.layout.image_page(page).unwrap()
@@ -362,15 +368,16 @@ fn no_store_of_a_running_vcpu_is_lost_by_concurrent_harvests() {
         for (number, round) in harvests.iter().enumerate() {
             // Between two harvests: in the later one. During a harvest: in it, or in the next.
             for store in &stores[from..round.began] {
-                assert!(round.found.is_set(page_of(*store)));
+                prop_assert!(round.found.is_set(page_of(*store)));
             }
             for store in &stores[round.began..round.returned] {
                 let page = page_of(*store);
                 let next = harvests.get(number + 1);
                 let in_next = next.is_some_and(|next| next.found.is_set(page));
-                assert!(round.found.is_set(page) || in_next, "{page:?} is lost");
+                prop_assert!(round.found.is_set(page) || in_next, "{:?} is lost", page);
             }
             from = round.returned;
         }
+        prop_assert_eq!(from, stores.len());
     }
 }

@@ -157,3 +157,44 @@ fn a_place_belongs_to_one_thread() {
     // The vCPU that found no place was destroyed.
     hv.destroy_vm().unwrap();
 }
+
+// spec: HVF-01
+#[test]
+fn a_vcpu_that_the_vmm_made_is_taken_over_and_left_to_it() {
+    let hv = host(noon());
+    hv.create_vm(VmConfig::default()).unwrap();
+    let crew = Crew::new(Arc::new(hv.clone()), 1);
+    let handle = hv.create_vcpu().unwrap();
+    hv.set_register(handle, Register::MPIDR, mpidr(0)).unwrap();
+    let mut vcpu = HvfVcpu::adopt(crew.clone(), 0, handle).unwrap();
+    hv.load(handle, vec![GuestStep::Call]).unwrap();
+    assert_eq!(vcpu.run().unwrap(), Exit::Call);
+    let nothing = vcpu.complete(0).unwrap_err();
+    assert!(matches!(nothing, HvfError::NothingPending { vcpu: 0 }));
+    drop(vcpu);
+    assert_eq!(hv.register(handle, Register::PC), Ok(4));
+    // Its place is free again.
+    HvfVcpu::adopt(crew, 0, handle).unwrap();
+    hv.destroy_vcpu(handle).unwrap();
+}
+
+// spec: HVF-04
+#[test]
+fn an_access_that_says_nothing_of_itself_is_an_error() {
+    let hv = host(noon());
+    hv.create_vm(VmConfig::default()).unwrap();
+    let crew = Crew::new(Arc::new(hv.clone()), 1);
+    let mut vcpu = HvfVcpu::create(crew, 0, mpidr(0)).unwrap();
+    // A page table where there is no memory.
+    hv.load(vcpu.handle(), vec![GuestStep::Walk { address: DEVICE }])
+        .unwrap();
+    let refused = vcpu.run().unwrap_err();
+    let is_there = matches!(
+        refused,
+        HvfError::NoSyndrome {
+            address: DEVICE,
+            ..
+        }
+    );
+    assert!(is_there, "{refused}");
+}
