@@ -29,11 +29,13 @@ pub enum Program {
     Breakpoints,
     /// The vCPUs read their time stamp counters in turns, and none may be behind the last one.
     Clock,
+    /// Non-maskable interrupts that wait while the one before is handled.
+    Nmi,
 }
 
 impl Program {
     /// The programs that prove.
-    pub const PROOFS: [Self; 7] = [
+    pub const PROOFS: [Self; 8] = [
         Self::Token,
         Self::Timers,
         Self::Vectors,
@@ -41,10 +43,11 @@ impl Program {
         Self::Parked,
         Self::Breakpoints,
         Self::Clock,
+        Self::Nmi,
     ];
 
     /// Every program.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Pattern,
         Self::Token,
         Self::Timers,
@@ -53,6 +56,7 @@ impl Program {
         Self::Parked,
         Self::Breakpoints,
         Self::Clock,
+        Self::Nmi,
     ];
 
     /// What it is called.
@@ -67,6 +71,7 @@ impl Program {
             Self::Parked => "parked",
             Self::Breakpoints => "breakpoints",
             Self::Clock => "clock",
+            Self::Nmi => "nmi",
         }
     }
 
@@ -99,6 +104,7 @@ impl Program {
             Self::Parked => 5,
             Self::Breakpoints => 6,
             Self::Clock => 7,
+            Self::Nmi => 8,
         }
     }
 

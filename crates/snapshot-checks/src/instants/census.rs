@@ -50,6 +50,12 @@ impl Census {
                 "exception on its way",
                 vcpu.events.exception.injected != 0 || vcpu.events.exception.pending != 0,
             ),
+            ("nmi waiting", vcpu.events.nmi.pending != 0),
+            ("nmi in service", vcpu.events.nmi.masked != 0),
+            (
+                "interrupts held off once",
+                vcpu.events.interrupt.shadow != 0,
+            ),
             (
                 "timer running",
                 word(INITIAL_COUNT) != 0 && word(CURRENT_COUNT) != 0,

@@ -35,6 +35,7 @@ std::arch::global_asm!(
     include_str!("io.s"),
     include_str!("parked.s"),
     include_str!("breakpoints.s"),
+    include_str!("nmi.s"),
     include_str!("clock.s"),
     CODE = const CODE,
     GDT_POINTER = const GDT_POINTER,
@@ -70,6 +71,7 @@ unsafe extern "C" {
     static tinyvm_proof_parked: u8;
     static tinyvm_proof_breakpoints: u8;
     static tinyvm_proof_clock: u8;
+    static tinyvm_proof_nmi: u8;
     static tinyvm_proof_end: u8;
 }
 
@@ -105,6 +107,7 @@ pub(super) fn entry(program: Program) -> Option<u64> {
         Program::Parked => &raw const tinyvm_proof_parked,
         Program::Breakpoints => &raw const tinyvm_proof_breakpoints,
         Program::Clock => &raw const tinyvm_proof_clock,
+        Program::Nmi => &raw const tinyvm_proof_nmi,
     };
     Some(offset(symbol) as u64)
 }
