@@ -27,13 +27,16 @@ impl Check {
 }
 
 /// Each defect of `snapshot_format::sabotage`, and the check that must fail under it.
-const DEFECTS: [(&str, Check); 6] = [
+const DEFECTS: [(&str, Check); 9] = [
     ("no-dir-fsync", Check::Crash),
     ("ignored-fsync-error", Check::Crash),
     ("rename-first", Check::Crash),
     ("early-epoch-commit", Check::Crash),
     ("unchecked-digest", Check::Hostile),
     ("trusted-length", Check::Hostile),
+    ("unfinished-exit", Check::Instants),
+    ("dropped-events", Check::Instants),
+    ("msrs-before-lapic", Check::Instants),
 ];
 
 /// Lists the defects, or proves that they are caught.

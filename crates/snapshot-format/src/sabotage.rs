@@ -19,17 +19,26 @@ pub enum Sabotage {
     UncheckedDigest,
     /// Lengths from a file are believed without looking at the file.
     TrustedLength,
+    /// A vCPU is saved with its exit pending.
+    UnfinishedExit,
+    /// What waits to be delivered to a vCPU is not restored.
+    DroppedEvents,
+    /// The registers of a vCPU are restored before its local APIC.
+    MsrsBeforeLapic,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::NoDirFsync,
         Self::IgnoredFsyncError,
         Self::RenameFirst,
         Self::EarlyEpochCommit,
         Self::UncheckedDigest,
         Self::TrustedLength,
+        Self::UnfinishedExit,
+        Self::DroppedEvents,
+        Self::MsrsBeforeLapic,
     ];
 
     /// The name on the command line.
@@ -42,6 +51,9 @@ impl Sabotage {
             Self::EarlyEpochCommit => "early-epoch-commit",
             Self::UncheckedDigest => "unchecked-digest",
             Self::TrustedLength => "trusted-length",
+            Self::UnfinishedExit => "unfinished-exit",
+            Self::DroppedEvents => "dropped-events",
+            Self::MsrsBeforeLapic => "msrs-before-lapic",
         }
     }
 

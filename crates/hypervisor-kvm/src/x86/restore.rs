@@ -1,6 +1,7 @@
 //! Writing the state of one vCPU, in the one right order.
 
 use kvm_bindings as kvm;
+use snapshot_format::sabotage::Sabotage;
 use snapshot_format::state::{Msr, VcpuX86, fit_bytes};
 
 use crate::calls::{Arg, Calls, Target, refused};
@@ -60,6 +61,10 @@ impl Restoring<'_> {
         calls.make(vcpu, req::KVM_SET_XSAVE, Arg::Bytes(&mut xsave))?;
         let debug = convert::to_debugregs(&saved.debug);
         calls.set(vcpu, req::KVM_SET_DEBUGREGS, debug)?;
+        let is_broken = Sabotage::MsrsBeforeLapic.is_on();
+        if is_broken {
+            self.write_msrs(calls, index, &rest, report)?;
+        }
         // After the APIC base, before the MSRs: a deadline is ignored unless the timer is in its
         // mode.
         if !saved.lapic.is_empty() {
@@ -69,11 +74,15 @@ impl Restoring<'_> {
         // Before the deadline, which is compared with it.
         let outcome = tsc::set(calls, index, saved, self.tsc, self.options.tsc)?;
         report.tsc_of_vcpu(outcome);
-        self.write_msrs(calls, index, &rest, report)?;
+        if !is_broken {
+            self.write_msrs(calls, index, &rest, report)?;
+        }
         set_ssp(calls, vcpu, saved)?;
         // After the registers and the APIC, which would overwrite what is pending.
         let events = convert::to_events(&saved.events);
-        calls.set(vcpu, req::KVM_SET_VCPU_EVENTS, events)?;
+        if !Sabotage::DroppedEvents.is_on() {
+            calls.set(vcpu, req::KVM_SET_VCPU_EVENTS, events)?;
+        }
         // Late: setting system registers at the reset vector makes a boot processor runnable.
         let mp_state = kvm::kvm_mp_state {
             mp_state: saved.mp_state,
