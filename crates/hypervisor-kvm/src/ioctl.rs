@@ -109,6 +109,15 @@ impl<'fd> Handles<'fd> {
         }
     }
 
+    /// The type of a machine that any host can make: the bits of a guest physical address, where
+    /// their default of 40 is more than the host has.
+    #[cfg(target_arch = "aarch64")]
+    fn type_of_scratch(&mut self) -> io::Result<u64> {
+        let bits = Arg::Value(kvm::KVM_CAP_ARM_VM_IPA_SIZE.into());
+        let bits = self.call(Target::System, request::KVM_CHECK_EXTENSION, bits)?;
+        Ok(if bits < 40 { bits } else { 0 })
+    }
+
     /// Makes a request whose argument the caller has proved.
     ///
     /// # Safety
@@ -149,10 +158,15 @@ impl OwnedVm {
     }
 
     /// Makes a request that gives a descriptor.
-    fn made_by(handles: &Handles<'_>, target: Target, request: Request) -> io::Result<OwnedFd> {
+    fn made_by(
+        handles: &Handles<'_>,
+        target: Target,
+        request: Request,
+        value: u64,
+    ) -> io::Result<OwnedFd> {
         // SAFETY: the requests that give a descriptor take a value, a type of machine or the
-        // number of a vCPU, for which 0 is one.
-        let fd = unsafe { handles.ioctl(target, request, 0) }?;
+        // number of a vCPU, and refuse one that is neither.
+        let fd = unsafe { handles.ioctl(target, request, value) }?;
         let fd = i32::try_from(fd).map_err(io::Error::other)?;
         // SAFETY: the kernel has just made it, and nobody else has it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -256,7 +270,11 @@ impl Calls for Handles<'_> {
     }
 
     fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
-        let vm = OwnedVm::made_by(self, Target::System, request::KVM_CREATE_VM)?;
+        #[cfg(target_arch = "aarch64")]
+        let kind = self.type_of_scratch()?;
+        #[cfg(not(target_arch = "aarch64"))]
+        let kind = 0;
+        let vm = OwnedVm::made_by(self, Target::System, request::KVM_CREATE_VM, kind)?;
         let mut scratch = OwnedVm::new(vm);
         // Only x86-64 wants them before the vCPUs.
         #[cfg(target_arch = "x86_64")]
@@ -266,7 +284,7 @@ impl Calls for Handles<'_> {
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = irqchip;
-        let vcpu = OwnedVm::made_by(&scratch.handles(), Target::Vm, request::KVM_CREATE_VCPU)?;
+        let vcpu = OwnedVm::made_by(&scratch.handles(), Target::Vm, request::KVM_CREATE_VCPU, 0)?;
         scratch.vcpus.push(vcpu);
         Ok(Box::new(scratch))
     }

@@ -7,7 +7,7 @@ use snapshot_format::state::{
 };
 
 use super::interface::{
-    Interface, finalize_sve, has_device, has_feature, init, preferred, with_feature,
+    Interface, finalize_sve, has_device, has_feature, init, preferred, with_feature, with_gic_of,
 };
 use super::{abi, registers, save, vectors};
 use crate::calls::{Calls, Target};
@@ -162,6 +162,10 @@ fn id_registers(system: &[SystemRegister]) -> Vec<SystemRegister> {
     let registers = system.iter().copied();
     registers
         .filter(|r| is_identity(r.id) && r.id != SystemRegisterId::MIDR_EL1)
+        .map(|SystemRegister { id, value }| SystemRegister {
+            id,
+            value: with_gic_of(id, value, 0),
+        })
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! What the running kernel offers.
 
-use snapshot_format::state::{Capability, FingerprintArm64, KvmInit};
+use snapshot_format::state::{Capability, FingerprintArm64, KvmInit, SystemRegisterId};
 
 use super::abi;
 use crate::calls::{Arg, Calls, Target};
@@ -29,6 +29,19 @@ const CAPABILITIES: [u32; 11] = [
     abi::CAP_ARM_SYSTEM_SUSPEND,
     abi::CAP_COUNTER_OFFSET,
 ];
+
+/// The field of `ID_AA64PFR0_EL1` that says whether there is an interface to a GICv3. Kernels let it
+/// follow the controller that the machine has: it is compared with that, and not by itself.
+const GIC_FIELD: u64 = 0xf << 24;
+
+/// The value of an ID register on a machine that has the same controller as one with `other`.
+pub(super) fn with_gic_of(id: SystemRegisterId, value: u64, other: u64) -> u64 {
+    if id == SystemRegisterId::ID_AA64PFR0_EL1 {
+        value & !GIC_FIELD | other & GIC_FIELD
+    } else {
+        value
+    }
+}
 
 /// Variants of the requests on this host.
 #[derive(Clone, Debug)]

@@ -104,7 +104,8 @@ pub(super) fn restore_vcpu(
     restore_power(calls, vcpu, saved.power)?;
     // The kernel looks for its page in guest memory.
     if let Some(address) = saved.stolen_time_address {
-        set_attribute(calls, vcpu, abi::PVTIME, abi::PVTIME_IPA, address)?;
+        let what = "as address of stolen time";
+        set_once(calls, vcpu, (abi::PVTIME, abi::PVTIME_IPA), address, what)?;
     }
     Ok(())
 }
@@ -187,18 +188,48 @@ fn restore_pmu(
         let Some(interrupt) = interrupt else {
             return Ok(());
         };
-        let value = interrupt.into();
-        unless_done(set_attribute(calls, vcpu, abi::PMU, abi::PMU_IRQ, value))?;
+        let what = "as interrupt of the monitors";
+        set_once(
+            calls,
+            vcpu,
+            (abi::PMU, abi::PMU_IRQ),
+            interrupt.into(),
+            what,
+        )?;
     }
-    unless_done(set_attribute(calls, vcpu, abi::PMU, abi::PMU_INIT, 0))
-}
-
-/// The kernel says EBUSY to what was done before, and changes nothing.
-fn unless_done(done: Result<(), KvmError>) -> Result<(), KvmError> {
-    match done {
-        Err(KvmError::Ioctl { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+    match set_attribute(calls, vcpu, abi::PMU, abi::PMU_INIT, 0) {
+        Err(error) if is_done_before(&error) => Ok(()),
         done => done,
     }
+}
+
+/// Sets what can be set once. That the VMM has done so is no error, if it gave the same value.
+fn set_once(
+    calls: &mut (dyn Calls + '_),
+    vcpu: usize,
+    (group, number): (u32, u64),
+    value: u64,
+    what: &'static str,
+) -> Result<(), KvmError> {
+    match set_attribute(calls, vcpu, group, number, value) {
+        Err(error) if is_done_before(&error) => {
+            match save::attribute(calls, vcpu, group, number)? {
+                Some(target) if target != value => Err(KvmError::OtherMachine {
+                    what,
+                    saved: value,
+                    target,
+                }),
+                _ => Ok(()),
+            }
+        }
+        done => done,
+    }
+}
+
+/// Whether the kernel says that it was done before, and has changed nothing.
+fn is_done_before(error: &KvmError) -> bool {
+    matches!(error, KvmError::Ioctl { source, .. }
+        if matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)))
 }
 
 fn restore_pending(

@@ -140,7 +140,7 @@ pub(super) fn system_id(id: u64) -> Option<SystemRegisterId> {
 }
 
 /// An attribute of the vCPU; `None` where it has no such attribute, or none that was set.
-fn attribute(
+pub(super) fn attribute(
     calls: &mut (dyn Calls + '_),
     vcpu: usize,
     group: u32,

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use snapshot_format::state::{Hypervisor, KvmInit, Reason, VcpuArm64};
 
-use super::interface::{finalize_sve, has_feature, init, preferred, with_feature};
+use super::interface::{finalize_sve, has_feature, init, preferred, with_feature, with_gic_of};
 use super::policy::{RegisterPolicy, is_refusal};
-use super::{abi, registers, restore, vectors};
+use super::{abi, registers, restore, save, vectors};
 use crate::calls::Calls;
 use crate::error::KvmError;
 
@@ -41,11 +41,14 @@ pub(super) fn refused(
         reasons.extend(unknown(vcpu, &known, policy));
     }
     for (what, id, value) in fixed(first).filter(|(_, id, _)| known.contains(id)) {
-        let is_same = registers::get(scratch, 0, id)? == value;
-        if is_same || policy.drops(id) {
+        let found = registers::get(scratch, 0, id)?;
+        // This machine has no controller, which one of these registers tells.
+        let encoding = save::system_id(id).unwrap_or_default();
+        let tried = with_gic_of(encoding, value, found);
+        if found == tried || policy.drops(id) {
             continue;
         }
-        match registers::try_set(scratch, 0, id, value) {
+        match registers::try_set(scratch, 0, id, tried) {
             Ok(()) => {}
             Err(error) if is_refusal(&error) => reasons.push(Reason::Value {
                 vcpu: 0,

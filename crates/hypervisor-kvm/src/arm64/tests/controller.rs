@@ -54,6 +54,10 @@ impl Controller {
         }
     }
 
+    pub(super) fn is_v3(&self) -> bool {
+        self.kind == Kind::V3
+    }
+
     /// The name of an attribute.
     pub(super) fn name(group: u32, number: u64) -> String {
         let offset = number & 0xffff_ffff;

@@ -36,6 +36,11 @@ pub(super) fn errno<T>(errno: i32) -> io::Result<T> {
 
 impl Kernel {
     pub(super) fn new(host: Host, vcpu_count: usize, devices: Vec<Controller>) -> Self {
+        let has_v3 = devices.iter().any(Controller::is_v3);
+        let vcpu = || Vcpu {
+            gic: has_v3.into(),
+            ..Vcpu::default()
+        };
         Self(Arc::new(Mutex::new(State {
             // As a machine is made: its virtual counter begins at 0, the physical is the host's.
             virtual_offset: host.count,
@@ -44,7 +49,7 @@ impl Kernel {
             made: Vec::new(),
             refused: Vec::new(),
             is_running: false,
-            vcpus: (0..vcpu_count).map(|_| Vcpu::default()).collect(),
+            vcpus: (0..vcpu_count).map(|_| vcpu()).collect(),
             devices,
             is_offset_of_machine: false,
         })))
@@ -151,7 +156,9 @@ impl State {
                 let of_host = encoding.and_then(|id| self.host.identity.get(&id));
                 let is_feature = encoding.is_some_and(Id::is_feature_id);
                 // Features can be taken away; what the CPU is cannot be changed.
-                let refuses = |host: &u64| new != old && (!is_feature || new > *host);
+                let is_lying =
+                    id == abi::system(Id::ID_AA64PFR0_EL1) && new >> 24 & 0xf != vcpu.gic;
+                let refuses = |host: &u64| new != old && (!is_feature || new > *host || is_lying);
                 if of_host.is_some_and(refuses) {
                     return errno(libc::EINVAL);
                 }

@@ -266,3 +266,47 @@ fn registers_of_the_controller_go_by_affinity() {
     let mpidr = 0x12_8034_5678;
     assert_eq!(super::super::gicv3::affinity(mpidr), 0x1234_5678);
 }
+
+// spec: KVA-16
+#[test]
+fn the_field_of_the_controller_goes_by_the_controller() {
+    let id = SystemRegisterId::ID_AA64PFR0_EL1;
+    let field = |value: Option<u64>| value.unwrap() >> 24 & 0xf;
+    let mut saved = Saved::of(V3, false);
+    assert_eq!(field(register_value(&saved.vcpus[0].system, id)), 1);
+    let needs = saved.fingerprint.arm64.as_ref().unwrap();
+    assert_eq!(field(register_value(&needs.id_registers, id)), 0);
+    // A feature is taken away, so that the register is written: on a machine with a controller,
+    // though the one that it is tried on has none.
+    let shown = register_value(&saved.vcpus[0].system, id).unwrap() - (1 << 60);
+    for vcpu in &mut saved.vcpus {
+        set_system(vcpu, id, shown);
+    }
+    let target = fresh(Host::default(), V3);
+    saved.restore(&mut machine(&target, V3)).unwrap();
+    let state = target.state();
+    let written = state.vcpus[1].registers[&abi::system(id)].clone();
+    assert_eq!(u64::from_le_bytes(written.try_into().unwrap()), shown);
+}
+
+// spec: KVA-06
+#[test]
+fn what_the_vmm_has_done_before_is_no_error_if_it_is_the_same() {
+    let saved = Saved::of(V3, false);
+    let address = saved.vcpus[1].stolen_time_address.unwrap();
+    for (interrupt, address, is_same) in [
+        (23, address, true),
+        (22, address, false),
+        (23, address + 64, false),
+    ] {
+        let target = fresh(Host::default(), V3);
+        let done = [
+            ((abi::PMU, abi::PMU_IRQ), interrupt),
+            ((abi::PMU, abi::PMU_INIT), 0),
+            ((abi::PVTIME, abi::PVTIME_IPA), address),
+        ];
+        target.state().vcpus[1].attributes.extend(done);
+        let restored = saved.restore(&mut machine(&target, V3));
+        assert_eq!(restored.is_ok(), is_same, "{restored:?}");
+    }
+}

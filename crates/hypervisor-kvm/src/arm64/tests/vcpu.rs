@@ -34,7 +34,7 @@ impl Default for Host {
     fn default() -> Self {
         let identity = [
             (Id::MIDR_EL1, 0x410f_d4f1),
-            (Id::ID_AA64PFR0_EL1, 0x1101_0011_2011_1111),
+            (Id::ID_AA64PFR0_EL1, 0x1101_0011_2111_1111),
             (Id::ID_AA64PFR1_EL1, 0x21),
             (Id::ID_AA64MMFR0_EL1, 0x1025),
             (Id::ID_AA64ISAR1_EL1, 0x1111_1111),
@@ -94,12 +94,14 @@ pub(super) fn affinity(index: usize) -> u64 {
 #[derive(Default)]
 pub(super) struct Vcpu {
     pub(super) init: Option<[u32; 8]>,
-    is_final: bool,
+    pub(super) is_final: bool,
     pub(super) lengths: [u64; 8],
     pub(super) registers: BTreeMap<u64, Vec<u8>>,
     pub(super) run_state: u32,
     pub(super) events: Vec<u8>,
     pub(super) attributes: BTreeMap<(u32, u64), u64>,
+    /// The field of an ID register that says whether the machine has a GICv3.
+    pub(super) gic: u64,
 }
 
 impl Vcpu {
@@ -114,11 +116,13 @@ impl Vcpu {
     }
 
     fn reset(&mut self, host: &Host, index: usize, init: [u32; 8]) {
+        let gic = self.gic;
         *self = Self {
             init: Some(init),
             lengths: host.lengths,
             events: vec![0; 64],
             attributes: std::mem::take(&mut self.attributes),
+            gic,
             ..Self::default()
         };
         if self.has(abi::VCPU_POWER_OFF) {
@@ -136,6 +140,9 @@ impl Vcpu {
         for (id, value) in &host.identity {
             self.put(abi::system(*id), *value);
         }
+        let features = host.identity[&Id::ID_AA64PFR0_EL1];
+        let features = features & !(0xf << 24) | self.gic << 24;
+        self.put(abi::system(Id::ID_AA64PFR0_EL1), features);
         self.put(abi::system(Id::MPIDR_EL1), affinity(index));
         self.put(PSCI, 0x1_0001);
         self.put(CCSIDR, host.cache);
@@ -202,8 +209,9 @@ impl Vcpu {
     ) -> io::Result<()> {
         if is_set {
             let is_done = self.attributes.contains_key(&key);
-            if is_done && key.0 == abi::PMU {
-                return errno(libc::EBUSY);
+            if is_done {
+                let is_pmu = key.0 == abi::PMU;
+                return errno(if is_pmu { libc::EBUSY } else { libc::EEXIST });
             }
             self.attributes.insert(key, *value);
             return Ok(());
