@@ -50,6 +50,17 @@ fn arguments_that_do_not_cover_what_the_kernel_touches_are_refused() {
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
+#[test]
+fn a_register_that_is_longer_than_its_value_is_refused() {
+    let file = some_file();
+    let mut handles = no_kvm(&file);
+    // Sizes are binary logarithms: 32 bytes here.
+    let id = 5 << 52;
+    let mut short = [0; 31];
+    let refused = handles.register(Target::Vcpu(0), request::KVM_GET_ONE_REG, id, &mut short);
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_count_beyond_its_list_is_refused() {

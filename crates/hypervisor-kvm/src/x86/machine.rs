@@ -273,6 +273,7 @@ impl StateRestore for KvmMachine<'_> {
         let taken = self.taken.take().ok_or(KvmError::NothingTaken { what })?;
         vm::restore_vm(&mut *self.calls, &taken.vm)?;
         self.options.routes = taken.vm.routes;
+        self.report.log();
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What a restore did that its caller did not ask for by name.
 
+use snapshot_format::state::Msr;
+
 use crate::x86::msr_policy::DroppedMsr;
 use crate::x86::tsc::TscOutcome;
 
@@ -18,6 +20,17 @@ pub struct RestoreReport {
 impl RestoreReport {
     pub(super) fn tsc_of_vcpu(&mut self, outcome: Option<TscOutcome>) {
         self.tsc = self.tsc.max(outcome);
+    }
+
+    /// For who reads logs and no reports.
+    pub(super) fn log(&self) {
+        for DroppedMsr { vcpu, msr } in &self.dropped_msrs {
+            let Msr { index, value } = msr;
+            tracing::warn!(vcpu, index, value, "register not restored");
+        }
+        if let Some(TscOutcome::HostCounter { jump_ticks }) = self.tsc {
+            tracing::warn!(jump_ticks, "the guest reads the TSC of the host");
+        }
     }
 }
 

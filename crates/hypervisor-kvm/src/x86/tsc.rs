@@ -58,7 +58,7 @@ enum Offsets {
 /// Two counters that were read of a stopped machine within a second count as one.
 const TOGETHER_MS: u64 = 1_000;
 
-/// A value that was taken has gone on by no more when it is read back.
+/// A counter goes on by no more between two requests.
 const READ_BACK_MS: u64 = 1;
 
 /// The host's TSC by the clock, and by a vCPU that is not scaled, are read at most so far apart.
@@ -194,11 +194,16 @@ pub(super) fn set(
         value,
     };
     // A refusal shows in what is read back.
+    let before = read(calls, index)?;
     msrs::write(calls, index, &[msr])?;
-    let found = msrs::read(calls, index, &[msrs::TSC])?;
-    let found = found.first().map_or(0, |msr| msr.value);
+    let found = read(calls, index)?;
     let ahead = found.wrapping_sub(value);
-    if ahead < READ_BACK_MS * u64::from(saved.tsc_khz) {
+    let ticks = |ms| ms * u64::from(saved.tsc_khz);
+    // Where the write did nothing, the counter has only gone on from where it was. The kernel may
+    // take it to be the value that it gave another vCPU a little before.
+    let went_on = found.wrapping_sub(before) < ticks(READ_BACK_MS);
+    let near = if went_on { READ_BACK_MS } else { TOGETHER_MS };
+    if ahead < ticks(near) {
         return Ok(Some(TscOutcome::ByValue));
     }
     let gone_back = found.wrapping_sub(saved_tsc).cast_signed() < 0;
@@ -212,6 +217,12 @@ pub(super) fn set(
     Ok(Some(TscOutcome::HostCounter {
         jump_ticks: ahead.cast_signed(),
     }))
+}
+
+/// What a vCPU's counter reads.
+fn read(calls: &mut (dyn Calls + '_), vcpu: usize) -> Result<u64, KvmError> {
+    let read = msrs::read(calls, vcpu, &[msrs::TSC])?;
+    Ok(read.first().map_or(0, |msr| msr.value))
 }
 
 /// Sets an offset. Some hosts that are guests themselves take one and do not keep it.
