@@ -1,11 +1,15 @@
 //! What is refused, and how.
 
+use std::time::Duration;
+
 use hypervisor_bridge::testing::{FakeDevices, Script, fake_paused};
 use hypervisor_bridge::{
-    ClockPolicy, Restore, RestoreError, RestoreTarget, StateCapture, StateRestore,
+    ClockPolicy, Restore, RestoreError, RestoreTarget, StateCapture, StateRestore, VcpuStop,
 };
-use hypervisor_hvf::fake::FakeHv;
-use hypervisor_hvf::{GicWay, HostInfo, Hv, HvCode, HvfError, SmeMode, SmePolicy};
+use hypervisor_hvf::fake::{FakeHv, GuestStep};
+use hypervisor_hvf::{
+    GicWay, HostInfo, Hv, HvCode, HvfError, HvfVcpus, SmeMode, SmePolicy, VmConfig,
+};
 use snapshot_format::state::{
     Fingerprint, GicBlob, GicV3, Hypervisor, Its, Reason, SystemRegister, SystemRegisterId,
     VcpuArm64, VmArm64,
@@ -300,4 +304,33 @@ fn a_refusal_names_the_vcpu_and_the_register() {
     assert!(saved.system.iter().all(|register| register.id != id));
     let machine = &mut vmm.machine;
     machine.save_vm(&fake_paused()).unwrap_err();
+}
+
+#[test]
+fn a_process_without_the_entitlement_is_told_what_it_lacks() {
+    let hv = host(noon());
+    hv.refuse("hv_vm_create", HvCode::Denied);
+    let refused = hv.create_vm(VmConfig::default()).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("com.apple.security.hypervisor"), "{text}");
+}
+
+// spec: HVF-03
+#[test]
+fn a_vcpu_that_cannot_be_told_to_stop_is_named_and_goes_on() {
+    let vmm = Vmm::new(&host(noon()), &Shape::bare(1));
+    vmm.load(0, vec![GuestStep::Spin]);
+    vmm.hv.forget_calls();
+    vmm.crew.meeting().release();
+    while !vmm.hv.calls().contains(&"hv_vcpu_run 1".to_owned()) {
+        std::thread::yield_now();
+    }
+    // In the guest, from where only the framework gets it.
+    vmm.hv.refuse("hv_vcpus_exit", HvCode::Error);
+    let mut vcpus = HvfVcpus::new(vmm.crew.clone(), Duration::from_millis(50));
+    let late = vcpus.stop().unwrap_err().to_string();
+    assert_eq!(late, "vCPUs [0] did not stop within 50 ms");
+    vcpus.resume().unwrap();
+    vmm.hv.refuse_nothing();
+    vcpus.stop().unwrap();
 }
