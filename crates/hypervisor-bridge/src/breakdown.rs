@@ -12,10 +12,18 @@ use serde::Serialize;
 pub struct PauseBreakdown {
     /// Stopping the vCPUs, and telling the guest.
     pub stop_ns: u64,
+    /// Of `stop_ns`: telling the guest.
+    pub notify_ns: u64,
     /// Draining the devices.
     pub quiesce_ns: u64,
     /// Reading and encoding vCPUs, machine and devices.
     pub state_ns: u64,
+    /// Of `state_ns`: the vCPUs.
+    pub vcpus_ns: u64,
+    /// Of `state_ns`: what the machine has once.
+    pub vm_ns: u64,
+    /// Of `state_ns`: the devices.
+    pub devices_ns: u64,
     /// Fetching and clearing the dirty pages.
     pub harvest_ns: u64,
     /// Writing memory.

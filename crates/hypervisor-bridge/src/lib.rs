@@ -36,6 +36,7 @@
 //! | `machine`, `target`, `copy` | the traits of a machine to capture, and of one to restore into |
 //! | `snapshot`, `restore` | the two sequences |
 //! | `clock`, `identity`, `generation` | what whoever restores must say: about time, and about clones |
+//! | `reload` | the proof that a restore loses nothing: restore, capture again, compare |
 //! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
 //! | `breakdown`, `metrics` | where the time goes, and all else that a snapshot or a restore tells of itself |
 //! | `step`, `error` | what can go wrong, and being asked to stop |
@@ -50,6 +51,7 @@ mod identity;
 mod machine;
 mod metrics;
 mod paused;
+mod reload;
 mod rendezvous;
 mod restore;
 mod snapshot;
@@ -72,6 +74,10 @@ pub use identity::{
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use metrics::{MemoryMetrics, Metrics, SourceMetrics, TrackingMetrics};
 pub use paused::Paused;
+pub use reload::{
+    Difference, Moving, ReloadError, ReloadReport, ReloadTarget, compare_memory, compare_sections,
+    reload,
+};
 pub use rendezvous::{NoAnswer, NotGathered, Rendezvous};
 pub use restore::{Overrides, Restore, RestoreOutcome, RestoreTarget};
 pub use snapshot::{Captured, Machine, Selection, SnapshotRequest, snapshot};

@@ -73,6 +73,6 @@ pub use exit::{EnterVcpu, Entered, complete_pending_exit};
 pub use ioctl::Handles;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{
-    DroppedMsr, Irqchip, KernelDevices, KvmMachine, KvmOptions, MsrPolicy, Rehearsal,
-    RestoreReport, TscOutcome, TscPolicy,
+    DroppedMsr, Irqchip, KernelDevices, KvmMachine, KvmOptions, MOVING_FIELDS, MsrPolicy,
+    Rehearsal, RestoreReport, TscOutcome, TscPolicy,
 };

@@ -228,6 +228,11 @@ impl SectionOffers {
         sections.map(|section| (section.kind, section.instance))
     }
 
+    /// Every section that nobody has taken yet, in the order of the file.
+    pub fn payloads(&self) -> impl Iterator<Item = &SectionPayload> + '_ {
+        self.offers.iter().map(|offer| &offer.section)
+    }
+
     /// Takes the section of `T` with this instance; it must be there.
     pub fn take<T: StatePayload>(&mut self, instance: u32) -> Result<T, DecodeError> {
         self.take_optional(instance)?

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use hypervisor_bridge::{NotGathered, RestoreError, SnapshotError, StepError};
+use hypervisor_bridge::{NotGathered, ReloadError, RestoreError, SnapshotError, StepError};
 use snapshot_memory::{DirtyError, MemoryError};
 
 use crate::proof::Program;
@@ -78,7 +78,19 @@ pub enum GuestError {
     /// Nothing was restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A restored machine was not compared with its snapshot.
+    #[error(transparent)]
+    Reload(ReloadError),
     /// The hypervisor's state could not be reached.
     #[error(transparent)]
     State(StepError),
+}
+
+impl From<ReloadError> for GuestError {
+    fn from(error: ReloadError) -> Self {
+        match error {
+            ReloadError::Restore(error) => Self::Restore(error),
+            error => Self::Reload(error),
+        }
+    }
 }

@@ -72,7 +72,7 @@ pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 pub use hypervisor_bridge::PageReader;
 pub use proof::Program;
 pub use purpose::{GENERATION_ADDRESS, Purpose};
-pub use start::{Image, Restored, host, kvm_available, restore, start};
+pub use start::{Image, Restored, host, kvm_available, reload, restore, start};
 
 #[cfg(test)]
 mod tests;

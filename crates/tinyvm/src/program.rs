@@ -167,10 +167,10 @@ mod tests {
     fn jumps_and_operands_of_the_program_are_where_its_comments_say() {
         let operand = |at: usize| u32::from_le_bytes(PROGRAM[at..at + 4].try_into().unwrap());
         assert_eq!(u64::from(operand(5)), VECTOR_IN);
-        assert_eq!(operand(53), PORT_PROGRESS.into());
-        assert_eq!(operand(59), PORT_ANSWER.into());
+        assert_eq!(operand(53), u32::from(PORT_PROGRESS));
+        assert_eq!(operand(59), u32::from(PORT_ANSWER));
         assert_eq!(u64::from(operand(85)), VECTOR_OUT);
-        assert_eq!(operand(93), PORT_DONE.into());
+        assert_eq!(operand(93), u32::from(PORT_DONE));
         let target = |at: usize| {
             let distance = isize::from(PROGRAM[at + 1].cast_signed());
             (at + 2).checked_add_signed(distance).unwrap()

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use hypervisor_bridge::{Overrides, PageReader, RestoreOutcome};
+use hypervisor_bridge::{Overrides, PageReader, ReloadReport, RestoreOutcome};
 use snapshot_format::state::Fingerprint;
 use snapshot_format::{SectionOffers, SnapshotRef};
 
@@ -76,6 +76,17 @@ pub fn restore(backend: Backend, image: Image<'_, '_>) -> Result<Restored, Guest
     }
 }
 
+/// Restores an image into a guest that never runs, captures it again, and compares all of it: every
+/// field of its state, and every page.
+pub fn reload(backend: Backend, image: Image<'_, '_>) -> Result<ReloadReport, GuestError> {
+    image.config.check()?;
+    check_program(backend, &image.config)?;
+    match backend {
+        Backend::Kvm => platform::reload(image),
+        Backend::Process => crate::process::reload_image(image),
+    }
+}
+
 /// A thread can only play the pattern.
 fn check_program(backend: Backend, config: &GuestConfig) -> Result<(), GuestError> {
     let program = config.program;
@@ -100,7 +111,7 @@ pub fn kvm_available() -> io::Result<()> {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platform {
-    use super::{Fingerprint, Guest, GuestConfig, GuestError, Image, Restored, io};
+    use super::{Fingerprint, Guest, GuestConfig, GuestError, Image, ReloadReport, Restored, io};
     use crate::kvm::KvmGuest;
 
     pub(super) fn available() -> io::Result<()> {
@@ -117,6 +128,10 @@ mod platform {
         Ok(Box::new(KvmGuest::boot(config)?))
     }
 
+    pub(super) fn reload(image: Image<'_, '_>) -> Result<ReloadReport, GuestError> {
+        crate::kvm::reload_image(image)
+    }
+
     pub(super) fn restore(image: Image<'_, '_>) -> Result<Restored, GuestError> {
         let (guest, outcome) = KvmGuest::restore(image)?;
         Ok(Restored {
@@ -128,7 +143,7 @@ mod platform {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod platform {
-    use super::{Fingerprint, Guest, GuestConfig, GuestError, Image, Restored, io};
+    use super::{Fingerprint, Guest, GuestConfig, GuestError, Image, ReloadReport, Restored, io};
 
     fn none() -> GuestError {
         GuestError::NoKvm {
@@ -145,6 +160,10 @@ mod platform {
     }
 
     pub(super) fn boot(_: &GuestConfig) -> Result<Box<dyn Guest>, GuestError> {
+        Err(none())
+    }
+
+    pub(super) fn reload(_: Image<'_, '_>) -> Result<ReloadReport, GuestError> {
         Err(none())
     }
 

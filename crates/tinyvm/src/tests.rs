@@ -2,14 +2,14 @@
 
 use hypervisor_bridge::testing::{KeptSnapshot, MemorySink, Script};
 use hypervisor_bridge::{
-    Answer, Cancel, ClockPolicy, GenerationId, Overrides, RestoreError, SnapshotError,
+    Answer, Cancel, ClockPolicy, GenerationId, Overrides, ReloadReport, RestoreError, SnapshotError,
 };
 use snapshot_format::state::{Fingerprint, VmX86};
 use snapshot_memory::skip::skip;
 
 use crate::{
-    Backend, GENERATION_ADDRESS, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, Restored,
-    SnapshotPages, host, kvm_available, restore, start,
+    Backend, GENERATION_ADDRESS, Guest, GuestConfig, GuestError, Image, Outcome, Program, Purpose,
+    Restored, SnapshotPages, host, kvm_available, reload, restore, start,
 };
 
 /// Small enough to take a fraction of a second at a microsecond an instruction.
@@ -299,4 +299,85 @@ fn host_runs_its_own_snapshots(backend: Backend) {
 fn a_host_that_is_asked_without_a_snapshot_says_what_it_says_in_a_restore() {
     host_runs_its_own_snapshots(Backend::Kvm);
     host_runs_its_own_snapshots(Backend::Process);
+}
+
+fn reload_of(backend: Backend, config: GuestConfig, kept: &KeptSnapshot) -> ReloadReport {
+    let image = Image {
+        config,
+        pages: &mut |pages, out| kept.read_pages(pages, out),
+        sections: kept.offers(),
+        snapshot: kept.reference,
+        purpose: Purpose::Resume(ClockPolicy::Frozen),
+        overrides: Overrides::default(),
+    };
+    reload(backend, image).unwrap()
+}
+
+/// Snapshots `config` at some instants, and reloads each.
+fn reloads_exactly(backend: Backend, config: GuestConfig, instants: usize) {
+    if !can_run(backend) {
+        return;
+    }
+    let mut guest = start(backend, &config).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    for _ in 0..instants {
+        guest.run(64).unwrap();
+        let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
+        let report = reload_of(backend, config, &kept);
+        let wrong = report.differences.iter().find(|one| one.allowed.is_none());
+        let wrong = wrong.map(ToString::to_string);
+        assert_eq!(wrong, None, "{}", config.program.name());
+        assert_eq!(report.sections, kept.sections.len());
+        assert_eq!(report.pages, config.page_count());
+    }
+}
+
+// spec: RES-18
+#[test]
+fn every_kvm_guest_is_captured_again_as_it_was_restored() {
+    reloads_exactly(Backend::Kvm, config(), 3);
+    for program in Program::PROOFS {
+        reloads_exactly(
+            Backend::Kvm,
+            GuestConfig {
+                program,
+                ..config()
+            },
+            1,
+        );
+    }
+}
+
+// spec: RES-18
+#[test]
+fn a_process_guest_is_captured_again_as_it_was_restored() {
+    reloads_exactly(Backend::Process, config(), 3);
+}
+
+// spec: RES-20
+#[test]
+fn a_reload_finds_memory_that_is_not_the_image() {
+    let mut guest = start(Backend::Process, &config()).unwrap();
+    let mut sink = MemorySink::new(Script::default());
+    let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
+    let mut reads = 0;
+    let image = Image {
+        config: config(),
+        pages: &mut |pages, out| {
+            kept.read_pages(pages, out)?;
+            reads += 1;
+            // The first read of all; it is read again to be compared.
+            if reads == 1 {
+                out.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+            }
+            Ok(())
+        },
+        sections: kept.offers(),
+        snapshot: kept.reference,
+        purpose: Purpose::Resume(ClockPolicy::Frozen),
+        overrides: Overrides::default(),
+    };
+    let report = reload(Backend::Process, image).unwrap();
+    let told: Vec<_> = report.differences.iter().map(|one| &*one.field).collect();
+    assert_eq!(told, ["page 0, byte 0x0"]);
 }

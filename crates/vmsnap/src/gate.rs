@@ -25,6 +25,11 @@ pub(crate) struct Overriding {
 }
 
 impl Overriding {
+    /// Whether nothing is overridden.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
     /// For the library.
     pub(crate) fn overrides(&self) -> Overrides {
         let kinds = self.kinds.iter();

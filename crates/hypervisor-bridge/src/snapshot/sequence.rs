@@ -177,6 +177,7 @@ impl Freezing<'_> {
         selection: Selection<'_>,
     ) -> Result<Frozen, SnapshotError> {
         let vcpu_count = self.state.vcpu_count();
+        self.time.stop_ns = self.watch.lap();
         go_on(self.cancel, Step::Notify)?;
         for vcpu in 0..vcpu_count {
             // At the pause, so that the guest's watchdog takes the gap for no lockup when the
@@ -185,7 +186,8 @@ impl Freezing<'_> {
                 .notify_paused(vcpu, self.paused)
                 .map_err(at(Step::Notify))?;
         }
-        self.time.stop_ns = self.watch.lap();
+        self.time.notify_ns = self.watch.lap();
+        self.time.stop_ns += self.time.notify_ns;
 
         go_on(self.cancel, Step::Quiesce)?;
         // Before any state is read: draining a queue raises interrupts, which must be in the
@@ -194,7 +196,6 @@ impl Freezing<'_> {
         self.time.quiesce_ns = self.watch.lap();
 
         let sections = self.sections(devices, vcpu_count)?;
-        self.time.state_ns = self.watch.lap();
 
         // Memory last: reading clock, steal time, devices may all have written to it.
         go_on(self.cancel, Step::Harvest)?;
@@ -229,10 +230,12 @@ impl Freezing<'_> {
             let section = self.state.capture_vcpu(vcpu, self.paused);
             sections.push(section.map_err(at(Step::CaptureVcpu))?);
         }
+        self.time.vcpus_ns = self.watch.lap();
         // After all vCPUs: reading one may still deliver an interrupt to the chips.
         go_on(self.cancel, Step::CaptureVm)?;
         let vm = self.state.capture_vm(self.paused);
         sections.extend(vm.map_err(at(Step::CaptureVm))?);
+        self.time.vm_ns = self.watch.lap();
         // After the chips, before memory: devices may write their last used rings.
         go_on(self.cancel, Step::CaptureDevices)?;
         let states = devices
@@ -240,6 +243,9 @@ impl Freezing<'_> {
             .map_err(at(Step::CaptureDevices))?;
         let states = (0..).zip(&states);
         sections.extend(states.map(|(instance, state)| SectionPayload::of(instance, state)));
+        self.time.devices_ns = self.watch.lap();
+        let time = &mut *self.time;
+        time.state_ns = time.vcpus_ns + time.vm_ns + time.devices_ns;
         Ok(sections)
     }
 }

@@ -6,6 +6,7 @@ mod convert;
 mod fingerprint;
 mod interface;
 mod machine;
+mod moving;
 mod msr_policy;
 mod msrs;
 mod nested;
@@ -18,6 +19,7 @@ mod tsc;
 mod vm;
 
 pub use machine::KvmMachine;
+pub use moving::MOVING_FIELDS;
 pub use msr_policy::{DroppedMsr, MsrPolicy};
 pub use options::KvmOptions;
 pub use rehearsal::Rehearsal;

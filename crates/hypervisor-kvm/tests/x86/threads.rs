@@ -72,10 +72,10 @@ impl EnterVcpu for Entry<'_> {
 
     fn enter(&mut self) -> io::Result<Entered> {
         match self.vcpu.run() {
-            Ok(VcpuExit::IoIn(port, data)) if port == ASK.into() => {
+            Ok(VcpuExit::IoIn(port, data)) if port == u16::from(ASK) => {
                 data.fill_with(|| self.port.answer());
             }
-            Ok(VcpuExit::IoOut(port, _)) if port == DONE.into() => {
+            Ok(VcpuExit::IoOut(port, _)) if port == u16::from(DONE) => {
                 self.port.done.store(true, Ordering::SeqCst);
             }
             Ok(exit) => return Err(io::Error::other(format!("{exit:?}"))),

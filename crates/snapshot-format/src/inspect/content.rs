@@ -101,7 +101,7 @@ impl Content {
                 let views = sections.iter().filter_map(|section| {
                     let entry = envelope.table().get(section.kind, section.instance);
                     let at = entry.map_or(0, |entry| entry.offset);
-                    view(section).map(|view| view.map_err(|error| error.shifted(at)))
+                    StateView::of(section).map(|view| view.map_err(|error| error.shifted(at)))
                 });
                 Self::State(views.collect::<Result<_, _>>()?)
             }
@@ -110,22 +110,26 @@ impl Content {
     }
 }
 
-fn view(section: &SectionPayload) -> Option<Result<StateView, DecodeError>> {
-    fn boxed<T: StatePayload>(section: &SectionPayload) -> Result<Box<T>, DecodeError> {
-        section.value().map(Box::new)
+impl StateView {
+    /// What a section of machine state says; `None` for a kind that this build does not know.
+    #[must_use]
+    pub fn of(section: &SectionPayload) -> Option<Result<Self, DecodeError>> {
+        fn boxed<T: StatePayload>(section: &SectionPayload) -> Result<Box<T>, DecodeError> {
+            section.value().map(Box::new)
+        }
+        Some(match section.kind {
+            SectionKind::VCPU_X86_64 => boxed(section).map(StateView::VcpuX86),
+            SectionKind::VM_X86_64 => boxed(section).map(StateView::VmX86),
+            SectionKind::VCPU_AARCH64 => boxed(section).map(StateView::VcpuArm64),
+            SectionKind::VM_AARCH64 => section.value().map(StateView::VmArm64),
+            SectionKind::GIC => boxed(section).map(StateView::GicV3),
+            SectionKind::GIC_V2 => boxed(section).map(StateView::GicV2),
+            SectionKind::GIC_BLOB => section.value().map(StateView::GicBlob),
+            SectionKind::DEVICE => section.value().map(StateView::Device),
+            SectionKind::FINGERPRINT => boxed(section).map(StateView::Fingerprint),
+            _ => return None,
+        })
     }
-    Some(match section.kind {
-        SectionKind::VCPU_X86_64 => boxed(section).map(StateView::VcpuX86),
-        SectionKind::VM_X86_64 => boxed(section).map(StateView::VmX86),
-        SectionKind::VCPU_AARCH64 => boxed(section).map(StateView::VcpuArm64),
-        SectionKind::VM_AARCH64 => section.value().map(StateView::VmArm64),
-        SectionKind::GIC => boxed(section).map(StateView::GicV3),
-        SectionKind::GIC_V2 => boxed(section).map(StateView::GicV2),
-        SectionKind::GIC_BLOB => section.value().map(StateView::GicBlob),
-        SectionKind::DEVICE => section.value().map(StateView::Device),
-        SectionKind::FINGERPRINT => boxed(section).map(StateView::Fingerprint),
-        _ => return None,
-    })
 }
 
 fn read_map(envelope: &Envelope<'_>, bytes: &[u8]) -> Result<MapView, DecodeError> {

@@ -217,7 +217,7 @@ impl Guest for KvmGuest {
     }
 }
 
-fn machine(vm: &Vm) -> Result<KvmMachine<'_>, GuestError> {
+pub(super) fn machine(vm: &Vm) -> Result<KvmMachine<'_>, GuestError> {
     let options = KvmOptions::new(KernelDevices::ALL);
     KvmMachine::new(vm.handles(), options).map_err(|error| GuestError::State(error.into()))
 }

@@ -9,10 +9,12 @@ mod lane;
 mod outcome;
 mod paused;
 mod proof;
+mod reload;
 mod thread;
 mod vm;
 
 pub(crate) use guest::KvmGuest;
+pub(crate) use reload::reload_image;
 pub(crate) use vm::host;
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 mod cpu;
 mod guest;
 mod paused;
+mod reload;
 mod state;
 
 pub(crate) use guest::ProcessGuest;
+pub(crate) use reload::reload_image;
 pub(crate) use state::fingerprint as host;

@@ -13,3 +13,9 @@ pub(super) fn gathered(_: &CpuThread) -> Paused {
     // on, after the sequence has dropped the token.
     unsafe { Paused::promise() }
 }
+
+/// The token of a guest that has no CPU that could run: it is only restored and read.
+pub(super) fn never_started() -> Paused {
+    // SAFETY: no thread plays a CPU.
+    unsafe { Paused::promise() }
+}

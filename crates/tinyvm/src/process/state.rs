@@ -79,6 +79,13 @@ fn decode(bytes: &[u8]) -> Option<Registers> {
     })
 }
 
+/// The section of a CPU with these registers.
+pub(super) fn cpu_section(vcpu: usize, registers: &Registers) -> Result<SectionPayload, StepError> {
+    let instance = u32::try_from(vcpu)?;
+    let bytes = encode(registers);
+    Ok(SectionPayload::raw(CPU, instance, CPU_VERSION, bytes))
+}
+
 /// Captures the CPU and its port.
 pub(super) struct Source {
     pub(super) shared: Arc<Shared>,
@@ -95,9 +102,7 @@ impl StateCapture for Source {
     }
 
     fn capture_vcpu(&mut self, vcpu: usize, _: &Paused) -> Result<SectionPayload, StepError> {
-        let bytes = encode(&self.shared.lock().model.registers);
-        let instance = u32::try_from(vcpu)?;
-        Ok(SectionPayload::raw(CPU, instance, CPU_VERSION, bytes))
+        cpu_section(vcpu, &self.shared.lock().model.registers)
     }
 
     fn capture_vm(&mut self, _: &Paused) -> Result<Vec<SectionPayload>, StepError> {

@@ -22,6 +22,7 @@ use machine::Taken;
 use report::{Report, Row, tell};
 
 pub(crate) use child::DemoRestore;
+pub(crate) use machine::failure;
 
 /// Runs a guest, snapshots it mid-run, restores it in new processes, and compares everything with a
 /// run that was never interrupted.

@@ -1,4 +1,6 @@
-//! `vmsnap verify [REF] [--all]`.
+//! `vmsnap verify [REF] [--all] [--reload]`.
+
+mod reload;
 
 use std::ops::ControlFlow;
 
@@ -11,8 +13,10 @@ use crate::command::reference;
 use crate::context::{Context, exit_of};
 use crate::exit::Exit;
 use crate::failure::{Failure, place, printable};
+use crate::gate::Overriding;
 use crate::pacing::Pacing;
 use crate::quantity::{counted, show_bytes};
+use reload::Reloaded;
 
 /// Reads and checks every byte.
 #[derive(Args, Debug)]
@@ -25,6 +29,13 @@ pub(crate) struct Verify {
     #[arg(long)]
     all: bool,
 
+    /// Also restore it into a machine that never runs, capture that again, and compare
+    #[arg(long, requires = "reference", conflicts_with = "all")]
+    reload: bool,
+
+    #[command(flatten)]
+    overriding: Overriding,
+
     #[command(flatten)]
     pacing: Pacing,
 }
@@ -35,6 +46,15 @@ struct Verified<'a> {
     snapshots: u64,
     bytes: u64,
     errors: Vec<Found<'a>>,
+}
+
+/// With `--reload`.
+#[derive(Serialize)]
+struct VerifiedAndReloaded<'a> {
+    #[serde(flatten)]
+    verified: Verified<'a>,
+    /// `None` where the snapshot is damaged: it is not restored then.
+    reload: Option<Reloaded>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +69,9 @@ struct Found<'a> {
 
 impl Verify {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        if !self.reload && !self.overriding.is_empty() {
+            return Err(Failure::usage("--override needs --reload"));
+        }
         self.pacing.begin()?;
         let store = context.open(Access::Auto)?;
         let selection = match &self.reference {
@@ -56,7 +79,7 @@ impl Verify {
             Some(reference) => Selection::One(context.resolve(&store, reference)?),
         };
         let report = check(context, &store, selection, self.pacing)?;
-        let verified = Verified {
+        let mut verified = Verified {
             ok: report.ok,
             snapshots: report.snapshots,
             bytes: report.bytes,
@@ -73,8 +96,24 @@ impl Verify {
                 })
                 .collect(),
         };
-        let answer = context.answer("vmsnap.verify.v1", &verified, tell)?;
-        Ok(answer.ending(worst(&report)))
+        let (true, Selection::One(id)) = (self.reload, selection) else {
+            let answer = context.answer("vmsnap.verify.v1", &verified, tell)?;
+            return Ok(answer.ending(worst(&report)));
+        };
+        let reload = if report.ok {
+            Some(reload::reload(context, &store, id, &self.overriding)?)
+        } else {
+            None
+        };
+        let exact = reload.as_ref().is_none_or(Reloaded::is_exact);
+        verified.ok &= exact;
+        let exit = if exact { worst(&report) } else { Exit::Corrupt };
+        let whole = VerifiedAndReloaded { verified, reload };
+        let answer = context.answer("vmsnap.verify-reload.v1", &whole, |whole| {
+            let reload = whole.reload.as_ref().map(Reloaded::tell);
+            tell(&whole.verified) + &reload.unwrap_or_default()
+        })?;
+        Ok(answer.ending(exit))
     }
 }
 

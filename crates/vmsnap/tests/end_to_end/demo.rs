@@ -25,6 +25,14 @@ fn demonstrate(backend: &str) {
     assert_eq!(snapshots[3]["parent"], snapshots[1]["id"]);
     for one in snapshots {
         assert_eq!(one["same_end"], true, "{one}");
+        let parts = one["pause"].as_object().unwrap().values();
+        let parts: f64 = parts.map(|part| part.as_f64().unwrap()).sum();
+        let pause = one["pause_ms"].as_f64().unwrap();
+        // Each of nine parts is rounded up to a microsecond.
+        assert!((0.0..0.010).contains(&(parts - pause + 0.001)), "{one}");
+        let sync = one["sync_ms"].as_f64().unwrap();
+        let after = ["seal_ms", "publish_ms"].map(|key| one[key].as_f64().unwrap());
+        assert!((after[0] + after[1] - sync).abs() < 0.002, "{one}");
         let pages = ["present", "zero", "inherited"].map(|key| one["pages"][key].as_u64().unwrap());
         assert_eq!(pages.iter().sum::<u64>(), 2048, "{one}");
     }
@@ -77,6 +85,12 @@ fn without_a_store_nothing_stays() {
     let run = Run::of(&run);
     assert_eq!(run.code, 0, "{run:?}");
     assert!(run.stdout.contains("verified"), "{run:?}");
+    for part in [
+        "stop", "notify", "quiesce", "vCPUs", "devices", "harvest", "publish",
+    ] {
+        let mut lines = run.stdout.lines();
+        assert!(lines.any(|line| line.starts_with(part)), "{part}: {run:?}");
+    }
     assert_eq!(fs::read_dir(sandbox.root()).unwrap().count(), 0);
 
     let odd = sandbox.run(&["demo", "--mem", "5M", "--json"]);

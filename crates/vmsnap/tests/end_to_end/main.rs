@@ -17,6 +17,7 @@ mod limits;
 mod planted;
 mod privileges;
 mod relayout;
+mod reload;
 mod sandbox;
 mod schemas;
 mod signals;

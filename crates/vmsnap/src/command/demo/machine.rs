@@ -1,6 +1,6 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{ClockPolicy, RestoreError, SnapshotError};
+use hypervisor_bridge::{ClockPolicy, PauseBreakdown, RestoreError, SnapshotError};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SnapshotId, VmName};
 use snapshot_memory::{CaptureOptions, SinkError};
@@ -24,16 +24,49 @@ pub(super) struct Taken {
     pub(super) branch: String,
     pub(super) steps: u64,
     pub(super) pause_ns: u64,
+    pub(super) pause: Pause,
     pub(super) state_ns: u64,
     pub(super) harvest_ns: u64,
     pub(super) write_ns: u64,
     pub(super) sync_ns: u64,
+    pub(super) seal_ns: u64,
+    pub(super) publish_ns: u64,
     pub(super) present: u64,
     pub(super) zero: u64,
     pub(super) inherited: u64,
     pub(super) bytes_stored: u64,
     pub(super) layout: String,
     pub(super) engine: String,
+}
+
+/// The parts of a pause, which follow each other without a gap, in nanoseconds.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+pub(super) struct Pause {
+    pub(super) stop: u64,
+    pub(super) notify: u64,
+    pub(super) quiesce: u64,
+    pub(super) vcpus: u64,
+    pub(super) vm: u64,
+    pub(super) devices: u64,
+    pub(super) harvest: u64,
+    pub(super) memory: u64,
+    pub(super) resume: u64,
+}
+
+impl From<&PauseBreakdown> for Pause {
+    fn from(time: &PauseBreakdown) -> Self {
+        Self {
+            stop: time.stop_ns - time.notify_ns,
+            notify: time.notify_ns,
+            quiesce: time.quiesce_ns,
+            vcpus: time.vcpus_ns,
+            vm: time.vm_ns,
+            devices: time.devices_ns,
+            harvest: time.harvest_ns,
+            memory: time.write_ns,
+            resume: time.resume_ns,
+        }
+    }
 }
 
 /// How a guest ends that nobody stops.
@@ -106,10 +139,13 @@ pub(super) fn snapshot(
         branch: branch.to_owned(),
         steps: done.steps,
         pause_ns: time.pause_ns(),
+        pause: Pause::from(time),
         state_ns: time.stop_ns + time.quiesce_ns + time.state_ns + time.resume_ns,
         harvest_ns: time.harvest_ns,
         write_ns: time.write_ns,
         sync_ns: time.seal_ns + time.publish_ns,
+        seal_ns: time.seal_ns,
+        publish_ns: time.publish_ns,
         present: done.memory.present,
         zero: done.memory.zero,
         inherited: done.memory.inherited,
@@ -163,7 +199,7 @@ pub(super) fn restore(
 }
 
 /// An error of the guest, in the words of the command line.
-pub(super) fn failure(error: &GuestError) -> Failure {
+pub(crate) fn failure(error: &GuestError) -> Failure {
     let exit = match error {
         GuestError::NoKvm { .. } => Exit::Unsupported,
         GuestError::ForeignConfig { .. }

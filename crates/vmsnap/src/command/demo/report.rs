@@ -7,7 +7,7 @@ use snapshot_format::SnapshotId;
 use tinyvm::Backend;
 
 use super::child::Back;
-use super::machine::Taken;
+use super::machine::{Pause, Taken};
 use crate::quantity::show_bytes;
 use crate::table::{draw, table};
 use crate::view::short;
@@ -35,10 +35,13 @@ pub(super) struct Row {
     branch: String,
     steps: u64,
     pause_ms: f64,
+    pause: PauseParts,
     state_ms: f64,
     harvest_ms: f64,
     write_ms: f64,
     sync_ms: f64,
+    seal_ms: f64,
+    publish_ms: f64,
     pages: Pages,
     bytes_stored: u64,
     layout: String,
@@ -46,6 +49,24 @@ pub(super) struct Row {
     restore_first_instruction_ms: f64,
     /// Whether memory and registers ended as in the run without a break.
     same_end: bool,
+}
+
+/// The parts of a pause: together they are all of it.
+#[expect(
+    clippy::struct_field_names,
+    reason = "they are the keys of the document"
+)]
+#[derive(Serialize)]
+struct PauseParts {
+    stop_ms: f64,
+    notify_ms: f64,
+    quiesce_ms: f64,
+    vcpus_ms: f64,
+    vm_ms: f64,
+    devices_ms: f64,
+    harvest_ms: f64,
+    memory_ms: f64,
+    resume_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -64,10 +85,13 @@ impl Row {
             branch: taken.branch,
             steps: taken.steps,
             pause_ms: ms(taken.pause_ns),
+            pause: PauseParts::from(&taken.pause),
             state_ms: ms(taken.state_ns),
             harvest_ms: ms(taken.harvest_ns),
             write_ms: ms(taken.write_ns),
             sync_ms: ms(taken.sync_ns),
+            seal_ms: ms(taken.seal_ns),
+            publish_ms: ms(taken.publish_ns),
             pages: Pages {
                 present: taken.present,
                 zero: taken.zero,
@@ -78,6 +102,22 @@ impl Row {
             engine: taken.engine,
             restore_first_instruction_ms: ms(back.first_instruction_ns),
             same_end: back.outcome == *expected,
+        }
+    }
+}
+
+impl From<&Pause> for PauseParts {
+    fn from(pause: &Pause) -> Self {
+        Self {
+            stop_ms: ms(pause.stop),
+            notify_ms: ms(pause.notify),
+            quiesce_ms: ms(pause.quiesce),
+            vcpus_ms: ms(pause.vcpus),
+            vm_ms: ms(pause.vm),
+            devices_ms: ms(pause.devices),
+            harvest_ms: ms(pause.harvest),
+            memory_ms: ms(pause.memory),
+            resume_ms: ms(pause.resume),
         }
     }
 }
@@ -112,7 +152,41 @@ fn ms(nanoseconds: u64) -> f64 {
     f64::from(microseconds) / 1000.0
 }
 
-/// A table of the snapshots, and the verdict in one line.
+/// A line of the table of times: its name, and where its figure is.
+type TimePart = (&'static str, fn(&Row) -> f64);
+
+/// Where the time of each snapshot went, part by part.
+fn tell_times(rows: &[Row]) -> String {
+    let columns: Vec<String> = rows
+        .iter()
+        .map(|row| format!(">{}", short(row.id)))
+        .collect();
+    let titles = ["TIME ms"]
+        .into_iter()
+        .chain(columns.iter().map(String::as_str));
+    let mut times = table(&titles.collect::<Vec<_>>());
+    let parts: [TimePart; 12] = [
+        ("stop", |row| row.pause.stop_ms),
+        ("notify", |row| row.pause.notify_ms),
+        ("quiesce", |row| row.pause.quiesce_ms),
+        ("vCPUs", |row| row.pause.vcpus_ms),
+        ("VM", |row| row.pause.vm_ms),
+        ("devices", |row| row.pause.devices_ms),
+        ("harvest", |row| row.pause.harvest_ms),
+        ("memory", |row| row.pause.memory_ms),
+        ("resume", |row| row.pause.resume_ms),
+        ("= pause", |row| row.pause_ms),
+        ("seal, after it", |row| row.seal_ms),
+        ("publish, after it", |row| row.publish_ms),
+    ];
+    for (name, part) in parts {
+        let cells = rows.iter().map(|row| format!("{:.3}", part(row)));
+        times.add_row([name.to_owned()].into_iter().chain(cells));
+    }
+    draw(&times)
+}
+
+/// Tables of the snapshots and of their times, and the verdict in one line.
 pub(super) fn tell(report: &Report) -> String {
     let mut rows = table(&[
         "SNAPSHOT",
@@ -164,8 +238,9 @@ pub(super) fn tell(report: &Report) -> String {
         None => String::new(),
     };
     format!(
-        "{}{guest} of {}: {verdict}{kept}\n",
+        "{}\n{}\n{guest} of {}: {verdict}{kept}\n",
         draw(&rows),
+        tell_times(&report.snapshots),
         show_bytes(report.memory_bytes)
     )
 }
