@@ -5,5 +5,7 @@
 mod dirty {
     mod log;
     mod machine;
+    mod memory;
     mod ring;
+    mod wp_async;
 }

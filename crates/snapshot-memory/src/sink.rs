@@ -23,6 +23,14 @@ pub enum Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
+    /// The same base with other pages, where there is one and they are given.
+    pub(crate) fn with_dirty(self, dirty: Option<&'a DirtyBitmap>) -> Self {
+        match (self, dirty) {
+            (Self::Since { base, .. }, Some(dirty)) => Self::Since { base, dirty },
+            (pages, _) => pages,
+        }
+    }
+
     /// The pages written since the base; `None` where every page is taken.
     pub(crate) fn dirty(self) -> Option<&'a DirtyBitmap> {
         match self {

@@ -229,6 +229,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "makes machines that write where they are told to",
     ),
     (
+        "crates/hypervisor-kvm/tests/dirty/memory.rs",
+        "maps memory for them",
+    ),
+    (
         "crates/hypervisor-kvm/tests/kvm.rs",
         "makes machines of its own",
     ),

@@ -7,7 +7,8 @@ use hypervisor_kvm::{DirtyLogMode, KvmSlots};
 use snapshot_format::{MemoryLayout, PageIndex};
 use snapshot_memory::DirtySource;
 
-use super::machine::{Machine, first_layout, kvm, other_layouts};
+use super::machine::{Machine, kvm, other_layouts};
+use super::memory::Backing;
 
 struct LogRig {
     machine: Machine,
@@ -41,17 +42,17 @@ impl DirtyRig for LogRig {
 }
 
 // spec: SRC-03
+// spec: SRC-10
 #[test]
-fn the_log_conforms_in_each_of_its_modes() {
-    for mode in [
-        DirtyLogMode::GetAndClear,
-        DirtyLogMode::ManualProtect,
-        DirtyLogMode::InitiallySet,
-    ] {
+fn the_log_conforms_in_each_of_its_modes_on_memory_of_every_kind() {
+    let get_and_clear = Backing::EVERY.map(|backing| (DirtyLogMode::GetAndClear, backing));
+    let manual = [DirtyLogMode::ManualProtect, DirtyLogMode::InitiallySet];
+    let manual = manual.map(|mode| (mode, Backing::Fresh));
+    for (mode, backing) in get_and_clear.into_iter().chain(manual) {
         let Some(kvm) = kvm() else {
             return;
         };
-        let machine = Machine::new(&kvm, &first_layout(), |_| ());
+        let machine = Machine::new(&kvm, backing, |_| ());
         dirty_source_suite(&mut LogRig {
             machine,
             mode,

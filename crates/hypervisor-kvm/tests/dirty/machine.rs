@@ -4,8 +4,11 @@
 #![expect(unsafe_code, reason = "the tests vouch for machines that they made")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use super::memory::{Backing, POOL_PAGES, Pool, View};
 
 use hypervisor_kvm::{
     DirtyLogMode, DirtyRings, KvmDirtyLog, KvmError, KvmSlots, MemorySlot, VcpuRings,
@@ -14,19 +17,10 @@ use kvm_bindings::{kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use snapshot_format::{GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageIndex};
 use snapshot_memory::skip::skip;
-use snapshot_memory::{MappedMemory, MappingOptions};
-
-/// Guest pages that a machine may have: each lies at its own place of one mapping.
-const POOL_PAGES: u64 = 2048;
 
 /// Where the program is, in a slot of its own that no layout holds.
 const PROGRAM_AT: u64 = 0x80_0000;
 const PROGRAM_SLOT: u32 = 500;
-
-const PROGRAM: [u8; 5] = [
-    0x26, 0x88, 0x07, // mov es:[bx], al
-    0xe6, 0x10, //       out 0x10, al
-];
 
 pub(super) struct Machine {
     pub(super) vcpu: VcpuFd,
@@ -34,10 +28,10 @@ pub(super) struct Machine {
     pub(super) layout: MemoryLayout,
     slots: Vec<MemorySlot>,
     next_slot: u32,
-    pool: MappedMemory,
+    pool: Arc<Pool>,
 }
 
-pub(super) fn layout(regions: &[(u64, u64)]) -> MemoryLayout {
+fn layout(regions: &[(u64, u64)]) -> MemoryLayout {
     let region = |&(start, pages): &(u64, u64)| MemoryRegion {
         start: GuestAddress(start * PAGE_BYTES),
         len_bytes: pages * PAGE_BYTES,
@@ -54,32 +48,37 @@ pub(super) fn kvm() -> Option<Kvm> {
 
 impl Machine {
     /// A machine whose vCPU stands in real mode; `before_vcpus` is told of it before it has one.
-    pub(super) fn new(kvm: &Kvm, layout: &MemoryLayout, before_vcpus: impl FnOnce(&VmFd)) -> Self {
+    pub(super) fn new(kvm: &Kvm, backing: Backing, before_vcpus: impl FnOnce(&VmFd)) -> Self {
+        let layout = &first_layout();
         let vm = kvm.create_vm().unwrap();
         vm.set_tss_address(0xfffb_d000).unwrap();
         before_vcpus(&vm);
         let vcpu = vm.create_vcpu(0).unwrap();
-        let pool = MemoryLayout::single((POOL_PAGES + 1) * PAGE_BYTES).unwrap();
-        let pool = MappedMemory::new(pool, MappingOptions::default()).unwrap();
         let mut machine = Self {
             vcpu,
             vm,
             layout: layout.clone(),
             slots: Vec::new(),
             next_slot: 0,
-            pool,
+            pool: Arc::new(Pool::new(backing)),
         };
-        let program = POOL_PAGES * PAGE_BYTES;
-        machine.pool.write(program, &PROGRAM).unwrap();
         machine.register(MemorySlot {
             slot: PROGRAM_SLOT,
             flags: 0,
             guest_address: PROGRAM_AT,
             len_bytes: PAGE_BYTES,
-            host_address: machine.pool.base().as_ptr() as u64 + program,
+            host_address: machine.pool.address(POOL_PAGES),
         });
         machine.change(layout);
         machine
+    }
+
+    /// The memory of now, for sources of this process.
+    pub(super) fn memory(&self) -> Arc<View> {
+        Arc::new(View {
+            layout: self.layout.clone(),
+            pool: self.pool.clone(),
+        })
     }
 
     /// The log of the slots that back the layout.
@@ -107,8 +106,7 @@ impl Machine {
 
     /// Deletes the slots of regions that are not in `layout` as they are, and adds one for each
     /// that is new. A slot that keeps its place keeps its number.
-    fn change(&mut self, layout: &MemoryLayout) {
-        let base = self.pool.base().as_ptr() as u64;
+    pub(super) fn change(&mut self, layout: &MemoryLayout) {
         let stays = |slot: &MemorySlot| {
             let mut regions = layout.regions().iter();
             regions.any(|r| (r.start.0, r.len_bytes) == (slot.guest_address, slot.len_bytes))
@@ -131,7 +129,7 @@ impl Machine {
                 flags: 0,
                 guest_address: region.start.0,
                 len_bytes: region.len_bytes,
-                host_address: base + region.start.0,
+                host_address: self.pool.address(region.start.page().0),
             };
             self.next_slot += 1;
             self.register(slot);
@@ -237,7 +235,7 @@ fn duplicate(fd: &impl AsRawFd) -> OwnedFd {
 }
 
 /// No region is a multiple of 64 pages; there is a hole between them.
-pub(super) fn first_layout() -> MemoryLayout {
+fn first_layout() -> MemoryLayout {
     layout(&[(0, 700), (1000, 130)])
 }
 

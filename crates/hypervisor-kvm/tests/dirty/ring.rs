@@ -9,7 +9,8 @@ use hypervisor_kvm::VcpuRings;
 use snapshot_format::{MemoryLayout, PageIndex};
 use snapshot_memory::{DirtyBitmap, DirtySource};
 
-use super::machine::{Machine, enable_rings, first_layout, kvm, other_layouts};
+use super::machine::{Machine, enable_rings, kvm, other_layouts};
+use super::memory::Backing;
 
 struct RingRig {
     machine: Machine,
@@ -20,9 +21,9 @@ struct RingRig {
 
 impl RingRig {
     /// `None` without KVM, or without rings.
-    fn new() -> Option<Self> {
+    fn new(backing: Backing) -> Option<Self> {
         let mut enabled = None;
-        let machine = Machine::new(&kvm()?, &first_layout(), |vm| enabled = enable_rings(vm));
+        let machine = Machine::new(&kvm()?, backing, |vm| enabled = enable_rings(vm));
         let rings = machine.map_rings(enabled?);
         Some(Self {
             machine,
@@ -67,17 +68,20 @@ impl DirtyRig for RingRig {
 }
 
 // spec: SRC-03
+// spec: SRC-10
 #[test]
-fn dirty_rings_conform() {
-    if let Some(mut rig) = RingRig::new() {
-        dirty_source_suite(&mut rig);
+fn dirty_rings_conform_on_memory_of_every_kind() {
+    for backing in Backing::EVERY {
+        if let Some(mut rig) = RingRig::new(backing) {
+            dirty_source_suite(&mut rig);
+        }
     }
 }
 
 // spec: SRC-07
 #[test]
 fn a_guest_that_writes_more_pages_than_its_ring_holds_loses_none() {
-    let Some(mut rig) = RingRig::new() else {
+    let Some(mut rig) = RingRig::new(Backing::Copied) else {
         return;
     };
     let mut source = rig.source();

@@ -105,23 +105,17 @@ impl<'a> MemoryWriter<'a> {
         let _entered = span.enter();
         let base = self.base(source, pages)?;
         let layout = source.layout();
-        let plugged = base.map(|base| Plugged::between(base.layout(), layout));
-        let widened = plugged.as_ref().and_then(|plugged| plugged.widen(pages));
-        let pages = match (pages, &widened) {
-            (Pages::Since { base, .. }, Some(dirty)) => Pages::Since { base, dirty },
-            (pages, _) => pages,
-        };
+        let plugged = Plugged::between(base.map_or(layout, MemoryImage::layout), layout);
+        let widened = plugged.widen(pages);
+        let pages = pages.with_dirty(widened.as_ref());
         let choice = Choice::new(&self.options, &self.cost, source, pages, self.stability);
         let base = base.filter(|_| !choice.full);
         self.check_engine(choice, data)?;
         let number = number_of(base.map_or(1, |base| base.files().len() + 1))?;
         make_room(data, layout, pages, choice)?;
-        let changed = match (base, plugged) {
-            (Some(_), Some(plugged)) => plugged.leaves,
-            _ => Vec::new(),
-        };
         let map = MapWriter::new(map, number);
-        let leaves = LeafWriter::new(map, base, number, choice.unit_pages).changed(layout, changed);
+        let leaves = LeafWriter::new(map, base, number, choice.unit_pages);
+        let leaves = leaves.changed(layout, plugged.leaves);
         let parent = base.zip(pages.dirty());
         let plan = Plan::new(layout, pages, choice);
         let pipeline = Pipeline {
