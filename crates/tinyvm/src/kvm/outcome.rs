@@ -43,6 +43,23 @@ fn registers(vcpu: &VcpuX86) -> BTreeMap<String, String> {
     for (number, value) in (0..).zip(debug.db).chain([(6, debug.dr6), (7, debug.dr7)]) {
         all.insert(format!("{prefix}dr{number}"), format!("{value:#x}"));
     }
+    let special = &vcpu.special;
+    let control = [
+        ("cr0", special.cr0),
+        ("cr3", special.cr3),
+        ("cr4", special.cr4),
+        ("efer", special.efer),
+        ("apic_base", special.apic_base),
+    ];
+    for (name, value) in control {
+        all.insert(format!("{prefix}{name}"), format!("{value:#x}"));
+    }
+    for xcr in &vcpu.xcrs {
+        all.insert(
+            format!("{prefix}xcr{}", xcr.index),
+            format!("{:#x}", xcr.value),
+        );
+    }
     let extended = extended::digest(&vcpu.xsave).to_string();
     all.insert(format!("{prefix}xsave"), extended);
     all.insert(format!("{prefix}mp_state"), vcpu.mp_state.to_string());
