@@ -49,6 +49,7 @@
 //! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
 //! | `priority` | giving way to others |
 //! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
+//! | `rust_vmm` | guest memory of rust-vmm; under the feature `vm-memory` |
 //! | `relayout` | the pages of a snapshot in another data file, laid out anew |
 //! | `sink`, `staged` | stage, seal, publish |
 //! | `uffd` | dirty pages of the own process |
@@ -62,8 +63,8 @@
 //!
 //! # Features
 //!
-//! `testing` adds the backends and suites for tests; `sabotage` compiles in deliberate defects
-//! that prove that the checks can fail. Neither changes a byte on disk.
+//! `vm-memory` captures guest memory of rust-vmm's crate of that name. `testing` adds the backends and suites for tests; `sabotage` compiles in deliberate defects
+//! that prove that the checks can fail. None changes a byte on disk.
 
 #![cfg_attr(
     test,
@@ -88,6 +89,8 @@ mod mapping;
 mod priority;
 mod raw_file;
 mod relayout;
+#[cfg(feature = "vm-memory")]
+mod rust_vmm;
 mod sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
@@ -123,6 +126,8 @@ pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
 pub use relayout::{RelayoutError, RelayoutOptions, WrittenLayout};
+#[cfg(feature = "vm-memory")]
+pub use rust_vmm::{RustVmmMemory, RustVmmWrites};
 pub use sink::{MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{

@@ -278,6 +278,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "asks the kernel for another priority",
     ),
     (
+        "crates/snapshot-memory/src/rust_vmm.rs",
+        "hands out memory that vm-memory maps",
+    ),
+    (
         "crates/snapshot-memory/src/testing/filter.rs",
         "a handler of refused system calls",
     ),
