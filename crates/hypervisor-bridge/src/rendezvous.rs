@@ -267,7 +267,6 @@ mod tests {
         assert_eq!(meeting.run_on(2, || ()), Err(unknown));
     }
 
-    #[expect(clippy::panic, reason = "the panic is what is tested")]
     #[test]
     fn a_job_that_panics_is_lost_and_its_thread_counts_as_gone() {
         let meeting = Rendezvous::new(1);
