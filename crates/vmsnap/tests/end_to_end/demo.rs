@@ -25,6 +25,12 @@ fn demonstrate(backend: &str) {
     assert_eq!(snapshots[3]["parent"], snapshots[1]["id"]);
     for one in snapshots {
         assert_eq!(one["same_end"], true, "{one}");
+        let metrics = &one["metrics"];
+        let pause = metrics["snapshot"]["pause"]["write_ns"].as_u64();
+        let restore = metrics["restore"]["restore"]["memory_ns"].as_u64();
+        assert!(pause.is_some() && restore.is_some(), "{one}");
+        let sources = metrics["snapshot"]["tracking"]["sources"].as_array();
+        assert!(sources.is_some_and(|sources| !sources.is_empty()), "{one}");
         let parts = one["pause"].as_object().unwrap().values();
         let parts: f64 = parts.map(|part| part.as_f64().unwrap()).sum();
         let pause = one["pause_ms"].as_f64().unwrap();

@@ -42,6 +42,8 @@ pub(super) struct Back {
     pub(super) first_instruction_ns: u64,
     /// How the guest ended: compared as it is.
     pub(super) outcome: serde_json::Value,
+    /// The [`Metrics`](hypervisor_bridge::Metrics) of the restore.
+    pub(super) metrics: serde_json::Value,
     /// The snapshot of the branch, if one was asked for.
     pub(super) branched: Option<Taken>,
 }
@@ -55,7 +57,9 @@ impl DemoRestore {
         };
         let store = open(context)?;
         let id = context.resolve(&store, &self.reference)?;
-        let (mut guest, config) = machine::restore(context, &store, backend, id, &self.overriding)?;
+        let (restored, config) = machine::restore(context, &store, backend, id, &self.overriding)?;
+        let metrics = as_json(&restored.outcome.metrics)?;
+        let mut guest = restored.guest;
         let failed = |error| machine::failure(&error);
         guest.run(1).map_err(failed)?;
         let first_instruction = started.elapsed();
@@ -75,6 +79,7 @@ impl DemoRestore {
         let back = Back {
             first_instruction_ns: u64::try_from(first_instruction.as_nanos()).unwrap_or(u64::MAX),
             outcome: as_json(&outcome)?,
+            metrics,
             branched,
         };
         context.answer("vmsnap.demo-restore.v1", &back, |back| format!("{back:?}"))
@@ -124,7 +129,8 @@ pub(super) fn restore(
     serde_json::from_slice(&output.stdout).map_err(|error| failed("understand", &error))
 }
 
-/// How a guest ended, in the form in which it crosses from one process to another.
-pub(super) fn as_json(outcome: &Outcome) -> Result<serde_json::Value, Failure> {
-    serde_json::to_value(outcome).map_err(|error| Failure::because(Exit::Failed, &error))
+/// How a guest ended, or what was measured, in the form in which it crosses from one process to
+/// another.
+pub(super) fn as_json(told: &impl Serialize) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(told).map_err(|error| Failure::because(Exit::Failed, &error))
 }

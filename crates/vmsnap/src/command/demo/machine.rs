@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SnapshotId, VmName};
 use snapshot_memory::{CaptureOptions, SinkError};
 use snapshot_store::{Location, NewSnapshot, Store, StoreError};
-use tinyvm::{Backend, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, SnapshotPages};
+use tinyvm::{
+    Backend, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, Restored, SnapshotPages,
+};
 
+use super::child::as_json;
 use crate::command::import::layout_name;
 use crate::context::{Context, exit_of};
 use crate::exit::Exit;
@@ -37,6 +40,8 @@ pub(super) struct Taken {
     pub(super) bytes_stored: u64,
     pub(super) layout: String,
     pub(super) engine: String,
+    /// The [`Metrics`](hypervisor_bridge::Metrics) of the snapshot.
+    pub(super) metrics: serde_json::Value,
 }
 
 /// The parts of a pause, which follow each other without a gap, in nanoseconds.
@@ -154,6 +159,7 @@ pub(super) fn snapshot(
             .map_err(|error| context.failure(&error))?,
         layout: layout_name(done.memory.layout).to_owned(),
         engine: done.memory.engine.name().to_owned(),
+        metrics: as_json(&done.metrics)?,
     })
 }
 
@@ -164,7 +170,7 @@ pub(super) fn restore(
     backend: Backend,
     id: SnapshotId,
     overriding: &Overriding,
-) -> Result<(Box<dyn Guest>, GuestConfig), Failure> {
+) -> Result<(Restored, GuestConfig), Failure> {
     let failed = |error| context.failure(&error);
     // Decided by the manifest: nothing else is read of a snapshot that cannot run.
     let overrides = overriding.overrides();
@@ -195,7 +201,7 @@ pub(super) fn restore(
         },
     );
     let restored = restored.map_err(|error| failure(&error))?;
-    Ok((restored.guest, config))
+    Ok((restored, config))
 }
 
 /// An error of the guest, in the words of the command line.

@@ -49,6 +49,14 @@ pub(super) struct Row {
     restore_first_instruction_ms: f64,
     /// Whether memory and registers ended as in the run without a break.
     same_end: bool,
+    /// What the snapshot and the restore tell of themselves, in nanoseconds and bytes.
+    metrics: Metrics,
+}
+
+#[derive(Serialize)]
+struct Metrics {
+    snapshot: serde_json::Value,
+    restore: serde_json::Value,
 }
 
 /// The parts of a pause: together they are all of it.
@@ -102,6 +110,10 @@ impl Row {
             engine: taken.engine,
             restore_first_instruction_ms: ms(back.first_instruction_ns),
             same_end: back.outcome == *expected,
+            metrics: Metrics {
+                snapshot: taken.metrics,
+                restore: back.metrics.clone(),
+            },
         }
     }
 }
