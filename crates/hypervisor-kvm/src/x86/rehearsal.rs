@@ -17,12 +17,14 @@ use crate::x86::restore::{set_cpuid, set_machine_check, split_msrs};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Rehearsal {
-    /// When the machine's own vCPU cannot be read a register that was saved. A value that the host
-    /// does not take, in a register that it has, is found when it is written.
+    /// Always, and every register; where no other machine can be made, as
+    /// [`WhenInDoubt`](Self::WhenInDoubt).
     #[default]
-    WhenInDoubt,
-    /// Always, and every register.
     Always,
+    /// When the machine's own vCPU cannot be read a register that was saved. A value that the host
+    /// does not take, in a register that it has, is found when it is written: for the second and
+    /// every later clone of a snapshot on one host.
+    WhenInDoubt,
 }
 
 /// KVM's own registers hold addresses of guest memory, which is not there.
@@ -34,14 +36,27 @@ pub(super) fn refused_registers(
     vcpus: &[VcpuX86],
     options: &KvmOptions,
 ) -> Result<Vec<Reason>, KvmError> {
+    let local_apic = options.devices.has_local_apics();
+    let mut scratch = match options.rehearsal {
+        Rehearsal::Always => calls.scratch(local_apic).ok(),
+        Rehearsal::WhenInDoubt => None,
+    };
+    let all = scratch.is_some();
     let mut in_doubt = Vec::with_capacity(vcpus.len());
     for (index, saved) in vcpus.iter().enumerate() {
-        in_doubt.push(doubtful(calls, index, saved, options)?);
+        let mut msrs = strict(saved, options);
+        if !all {
+            remove_readable(calls, index, &mut msrs)?;
+        }
+        in_doubt.push(msrs);
     }
     if in_doubt.iter().all(Vec::is_empty) {
         return Ok(Vec::new());
     }
-    let Ok(mut scratch) = calls.scratch(options.devices.has_local_apics()) else {
+    if scratch.is_none() {
+        scratch = calls.scratch(local_apic).ok();
+    }
+    let Some(mut scratch) = scratch else {
         // Where no machine can be made, doubt decides.
         let each = (0..).zip(in_doubt);
         return Ok(each
@@ -50,32 +65,32 @@ pub(super) fn refused_registers(
     };
     let mut reasons = Vec::new();
     for ((vcpu, saved), msrs) in (0..).zip(vcpus).zip(&in_doubt) {
-        reasons.extend(rehearse(&mut *scratch, vcpu, saved, msrs, options)?);
+        reasons.extend(rehearse(&mut *scratch, vcpu, saved, msrs, all)?);
     }
     Ok(reasons)
 }
 
-/// The registers that may be refused, in the order in which they are written, without those that
-/// the policy drops.
-fn doubtful(
-    calls: &mut (dyn Calls + '_),
-    index: usize,
-    saved: &VcpuX86,
-    options: &KvmOptions,
-) -> Result<Vec<Msr>, KvmError> {
+/// The registers that the policy does not drop, in the order in which they are written.
+fn strict(saved: &VcpuX86, options: &KvmOptions) -> Vec<Msr> {
     let (mut msrs, rest) = split_msrs(saved);
     msrs.extend(rest);
     msrs.retain(|&msr| !options.msrs.tolerates(msr));
-    if options.rehearsal == Rehearsal::Always {
-        return Ok(msrs);
-    }
+    msrs
+}
+
+/// Takes out the registers that the machine's own vCPU has.
+fn remove_readable(
+    calls: &mut (dyn Calls + '_),
+    index: usize,
+    msrs: &mut Vec<Msr>,
+) -> Result<(), KvmError> {
     // A machine without this vCPU is refused for that.
     let indices: Vec<u32> = msrs.iter().map(|msr| msr.index).collect();
     let readable = msrs::read(calls, index, &indices)?;
     let mut readable = readable.iter().map(|msr| msr.index).peekable();
     // Both in the same order.
     msrs.retain(|msr| readable.next_if_eq(&msr.index).is_none());
-    Ok(msrs)
+    Ok(())
 }
 
 fn rehearse(
@@ -83,7 +98,7 @@ fn rehearse(
     vcpu: u32,
     saved: &VcpuX86,
     in_doubt: &[Msr],
-    options: &KvmOptions,
+    all: bool,
 ) -> Result<Vec<Reason>, KvmError> {
     let target = Target::Vcpu(0);
     let value = |what, number, value| Reason::Value {
@@ -106,7 +121,7 @@ fn rehearse(
         reasons.push(value("MSR", msrs::MCG_CAP.into(), capabilities));
         msrs.retain(|msr| msr.index != msrs::MCG_CAP);
     }
-    if options.rehearsal == Rehearsal::Always {
+    if all {
         let xcrs = convert::to_xcrs(&saved.xcrs);
         if scratch.set(target, req::KVM_SET_XCRS, xcrs).is_err() {
             let xcr0 = saved.xcrs.first().map_or(0, |xcr| xcr.value);

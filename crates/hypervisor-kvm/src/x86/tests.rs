@@ -19,12 +19,17 @@ use snapshot_format::{SectionOffers, SectionPayload, StatePayload};
 use super::machine::KvmMachine;
 use super::msr_policy::{DroppedMsr, MsrPolicy};
 use super::options::KvmOptions;
+use super::rehearsal::Rehearsal;
 use super::tsc::{TscOutcome, TscPolicy};
 use super::vm::KernelDevices;
 use crate::error::KvmError;
 
 fn machine(recorder: &Recorder, vcpu_count: usize) -> KvmMachine<'static> {
-    let options = KvmOptions::new(KernelDevices::ALL);
+    // What another vCPU is asked has tests of its own.
+    let options = KvmOptions {
+        rehearsal: Rehearsal::WhenInDoubt,
+        ..KvmOptions::new(KernelDevices::ALL)
+    };
     with_options(recorder, vcpu_count, options)
 }
 

@@ -335,7 +335,10 @@ fn a_register_in_doubt_is_tried_on_a_vcpu_that_is_made_for_it() {
     // The machine's own vCPU has no CPUID yet, so it cannot be asked.
     let recorder = Recorder::default();
     recorder.hide_msr(0x277);
-    let options = KvmOptions::new(KernelDevices::ALL);
+    let options = KvmOptions {
+        rehearsal: Rehearsal::WhenInDoubt,
+        ..KvmOptions::new(KernelDevices::ALL)
+    };
     let none = reasons_of(&recorder, options.clone(), &[vcpu(0)], &vm(1));
     assert_eq!(none, []);
     let tried = recorder.changes();
@@ -369,10 +372,7 @@ fn a_full_rehearsal_finds_every_value_that_is_refused() {
     let recorder = Recorder::default();
     recorder.constant_msr(0x277, 7);
     recorder.refuse("KVM_SET_XCRS", libc::EINVAL);
-    let options = KvmOptions {
-        rehearsal: Rehearsal::Always,
-        ..KvmOptions::new(KernelDevices::ALL)
-    };
+    let options = KvmOptions::new(KernelDevices::ALL);
     let mut saved = vcpu(0);
     saved.xcrs = vec![Xcr { index: 0, value: 3 }];
     let reasons = reasons_of(&recorder, options, &[saved], &vm(1));
