@@ -38,7 +38,7 @@ pub struct CoreArm64 {
 /// The floating-point and vector registers that every CPU has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct SimdArm64 {
-    /// V0 to V31. With [`SveArm64`] they are the low 128 bits of Z0 to Z31.
+    /// V0 to V31. With [`SveArm64`](super::SveArm64) they are the low 128 bits of Z0 to Z31.
     #[serde(serialize_with = "as_hex_numbers")]
     pub v: [u128; 32],
     /// Control.
