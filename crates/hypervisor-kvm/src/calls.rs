@@ -58,7 +58,10 @@ pub(crate) trait Calls: Send {
         group: u32,
         attribute: u64,
         value: &mut u64,
-    ) -> io::Result<()>;
+    ) -> io::Result<()> {
+        let _ = (target, request, group, attribute, value);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Reads (`KVM_GET_ONE_REG`) or writes (`KVM_SET_ONE_REG`) a register of a vCPU. `value` is as
     /// long as the size in its id says.
@@ -85,7 +88,10 @@ pub(crate) trait Calls: Send {
     fn counter_frequency(&mut self) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
 
+/// Requests about the pages that a machine wrote, as far as their arguments are addresses.
+pub(crate) trait DirtyCalls: Calls {
     /// Fetches the dirty log of a slot: one bit a page.
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()>;
 

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use kvm_bindings as kvm;
 
-use crate::calls::{Arg, Calls, MemorySlot, Target};
+use crate::calls::{Arg, Calls, DirtyCalls, MemorySlot, Target};
 use crate::request::{self, Request};
 
 /// The descriptors of one KVM machine.
@@ -302,7 +302,15 @@ impl Calls for Handles<'_> {
         }
         Ok(frequency)
     }
+}
 
+impl Calls for OwnedVm {
+    fn call(&mut self, target: Target, request: Request, arg: Arg<'_>) -> io::Result<u64> {
+        self.handles().call(target, request, arg)
+    }
+}
+
+impl DirtyCalls for OwnedVm {
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
         let log = kvm::kvm_dirty_log {
             slot,
@@ -314,7 +322,11 @@ impl Calls for Handles<'_> {
         let arg = std::ptr::from_ref(&log) as u64;
         // SAFETY: `log` outlives the call; the bitmap is exclusively borrowed and, by the promise
         // of whoever named the slot, has a bit for each of its pages, rounded up to 64.
-        unsafe { self.ioctl(Target::Vm, request::KVM_GET_DIRTY_LOG, arg) }.map(drop)
+        unsafe {
+            self.handles()
+                .ioctl(Target::Vm, request::KVM_GET_DIRTY_LOG, arg)
+        }
+        .map(drop)
     }
 
     fn clear_dirty_log(
@@ -338,7 +350,11 @@ impl Calls for Handles<'_> {
         let arg = std::ptr::from_ref(&clear) as u64;
         // SAFETY: `clear` outlives the call; the bitmap has a bit for each page named, checked
         // above.
-        unsafe { self.ioctl(Target::Vm, request::KVM_CLEAR_DIRTY_LOG, arg) }.map(drop)
+        unsafe {
+            self.handles()
+                .ioctl(Target::Vm, request::KVM_CLEAR_DIRTY_LOG, arg)
+        }
+        .map(drop)
     }
 
     fn set_slot_flags(&mut self, slot: MemorySlot, flags: u32) -> io::Result<()> {
@@ -352,58 +368,11 @@ impl Calls for Handles<'_> {
         let arg = std::ptr::from_ref(&region) as u64;
         // SAFETY: `region` outlives the call; by the promise of whoever named it, it is a slot
         // that exists with the same addresses, so that only its flags change.
-        unsafe { self.ioctl(Target::Vm, request::KVM_SET_USER_MEMORY_REGION, arg) }.map(drop)
-    }
-}
-
-impl Calls for OwnedVm {
-    fn call(&mut self, target: Target, request: Request, arg: Arg<'_>) -> io::Result<u64> {
-        self.handles().call(target, request, arg)
-    }
-
-    fn attribute(
-        &mut self,
-        target: Target,
-        request: Request,
-        group: u32,
-        attribute: u64,
-        value: &mut u64,
-    ) -> io::Result<()> {
-        self.handles()
-            .attribute(target, request, group, attribute, value)
-    }
-
-    fn register(
-        &mut self,
-        target: Target,
-        request: Request,
-        id: u64,
-        value: &mut [u8],
-    ) -> io::Result<()> {
-        self.handles().register(target, request, id, value)
-    }
-
-    fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
-        self.handles().scratch(irqchip)
-    }
-
-    fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
-        self.handles().dirty_log(slot, bitmap)
-    }
-
-    fn clear_dirty_log(
-        &mut self,
-        slot: u32,
-        first_page: u64,
-        page_count: u32,
-        bitmap: &mut [u64],
-    ) -> io::Result<()> {
-        self.handles()
-            .clear_dirty_log(slot, first_page, page_count, bitmap)
-    }
-
-    fn set_slot_flags(&mut self, slot: MemorySlot, flags: u32) -> io::Result<()> {
-        self.handles().set_slot_flags(slot, flags)
+        unsafe {
+            self.handles()
+                .ioctl(Target::Vm, request::KVM_SET_USER_MEMORY_REGION, arg)
+        }
+        .map(drop)
     }
 }
 

@@ -18,7 +18,7 @@ use snapshot_memory::{
 
 use super::machine::{failed, next_slots};
 use super::slots::{KvmSlots, Slot, SlotTable};
-use crate::calls::{Calls, MemorySlot};
+use crate::calls::{DirtyCalls, MemorySlot};
 use crate::error::KvmError;
 use crate::ioctl::OwnedVm;
 
@@ -59,7 +59,7 @@ impl DirtyLogMode {
 /// It sees no write of the VMM, of vhost, VFIO or of other processes: add their sources to the
 /// tracker. A machine with dirty rings has no log; see [`DirtyRings`](crate::DirtyRings).
 pub struct KvmDirtyLog {
-    calls: Box<dyn Calls>,
+    calls: Box<dyn DirtyCalls>,
     slots: SlotTable,
     mode: DirtyLogMode,
     handle: KvmSlots,
@@ -97,7 +97,7 @@ impl KvmDirtyLog {
     }
 
     fn with_calls(
-        mut calls: Box<dyn Calls>,
+        mut calls: Box<dyn DirtyCalls>,
         layout: MemoryLayout,
         slots: &[MemorySlot],
         mode: DirtyLogMode,
@@ -129,7 +129,7 @@ impl KvmDirtyLog {
 
 /// Fetches the log of a slot.
 pub(super) fn fetch(
-    calls: &mut dyn Calls,
+    calls: &mut dyn DirtyCalls,
     name: &'static str,
     slot: &Slot,
     log: &mut Vec<u64>,
@@ -146,7 +146,7 @@ pub(super) fn fetch(
 
 /// Clears the pages that the log names, and those only: what was written since it was fetched
 /// stays set.
-fn clear(calls: &mut dyn Calls, slot: &Slot, log: &mut [u64]) -> io::Result<()> {
+fn clear(calls: &mut dyn DirtyCalls, slot: &Slot, log: &mut [u64]) -> io::Result<()> {
     let (number, count) = (slot.registered.slot, slot.pages.count);
     let words_at_once = usize::try_from(CLEAR_PAGES / WORD_PAGES).unwrap_or(usize::MAX);
     let mut first = 0;

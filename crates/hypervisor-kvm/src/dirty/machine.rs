@@ -9,11 +9,21 @@ use kvm_bindings::{
 use snapshot_memory::{DirtyBitmap, DirtyError};
 
 use super::slots::{KvmSlots, SlotTable};
-use crate::calls::{Calls, Target};
+use crate::calls::{Calls, DirtyCalls, Target};
 use crate::error::KvmError;
 use crate::request::KVM_ENABLE_CAP;
 
-impl dyn Calls + '_ {
+impl dyn DirtyCalls + '_ {
+    /// The same machine, for every other request.
+    fn requests(&mut self) -> &mut (dyn Calls + '_) {
+        self
+    }
+
+    /// What the machine answers for an extension: 0 means that it has none.
+    pub(super) fn extension(&mut self, capability: u32) -> Result<u64, KvmError> {
+        self.requests().extension(capability)
+    }
+
     /// Switches on a capability of the machine.
     pub(super) fn enable(&mut self, capability: u32, argument: u64) -> Result<(), KvmError> {
         let mut enable = kvm_enable_cap {
@@ -21,7 +31,7 @@ impl dyn Calls + '_ {
             ..Default::default()
         };
         enable.args[0] = argument;
-        self.set(Target::Vm, KVM_ENABLE_CAP, enable)
+        self.requests().set(Target::Vm, KVM_ENABLE_CAP, enable)
     }
 
     /// Sets how the dirty log is cleared. A kernel that cannot is left alone where nothing is

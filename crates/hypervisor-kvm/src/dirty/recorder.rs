@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::calls::{Arg, Calls, MemorySlot, Target};
+use crate::calls::{Arg, Calls, DirtyCalls, MemorySlot, Target};
 use crate::lists::read;
 use crate::request::{self, Request};
 
@@ -75,12 +75,9 @@ impl Calls for Recorder {
             (request, _) => Err(io::Error::other(request.name)),
         }
     }
+}
 
-    #[cfg(target_arch = "x86_64")]
-    fn attribute(&mut self, _: Target, _: Request, _: u32, _: u64, _: &mut u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
+impl DirtyCalls for Recorder {
     fn dirty_log(&mut self, slot: u32, bitmap: &mut [u64]) -> io::Result<()> {
         self.make(format!("get {slot}"))?;
         let script = self.script();

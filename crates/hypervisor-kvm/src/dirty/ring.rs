@@ -22,7 +22,7 @@ use super::entries::{Entries, Entry, Mapping, Named, Ring, page_bytes};
 use super::log::fetch;
 use super::machine::{failed, next_slots};
 use super::slots::{KvmSlots, SlotTable};
-use crate::calls::{Arg, Calls, MemorySlot, Target};
+use crate::calls::{Arg, DirtyCalls, MemorySlot, Target};
 use crate::error::KvmError;
 use crate::ioctl::OwnedVm;
 use crate::request::KVM_RESET_DIRTY_RINGS;
@@ -32,7 +32,7 @@ const NAME: &str = "kvm-ring";
 /// Dirty rings that are enabled on a machine which has no vCPU yet.
 #[must_use = "the machine has rings, and nobody takes them"]
 pub struct DirtyRings {
-    calls: Box<dyn Calls>,
+    calls: Box<dyn DirtyCalls>,
     entries: u32,
     has_bitmap: bool,
 }
@@ -61,7 +61,7 @@ pub struct VcpuRings {
 }
 
 struct Rings {
-    calls: Box<dyn Calls>,
+    calls: Box<dyn DirtyCalls>,
     of_vcpus: Vec<Ring>,
     slots: SlotTable,
     /// Taken out of the rings, and not harvested.
@@ -92,7 +92,7 @@ impl DirtyRings {
         Self::with_calls(Box::new(OwnedVm::new(vm)), entries)
     }
 
-    fn with_calls(mut calls: Box<dyn Calls>, entries: u32) -> Result<Self, KvmError> {
+    fn with_calls(mut calls: Box<dyn DirtyCalls>, entries: u32) -> Result<Self, KvmError> {
         calls.refuse_private_memory()?;
         let (capability, limit_bytes) = match calls.extension(KVM_CAP_DIRTY_LOG_RING_ACQ_REL)? {
             0 => {

@@ -46,7 +46,8 @@ fn arguments_that_do_not_cover_what_the_kernel_touches_are_refused() {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
     let mut one = [0_u64; 1];
-    let refused = handles.clear_dirty_log(0, 0, 65, &mut one);
+    let mut machine = OwnedVm::new(file.try_clone().unwrap().into());
+    let refused = machine.clear_dirty_log(0, 0, 65, &mut one);
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 

@@ -9,7 +9,7 @@ use snapshot_format::state::SystemRegisterId as Id;
 use super::controller::Controller;
 use super::vcpu::{CCSIDR, Host, PSCI, Vcpu};
 use crate::arm64::{abi, save};
-use crate::calls::{Arg, Calls, MemorySlot, Target};
+use crate::calls::{Arg, Calls, Target};
 use crate::lists::{read, write};
 use crate::request::arm64 as arm;
 use crate::request::{self as req, Request};
@@ -277,17 +277,5 @@ impl Calls for Kernel {
 
     fn counter_frequency(&mut self) -> io::Result<u64> {
         Ok(self.state().host.hz)
-    }
-
-    fn dirty_log(&mut self, _: u32, _: &mut [u64]) -> io::Result<()> {
-        errno(libc::ENOTTY)
-    }
-
-    fn clear_dirty_log(&mut self, _: u32, _: u64, _: u32, _: &mut [u64]) -> io::Result<()> {
-        errno(libc::ENOTTY)
-    }
-
-    fn set_slot_flags(&mut self, _: MemorySlot, _: u32) -> io::Result<()> {
-        errno(libc::ENOTTY)
     }
 }

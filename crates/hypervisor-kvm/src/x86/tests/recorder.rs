@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings as kvm;
 
-use crate::calls::{Arg, Calls, MemorySlot, Target};
+use crate::calls::{Arg, Calls, Target};
 use crate::lists::{decode_list, encode_list, write};
 use crate::request::{self as req, Request};
 
@@ -333,17 +333,5 @@ impl Calls for Recorder {
             scratch: true,
             ..self.clone()
         }))
-    }
-
-    fn dirty_log(&mut self, _: u32, _: &mut [u64]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn clear_dirty_log(&mut self, _: u32, _: u64, _: u32, _: &mut [u64]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn set_slot_flags(&mut self, _: MemorySlot, _: u32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
