@@ -234,6 +234,23 @@ impl std::fmt::Display for Msrs<'_> {
     }
 }
 
+/// That nothing of a vCPU is more than the format holds: what is counted, how many there are, and
+/// the cap.
+pub(crate) fn within_limits(
+    vcpu: usize,
+    counts: &[(&'static str, usize, usize)],
+) -> Result<(), KvmError> {
+    match counts.iter().find(|(_, found, limit)| found > limit) {
+        None => Ok(()),
+        Some(&(what, found, limit)) => Err(KvmError::Limit {
+            vcpu,
+            what,
+            found,
+            limit,
+        }),
+    }
+}
+
 struct OfVcpu(Option<usize>);
 
 impl std::fmt::Display for OfVcpu {

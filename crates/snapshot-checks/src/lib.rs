@@ -12,11 +12,13 @@
 //! - `whole_file`: every check of one file, and everything that it says
 //! - `seal`: makes the checksums and digests of changed bytes right again
 //! - `hostile`: flips, truncations, lies and swaps, and how each is judged
+//! - `defect`: switches a deliberate defect on, to see a check find it
 //! - `fuzz`: what each fuzz target does with its bytes; stable tests replay it
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub mod block;
 pub mod crash;
+mod defect;
 pub mod fuzz;
 pub mod golden;
 pub mod hostile;
@@ -27,6 +29,7 @@ pub mod seal;
 mod way;
 mod whole_file;
 
+pub use defect::switch_on;
 pub use way::Way;
 pub use whole_file::WholeFile;
 

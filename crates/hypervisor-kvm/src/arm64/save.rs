@@ -9,7 +9,7 @@ use snapshot_format::state::{
 use super::interface::has_feature;
 use super::{abi, gicv3, registers, timers, vectors};
 use crate::calls::{Arg, Calls, Target, refused};
-use crate::error::KvmError;
+use crate::error::{KvmError, within_limits};
 use crate::lists::read;
 use crate::request as req;
 use crate::request::arm64 as arm;
@@ -190,15 +190,7 @@ fn check(saved: &VcpuArm64, vcpu: usize) -> Result<(), KvmError> {
             limits::MAX_HYPERVISOR_REGISTERS,
         ),
     ];
-    match counts.iter().find(|(_, found, limit)| found > limit) {
-        None => Ok(()),
-        Some(&(what, found, limit)) => Err(KvmError::Limit {
-            vcpu,
-            what,
-            found,
-            limit,
-        }),
-    }
+    within_limits(vcpu, &counts)
 }
 
 /// The affinity of a vCPU; `None` where the vCPU was not made yet.

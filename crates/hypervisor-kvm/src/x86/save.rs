@@ -5,7 +5,7 @@ use snapshot_format::limits;
 use snapshot_format::state::{CpuidEntry, DebugRegisters, SpecialRegisters, VcpuEvents, VcpuX86};
 
 use crate::calls::{Arg, Calls, Target, refused};
-use crate::error::KvmError;
+use crate::error::{KvmError, within_limits};
 use crate::lists::{decode_list, encode_list, read, write};
 use crate::request as req;
 use crate::x86::interface::{Interface, SHADOW_STACKS};
@@ -217,13 +217,5 @@ fn check_limits(saved: &VcpuX86, vcpu: usize) -> Result<(), KvmError> {
             limits::MAX_NESTED_BYTES,
         ),
     ];
-    match counts.iter().find(|(_, found, limit)| found > limit) {
-        None => Ok(()),
-        Some(&(what, found, limit)) => Err(KvmError::Limit {
-            vcpu,
-            what,
-            found,
-            limit,
-        }),
-    }
+    within_limits(vcpu, &counts)
 }

@@ -4,6 +4,7 @@ use std::process::{Command, ExitCode};
 
 use clap::Parser;
 use snapshot_checks::crash::{Effort, Report, enumerate};
+use snapshot_checks::switch_on;
 use snapshot_format::sabotage::Sabotage;
 
 /// Cuts and fails every call of a store's operations, and checks what is left.
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode, String> {
     if let Some(name) = &options.sabotage {
-        enable(name)?;
+        switch_on(name)?;
     }
     let report = enumerate(Effort::Full)?;
     if options.json {
@@ -97,21 +98,4 @@ fn to_json(report: &Report) -> serde_json::Value {
         "violations": report.violations,
         "examples": report.examples,
     })
-}
-
-#[cfg(feature = "sabotage")]
-fn enable(name: &str) -> Result<(), String> {
-    let mut known = Sabotage::ALL.into_iter();
-    let defect = known.find(|defect| defect.name() == name);
-    defect
-        .ok_or_else(|| format!("there is no defect {name:?}"))?
-        .enable();
-    Ok(())
-}
-
-#[cfg(not(feature = "sabotage"))]
-fn enable(name: &str) -> Result<(), String> {
-    Err(format!(
-        "defect {name:?} is not compiled in: build with --features sabotage"
-    ))
 }

@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use snapshot_checks::hostile;
-use snapshot_format::sabotage::Sabotage;
+use snapshot_checks::{hostile, switch_on};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let is_ready = match args.as_slice() {
         [] => Ok(()),
-        ["--sabotage", name] => enable(name),
+        ["--sabotage", name] => switch_on(name),
         _ => Err("usage: hostile [--sabotage NAME]".to_owned()),
     };
     if let Err(message) = is_ready {
@@ -35,25 +34,4 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
-}
-
-#[cfg(feature = "sabotage")]
-fn enable(name: &str) -> Result<(), String> {
-    let known = Sabotage::ALL
-        .into_iter()
-        .find(|sabotage| sabotage.name() == name);
-    known.ok_or_else(|| format!("no defect {name:?}"))?.enable();
-    Ok(())
-}
-
-#[cfg(not(feature = "sabotage"))]
-fn enable(name: &str) -> Result<(), String> {
-    let known = Sabotage::ALL
-        .into_iter()
-        .any(|sabotage| sabotage.name() == name);
-    Err(if known {
-        format!("{name} needs a build with the feature `sabotage`")
-    } else {
-        format!("no defect {name:?}")
-    })
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use snapshot_checks::instants::{Options, Task, Work, run};
-use snapshot_format::sabotage::Sabotage;
+use snapshot_checks::switch_on;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(name) = &options.sabotage
-        && let Err(message) = enable(name)
+        && let Err(message) = switch_on(name)
     {
         eprintln!("instants: {message}");
         return ExitCode::from(2);
@@ -55,25 +55,4 @@ fn guest(task: &Task) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-#[cfg(feature = "sabotage")]
-fn enable(name: &str) -> Result<(), String> {
-    let known = Sabotage::ALL
-        .into_iter()
-        .find(|sabotage| sabotage.name() == name);
-    known.ok_or_else(|| format!("no defect {name:?}"))?.enable();
-    Ok(())
-}
-
-#[cfg(not(feature = "sabotage"))]
-fn enable(name: &str) -> Result<(), String> {
-    let known = Sabotage::ALL
-        .into_iter()
-        .any(|sabotage| sabotage.name() == name);
-    Err(if known {
-        format!("{name} needs a build with the feature `sabotage`")
-    } else {
-        format!("no defect {name:?}")
-    })
 }
