@@ -75,8 +75,8 @@ pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use metrics::{MemoryMetrics, Metrics, SourceMetrics, TrackingMetrics};
 pub use paused::Paused;
 pub use reload::{
-    Difference, Moving, ReloadError, ReloadReport, ReloadTarget, compare_memory, compare_sections,
-    reload,
+    Difference, MOVING_ARM64, Moving, ReloadError, ReloadReport, ReloadTarget, compare_memory,
+    compare_sections, reload,
 };
 pub use rendezvous::{NoAnswer, NotGathered, Rendezvous};
 pub use restore::{Overrides, Restore, RestoreOutcome, RestoreTarget};

@@ -1,5 +1,6 @@
 //! Proof that a restore loses nothing: restore without running, capture again, compare.
 
+mod arm64;
 mod compare;
 mod fields;
 mod memory;
@@ -8,6 +9,7 @@ use std::fmt;
 
 use snapshot_format::{DecodeError, SectionKind, SectionOffers, SectionPayload};
 
+pub use arm64::MOVING_ARM64;
 pub use compare::compare_sections;
 pub use memory::compare_memory;
 

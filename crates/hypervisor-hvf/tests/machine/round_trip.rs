@@ -6,15 +6,17 @@ use hypervisor_bridge::testing::{
     FakeDevices, MemorySink, Script, capture_state_suite, fake_paused, state_round_trip_suite,
 };
 use hypervisor_bridge::{
-    Cancel, ClockPolicy, Machine, Restore, RestoreTarget, Selection, SnapshotRequest, StateRestore,
-    snapshot,
+    Cancel, ClockPolicy, DeviceRestore, Devices, MOVING_ARM64, Machine, Paused, ReloadTarget,
+    Restore, RestoreTarget, Selection, SnapshotRequest, StateRestore, StepError, reload, snapshot,
 };
 use hypervisor_hvf::fake::GuestStep;
 use hypervisor_hvf::{
     Flag, GicWay, Hv, Lines, Protection, Register, SmeMode, SmeRegister, WriteProtect,
     WriteProtectOptions,
 };
-use snapshot_format::state::{Fingerprint, PowerState, SystemRegisterId as Id, VcpuArm64, VmArm64};
+use snapshot_format::state::{
+    DeviceState, Fingerprint, PowerState, SystemRegisterId as Id, VcpuArm64, VmArm64,
+};
 use snapshot_format::{MemoryLayout, PAGE_BYTES, SectionOffers, SectionPayload, StatePayload};
 use snapshot_memory::{DirtyTracker, MappedMemory, MappingOptions};
 
@@ -144,6 +146,59 @@ fn everything_of_three_vcpus_with_gic_el2_and_matrices_comes_back() {
     // The bank of EL2, the virtual interface to the GIC included, is there because EL2 is.
     let has = |id: u16| saved.system.iter().any(|register| register.id.0 == id);
     assert!(has(0xe600) && has(0xe65f) && has(0xe66f));
+}
+
+// spec: RES-19
+#[test]
+fn a_reload_finds_nothing_but_what_moves_on_its_own() {
+    let mut source = Vmm::new(&host(noon()), &Shape::full(2));
+    fill(&source, 0);
+    fill(&source, 1);
+    fill_gic(&source);
+    let saved = sections(&mut source);
+    let mut time = noon();
+    time.absolute += 5_000;
+    time.wall_ns += 1;
+    let target = || Vmm::new(&host(time), &Shape::full(2));
+    let reload_into = |vmm: &mut Vmm, moving| {
+        let paused = fake_paused();
+        let parts = ReloadTarget {
+            memory: &mut FakeDevices::default(),
+            state: &mut vmm.machine,
+            devices: &mut NoSavedDevices,
+            paused: &paused,
+        };
+        let resume = Restore::resume(ClockPolicy::Frozen);
+        reload(resume, parts, saved.clone(), moving).unwrap()
+    };
+    let report = reload_into(&mut target(), MOVING_ARM64);
+    assert!(report.is_exact(), "{:#?}", report.differences);
+    // Without the list, what moves is a difference.
+    assert!(!reload_into(&mut target(), &[]).is_exact());
+}
+
+/// A VMM whose devices have no state.
+struct NoSavedDevices;
+
+impl Devices for NoSavedDevices {
+    fn quiesce(&mut self, _: &Paused) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn capture(&mut self, _: &Paused) -> Result<Vec<DeviceState>, StepError> {
+        Ok(Vec::new())
+    }
+
+    fn resume(&mut self) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+impl DeviceRestore for NoSavedDevices {
+    fn restore(&mut self, devices: Vec<DeviceState>) -> Result<(), StepError> {
+        assert_eq!(devices, []);
+        Ok(())
+    }
 }
 
 // spec: HVF-05
