@@ -58,10 +58,7 @@ pub(crate) trait Calls: Send {
         group: u32,
         attribute: u64,
         value: &mut u64,
-    ) -> io::Result<()> {
-        let _ = (target, request, group, attribute, value);
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    ) -> io::Result<()>;
 
     /// Reads (`KVM_GET_ONE_REG`) or writes (`KVM_SET_ONE_REG`) a register of a vCPU. `value` is as
     /// long as the size in its id says.
@@ -71,10 +68,7 @@ pub(crate) trait Calls: Send {
         request: Request,
         id: u64,
         value: &mut [u8],
-    ) -> io::Result<()> {
-        let _ = (target, request, id, value);
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    ) -> io::Result<()>;
 
     /// Makes a machine with one vCPU that never runs, and with interrupt controllers if asked, to
     /// try out what the host takes.

@@ -308,6 +308,28 @@ impl Calls for OwnedVm {
     fn call(&mut self, target: Target, request: Request, arg: Arg<'_>) -> io::Result<u64> {
         self.handles().call(target, request, arg)
     }
+
+    fn attribute(
+        &mut self,
+        target: Target,
+        request: Request,
+        group: u32,
+        attribute: u64,
+        value: &mut u64,
+    ) -> io::Result<()> {
+        self.handles()
+            .attribute(target, request, group, attribute, value)
+    }
+
+    fn register(
+        &mut self,
+        target: Target,
+        request: Request,
+        id: u64,
+        value: &mut [u8],
+    ) -> io::Result<()> {
+        self.handles().register(target, request, id, value)
+    }
 }
 
 impl DirtyCalls for OwnedVm {

@@ -75,6 +75,14 @@ impl Calls for Recorder {
             (request, _) => Err(io::Error::other(request.name)),
         }
     }
+
+    fn attribute(&mut self, _: Target, _: Request, _: u32, _: u64, _: &mut u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn register(&mut self, _: Target, _: Request, _: u64, _: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl DirtyCalls for Recorder {
