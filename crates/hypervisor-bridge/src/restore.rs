@@ -206,7 +206,10 @@ fn take_all(
         // Its sections would all be missing or left over, which says nothing more.
         return Err(RestoreError::Incompatible { reasons });
     }
-    reasons.extend(state.take(offers, clock).map_err(at(Step::Take))?);
+    add_new(
+        &mut reasons,
+        state.take(offers, clock).map_err(at(Step::Take))?,
+    );
     let devices = take_devices(offers).map_err(damaged(Step::Take))?;
     reasons.extend(offers.left_over().map(surplus));
     let (overridden, reasons): (Vec<_>, Vec<_>) = reasons
@@ -222,6 +225,15 @@ fn take_all(
         })
     } else {
         Err(RestoreError::Incompatible { reasons })
+    }
+}
+
+/// Adds what was not said yet: the fingerprint and the state may give the same reason.
+fn add_new(reasons: &mut Vec<Reason>, more: Vec<Reason>) {
+    for reason in more {
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
     }
 }
 

@@ -6,3 +6,6 @@
 
 /// Saving and restoring state, and the dirty log.
 pub const STATE: &[&str] = &["ioctl", "uname"];
+
+/// Mapping dirty rings and harvesting them.
+pub const RING: &[&str] = &["ioctl", "mmap", "munmap"];

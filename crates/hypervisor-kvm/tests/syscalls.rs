@@ -13,7 +13,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use hypervisor_bridge::testing::fake_paused;
 use hypervisor_bridge::{ClockPolicy, StateCapture, StateRestore};
 use hypervisor_kvm::{
-    DirtyLogMode, Handles, KernelDevices, KvmDirtyLog, KvmMachine, KvmOptions, MemorySlot, syscalls,
+    DirtyLogMode, DirtyRings, Handles, KernelDevices, KvmDirtyLog, KvmMachine, KvmOptions,
+    MemorySlot, syscalls,
 };
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -41,13 +42,7 @@ impl Machine {
         vm.create_pit2(kvm_pit_config::default()).unwrap();
         let layout = MemoryLayout::single(LEN_BYTES).unwrap();
         let memory = MappedMemory::new(layout, MappingOptions::default()).unwrap();
-        let region = kvm_userspace_memory_region {
-            memory_size: LEN_BYTES,
-            userspace_addr: memory.base().addr().get() as u64,
-            ..Default::default()
-        };
-        // SAFETY: the mapping is that long, and it stays: nothing of this value is dropped.
-        unsafe { vm.set_user_memory_region(region) }.unwrap();
+        register(&vm, &memory);
         let vcpus = [vm.create_vcpu(0).unwrap()];
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
         vcpus[0].set_cpuid2(&cpuid).unwrap();
@@ -64,6 +59,17 @@ impl Machine {
         let handles = unsafe { Handles::from_raw(&self.kvm, &self.vm, &self.vcpus) };
         KvmMachine::new(handles, KvmOptions::new(KernelDevices::ALL)).unwrap()
     }
+}
+
+/// Gives a machine its memory, neither of which is ever dropped.
+fn register(vm: &VmFd, memory: &MappedMemory) {
+    let region = kvm_userspace_memory_region {
+        memory_size: LEN_BYTES,
+        userspace_addr: memory.base().addr().get() as u64,
+        ..Default::default()
+    };
+    // SAFETY: the mapping is that long, and it stays: callers drop neither.
+    unsafe { vm.set_user_memory_region(region) }.unwrap();
 }
 
 /// Two machines like each other; `None` without KVM.
@@ -103,6 +109,53 @@ fn dirty_log() {
             log.stop().unwrap();
         },
     );
+}
+
+/// A machine whose vCPU will have a ring.
+struct RingMachine {
+    vm: VmFd,
+    memory: MappedMemory,
+}
+
+// spec: EMB-01
+#[test]
+fn dirty_ring() {
+    let open = || Kvm::new().map_err(|error| skip("kvm", &error.to_string()));
+    let make = || {
+        let vm = open().ok()?.create_vm().unwrap();
+        let layout = MemoryLayout::single(LEN_BYTES).unwrap();
+        let memory = MappedMemory::new(layout, MappingOptions::default()).unwrap();
+        Some(ManuallyDrop::new(RingMachine { vm, memory }))
+    };
+    if make().is_none() {
+        return;
+    }
+    let lists = [PROCESS, syscalls::RING];
+    under_filter("dirty_ring", &lists, make, |machine| {
+        let RingMachine { vm, memory } = &*machine.unwrap();
+        // SAFETY: the machine is there as long as the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(vm.as_raw_fd()) };
+        let fd = fd.try_clone_to_owned().unwrap();
+        // SAFETY: this is a machine without vCPUs and slots.
+        let rings = unsafe { DirtyRings::enable(fd, 4096) }.unwrap();
+        let slot = MemorySlot {
+            slot: 0,
+            flags: 0,
+            guest_address: 0,
+            len_bytes: LEN_BYTES,
+            host_address: memory.base().addr().get() as u64,
+        };
+        register(vm, memory);
+        let vcpus = ManuallyDrop::new([vm.create_vcpu(0).unwrap()]);
+        let layout = memory.layout().clone();
+        // SAFETY: these are its one vCPU and its one slot.
+        let rings = unsafe { rings.map(&*vcpus, layout, &[slot]) }.unwrap();
+        let mut source = rings.source();
+        source.start().unwrap();
+        rings.on_full().unwrap();
+        source.harvest(&DirtyBitmap::new(LEN_BYTES / 4096)).unwrap();
+        source.stop().unwrap();
+    });
 }
 
 // spec: EMB-01

@@ -203,3 +203,15 @@ fn state_without_a_fingerprint_is_refused() {
     assert_eq!(reasons_of(&script, sections), no_fingerprint());
     assert_eq!(script.reached(), ["host", "take"]);
 }
+
+#[test]
+fn a_reason_that_two_give_is_said_once() {
+    let one = Reason::Capability { number: 1 };
+    let other = Reason::Capability { number: 2 };
+    let mut reasons = vec![one.clone()];
+    add_new(
+        &mut reasons,
+        vec![one.clone(), other.clone(), other.clone()],
+    );
+    assert_eq!(reasons, [one, other]);
+}
