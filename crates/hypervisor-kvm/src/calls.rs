@@ -70,10 +70,10 @@ pub(crate) trait Calls: Send {
         value: &mut [u8],
     ) -> io::Result<()>;
 
-    /// Makes a machine with one vCPU that never runs, and with interrupt controllers if asked, to
-    /// try out what the host takes.
-    fn scratch(&mut self, irqchip: bool) -> io::Result<Box<dyn Calls>> {
-        let _ = irqchip;
+    /// Makes a machine with one vCPU that never runs, with a local APIC if asked, to try out what the
+    /// host takes.
+    fn scratch(&mut self, local_apic: bool) -> io::Result<Box<dyn Calls>> {
+        let _ = local_apic;
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -101,7 +101,6 @@ pub(crate) const KVM_MEMORY_ENCRYPT_OP: Request = Request {
 requests! {
     KVM_GET_MSR_INDEX_LIST = both_list::<kvm::kvm_msr_list, u32>(0x02);
     KVM_GET_SUPPORTED_CPUID = both_list::<kvm::kvm_cpuid2, kvm::kvm_cpuid_entry2>(0x05);
-    KVM_CREATE_IRQCHIP = value(0x60);
     KVM_GET_IRQCHIP = both::<kvm::kvm_irqchip>(0x62);
     KVM_SET_IRQCHIP = get::<kvm::kvm_irqchip>(0x63);
     KVM_SET_GSI_ROUTING = set_list::<kvm::kvm_irq_routing, [u32; 12]>(0x6a);
