@@ -20,7 +20,7 @@ const MAX_HOST_FILE_BYTES: u64 = 1 << 20;
 /// The document, apart from the name of its schema.
 #[derive(Serialize, Debug)]
 pub(crate) struct HostFile<'a> {
-    /// For people and for other programs; not read back.
+    /// For people and for other programs: what `payload` says.
     host: &'a Fingerprint,
     payload: Payload,
 }
@@ -37,6 +37,7 @@ struct Payload {
 #[derive(Deserialize)]
 struct Read {
     schema: String,
+    host: serde_json::Map<String, serde_json::Value>,
     payload: Payload,
 }
 
@@ -86,8 +87,27 @@ fn parse(text: &[u8]) -> Result<Fingerprint, Failure> {
         );
         return Err(Failure::new(Exit::TooNew, problem));
     }
-    Fingerprint::decode(read.payload.version, &bytes)
-        .map_err(|error| Failure::because(Exit::Corrupt, &error))
+    let host = Fingerprint::decode(read.payload.version, &bytes)
+        .map_err(|error| Failure::because(Exit::Corrupt, &error))?;
+    match edited(&read.host, &host) {
+        None => Ok(host),
+        Some(field) => {
+            let problem = format!("its field `{field}` says something else than its payload");
+            Err(Failure::new(Exit::Corrupt, problem).hint(hint))
+        }
+    }
+}
+
+/// The first field that people read and that is not what the payload says: it was edited. An
+/// earlier version may have had fewer fields.
+fn edited(
+    shown: &serde_json::Map<String, serde_json::Value>,
+    host: &Fingerprint,
+) -> Option<String> {
+    let says = serde_json::to_value(host).unwrap_or_default();
+    let mut fields = shown.iter();
+    let found = fields.find(|(field, value)| says.get(field) != Some(value));
+    found.map(|(field, _)| field.clone())
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -136,9 +156,12 @@ mod tests {
     #[test]
     fn a_host_file_that_is_not_what_was_written_is_refused() {
         type Change = fn(&mut serde_json::Value);
-        let changes: [(Change, Exit); 6] = [
+        let changes: [(Change, Exit); 9] = [
             (|d| d["schema"] = "vmsnap.host.v9".into(), Exit::Usage),
             (|d| d["payload"] = 7.into(), Exit::Usage),
+            (|d| d["host"] = 7.into(), Exit::Usage),
+            (|d| d["host"]["vendor"] = "G".into(), Exit::Corrupt),
+            (|d| d["host"]["wings"] = 2.into(), Exit::Corrupt),
             (|d| d["payload"]["version"] = 9.into(), Exit::TooNew),
             (|d| d["payload"]["bytes"] = "0".into(), Exit::Corrupt),
             (|d| d["payload"]["bytes"] = "zz".into(), Exit::Corrupt),
@@ -149,6 +172,10 @@ mod tests {
             change(&mut document);
             assert_eq!(read_back(&document), Err(exit), "{document}");
         }
+        // An earlier version showed less.
+        let mut earlier = document(&host());
+        earlier["host"].as_object_mut().unwrap().remove("vendor");
+        assert_eq!(read_back(&earlier), Ok(host()));
         // Bytes with a digest of their own, that are no fingerprint.
         let mut lie = document(&host());
         lie["payload"]["bytes"] = "ffff".into();
