@@ -1,4 +1,4 @@
-use snapshot_format::{Arch, VmName};
+use snapshot_format::{Arch, PageIndex, VmName};
 use vm_memory::{Bytes, GuestRegionMmap, MmapRegion};
 
 use super::*;
@@ -6,6 +6,7 @@ use crate::backend::MemBackend;
 use crate::dirty::DirtyTracker;
 use crate::sink::SnapshotSink;
 use crate::source::Stability;
+use crate::testing::{DirtyRig, dirty_source_suite};
 use crate::{DirectorySink, PublishedSnapshot};
 
 fn at(address: u64) -> vm_memory::GuestAddress {
@@ -72,6 +73,48 @@ fn pages_are_read_across_regions_and_not_beyond_them() {
         .read_pages(PageRange::new(95, 2), &mut two)
         .unwrap_err();
     assert!(source.host_run(PageRange::new(96, 1)).is_none());
+}
+
+/// A VMM that writes through `vm-memory`: 700 pages, a hole, 130 pages.
+struct Rig(Arc<GuestMemoryMmap<AtomicBitmap>>);
+
+impl Rig {
+    fn write_byte(&self, page: PageIndex, byte: usize) {
+        let layout = RustVmmMemory::new(self.0.clone()).unwrap().layout;
+        let start = layout.guest_page(page).unwrap().address().unwrap();
+        let address = at(start.0 + byte as u64);
+        self.0.write_slice(&[7], address).unwrap();
+    }
+}
+
+impl DirtyRig for Rig {
+    fn source(&mut self) -> Box<dyn DirtySource> {
+        let memory = RustVmmMemory::new(self.0.clone()).unwrap();
+        Box::new(RustVmmWrites::new(memory).unwrap())
+    }
+
+    fn write(&mut self, page: PageIndex, byte: usize) {
+        self.write_byte(page, byte);
+    }
+
+    fn write_during(&mut self, pages: &[PageIndex], harvest: &mut dyn FnMut()) {
+        let rig = &*self;
+        std::thread::scope(|scope| {
+            let write = || pages.iter().for_each(|page| rig.write_byte(*page, 7));
+            let writer = scope.spawn(write);
+            while !writer.is_finished() {
+                harvest();
+            }
+        });
+    }
+}
+
+// spec: SRC-03
+#[test]
+fn writes_through_vm_memory_conform() {
+    let ranges = [(at(0), 700 << 12), (at(1000 << 12), 130 << 12)];
+    let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+    dirty_source_suite(&mut Rig(Arc::new(memory)));
 }
 
 /// Memory of one region whose bitmap has bits of `granule` bytes.
