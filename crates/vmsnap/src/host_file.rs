@@ -37,6 +37,7 @@ struct Payload {
 #[derive(Deserialize)]
 struct Read {
     schema: String,
+    #[serde(default)]
     host: serde_json::Map<String, serde_json::Value>,
     payload: Payload,
 }
