@@ -2,6 +2,7 @@
 
 use std::io;
 
+use snapshot_format::limits;
 use snapshot_format::state::{ByteStateError, Msr};
 
 /// Capture or restore of KVM state failed.
@@ -232,6 +233,15 @@ impl std::fmt::Display for Msrs<'_> {
         }
         Ok(())
     }
+}
+
+/// That a snapshot holds as many vCPUs as the machine has.
+pub(crate) fn check_vcpu_count(found: usize) -> Result<(), KvmError> {
+    let limit = limits::MAX_VCPUS;
+    if found > limit {
+        return Err(KvmError::TooManyVcpus { found, limit });
+    }
+    Ok(())
 }
 
 /// That nothing of a vCPU is more than the format holds: what is counted, how many there are, and

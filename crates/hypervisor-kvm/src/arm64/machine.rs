@@ -7,14 +7,14 @@ use hypervisor_bridge::{ClockPolicy, Paused, StateCapture, StateRestore, StepErr
 use snapshot_format::state::{
     Fingerprint, GicBlob, GicV2, GicV3, GicVersion, Hypervisor, KvmInit, Reason, VcpuArm64, VmArm64,
 };
-use snapshot_format::{SectionKind, SectionOffers, SectionPayload, StatePayload, limits};
+use snapshot_format::{SectionKind, SectionOffers, SectionPayload, StatePayload};
 
 use super::fingerprint::{self, Made};
 use super::interface::{Interface, has_feature, with_feature};
 use super::policy::RegisterPolicy;
 use super::{abi, fit, gicv2, gicv3, restore, save, timers, trial};
 use crate::calls::Calls;
-use crate::error::KvmError;
+use crate::error::{KvmError, check_vcpu_count};
 use crate::ioctl::Handles;
 
 /// Which of its parts the kernel models.
@@ -138,12 +138,7 @@ impl<'fd> KvmMachine<'fd> {
         vcpu_count: usize,
         options: KvmOptions,
     ) -> Result<Self, KvmError> {
-        if vcpu_count > limits::MAX_VCPUS {
-            return Err(KvmError::TooManyVcpus {
-                found: vcpu_count,
-                limit: limits::MAX_VCPUS,
-            });
-        }
+        check_vcpu_count(vcpu_count)?;
         let interface = Interface::read(&mut *calls)?;
         let init = options.init;
         Ok(Self {

@@ -4,10 +4,10 @@ use std::fmt;
 
 use hypervisor_bridge::{ClockPolicy, Paused, StateCapture, StateRestore, StepError};
 use snapshot_format::state::{Clock, Fingerprint, GsiRoute, Reason, VcpuX86, VmX86};
-use snapshot_format::{SectionOffers, SectionPayload, StatePayload, limits};
+use snapshot_format::{SectionOffers, SectionPayload, StatePayload};
 
 use crate::calls::{Arg, Calls, Target};
-use crate::error::KvmError;
+use crate::error::{KvmError, check_vcpu_count};
 use crate::ioctl::Handles;
 use crate::request as req;
 use crate::x86::clock::{self, clock_to_set, wall_clock_ns};
@@ -54,12 +54,7 @@ impl<'fd> KvmMachine<'fd> {
         vcpu_count: usize,
         options: KvmOptions,
     ) -> Result<Self, KvmError> {
-        if vcpu_count > limits::MAX_VCPUS {
-            return Err(KvmError::TooManyVcpus {
-                found: vcpu_count,
-                limit: limits::MAX_VCPUS,
-            });
-        }
+        check_vcpu_count(vcpu_count)?;
         let interface = Interface::read(&mut *calls)?;
         Ok(Self {
             calls,

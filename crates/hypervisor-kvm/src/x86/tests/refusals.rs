@@ -368,6 +368,24 @@ fn a_register_in_doubt_is_tried_on_a_vcpu_that_is_made_for_it() {
 
 // spec: KVX-18
 #[test]
+fn where_no_other_machine_can_be_made_only_what_is_in_doubt_is_refused() {
+    let recorder = Recorder::default();
+    recorder.refuse("make a machine to try out", libc::EMFILE);
+    let options = KvmOptions::new(KernelDevices::ALL);
+    let reasons = |recorder: &Recorder| reasons_of(recorder, options.clone(), &[vcpu(0)], &vm(1));
+    assert_eq!(reasons(&recorder), []);
+    recorder.hide_msr(0x277);
+    let refused = Reason::Value {
+        vcpu: 0,
+        what: "MSR",
+        number: 0x277,
+        value: 6,
+    };
+    assert_eq!(reasons(&recorder), [refused]);
+}
+
+// spec: KVX-18
+#[test]
 fn a_full_rehearsal_finds_every_value_that_is_refused() {
     let recorder = Recorder::default();
     recorder.constant_msr(0x277, 7);
