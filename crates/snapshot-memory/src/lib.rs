@@ -50,6 +50,7 @@
 //! | `priority` | giving way to others |
 //! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
 //! | `rust_vmm` | guest memory of rust-vmm; under the feature `vm-memory` |
+//! | `restore` | what all ways of bringing memory back share: when pages are checked, where they come from, what is lost |
 //! | `relayout` | the pages of a snapshot in another data file, laid out anew |
 //! | `sink`, `staged` | stage, seal, publish |
 //! | `uffd` | dirty pages of the own process |
@@ -89,6 +90,7 @@ mod mapping;
 mod priority;
 mod raw_file;
 mod relayout;
+mod restore;
 #[cfg(feature = "vm-memory")]
 mod rust_vmm;
 mod sink;
@@ -126,6 +128,9 @@ pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
 pub use relayout::{RelayoutError, RelayoutOptions, WrittenLayout};
+pub use restore::{FailureCause, MemoryFailure, PageRun, PageSource, SourceError, Verification};
+#[cfg(target_os = "linux")]
+pub use restore::{MemoryEvents, MemoryReporter};
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::{RustVmmMemory, RustVmmWrites};
 pub use sink::{MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};

@@ -163,24 +163,24 @@ impl MemoryImage {
         })
     }
 
+    /// The run of one owner that `pages` begin with.
+    pub fn extent(&self, pages: PageRange) -> Result<Extent, ImageError> {
+        self.check_range(pages)?;
+        let first = self.layout.runs(pages).next();
+        let (guest, run) = first.ok_or(ImageError::OutOfRange {
+            range: pages,
+            page_count: self.layout.page_count(),
+        })?;
+        self.extent_at(guest, run.start.0, run.count)
+    }
+
     /// Gives every run of `pages` that has one owner, in order.
     pub fn visit(
         &self,
         pages: PageRange,
         each: &mut dyn FnMut(Extent) -> Result<(), ImageError>,
     ) -> Result<(), ImageError> {
-        let page_count = self.layout.page_count();
-        if pages
-            .start
-            .0
-            .checked_add(pages.count)
-            .is_none_or(|end| end > page_count)
-        {
-            return Err(ImageError::OutOfRange {
-                range: pages,
-                page_count,
-            });
-        }
+        self.check_range(pages)?;
         for (guest, run) in self.layout.runs(pages) {
             let mut done = 0;
             while done < run.count {
@@ -248,6 +248,15 @@ impl MemoryImage {
             done += count;
         }
         Ok(())
+    }
+
+    fn check_range(&self, range: PageRange) -> Result<(), ImageError> {
+        let page_count = self.layout.page_count();
+        let end = range.start.0.checked_add(range.count);
+        if end.is_some_and(|end| end <= page_count) {
+            return Ok(());
+        }
+        Err(ImageError::OutOfRange { range, page_count })
     }
 
     fn extent_at(&self, at: GuestPage, image: u64, limit: u64) -> Result<Extent, ImageError> {

@@ -1,0 +1,65 @@
+//! Where the pages of a restore come from.
+
+use snapshot_format::{MemoryLayout, PageRange};
+
+use super::SourceError;
+use crate::image::{ImageError, MemoryImage};
+
+/// Pages of a snapshot, read when they are needed.
+///
+/// Calls run from several threads at once, for runs of pages and never for each page. What a
+/// source hands out has been checked, unless the restore was told to trust it.
+pub trait PageSource: Send + Sync {
+    /// Which guest physical addresses are memory.
+    fn layout(&self) -> &MemoryLayout;
+
+    /// What `pages` begin with: how many of them, at least one, are alike.
+    fn run(&self, pages: PageRange) -> Result<PageRun, SourceError>;
+
+    /// Fills `out`, which is exactly as long, with the bytes of `pages`.
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError>;
+}
+
+/// The first pages of a range, all zero or none known to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageRun {
+    /// How many pages.
+    pub count: u64,
+    /// Whether all of them are zero, which takes no reading.
+    pub is_zero: bool,
+}
+
+impl PageSource for MemoryImage {
+    fn layout(&self) -> &MemoryLayout {
+        Self::layout(self)
+    }
+
+    fn run(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        let mut count = 0;
+        let mut is_zero = None;
+        let mut at = pages.start.0;
+        while at < pages.end().0 {
+            let extent = self.extent(PageRange::new(at, pages.end().0 - at))?;
+            if *is_zero.get_or_insert(extent.file.is_none()) != extent.file.is_none() {
+                break;
+            }
+            count += extent.pages.count;
+            at = extent.pages.end().0;
+        }
+        match is_zero {
+            Some(is_zero) => Ok(PageRun { count, is_zero }),
+            None => Err(ImageError::OutOfRange {
+                range: pages,
+                page_count: self.layout().page_count(),
+            }
+            .into()),
+        }
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {
+        Ok(Self::read_pages(self, pages, out)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

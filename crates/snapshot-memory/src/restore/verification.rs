@@ -1,0 +1,48 @@
+//! When the bytes of a snapshot are checked.
+
+use std::fmt;
+
+/// When guest memory is checked against the digests of its snapshot.
+///
+/// Headers, maps and machine state are always checked before they are used; this is about pages
+/// alone. The caller names it, and every restore says which one it kept to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verification {
+    /// All of it before the guest runs.
+    Eager,
+    /// Each page before the guest first sees it.
+    OnFault,
+    /// All of it, while the guest runs on pages that may not have been checked yet. Damage is told
+    /// by an event, after the guest may have read it.
+    Background,
+    /// Never: the pages are as good as the file and whatever checks it from below.
+    Trusted,
+}
+
+impl Verification {
+    /// Every policy.
+    pub const ALL: [Self; 4] = [Self::Eager, Self::OnFault, Self::Background, Self::Trusted];
+
+    /// The name in reports and on command lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eager => "eager",
+            Self::OnFault => "on-fault",
+            Self::Background => "background",
+            Self::Trusted => "trusted",
+        }
+    }
+
+    /// Whether no byte reaches the guest unchecked.
+    #[must_use]
+    pub const fn is_strict(self) -> bool {
+        matches!(self, Self::Eager | Self::OnFault)
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
