@@ -167,7 +167,7 @@ impl MemoryImage {
     pub fn extent(&self, pages: PageRange) -> Result<Extent, ImageError> {
         self.check_range(pages)?;
         let first = self.layout.runs(pages).next();
-        let (guest, run) = first.ok_or(ImageError::OutOfRange {
+        let (guest, run) = first.ok_or_else(|| ImageError::OutOfRange {
             range: pages,
             page_count: self.layout.page_count(),
         })?;

@@ -40,9 +40,11 @@ impl PageSource for MemoryImage {
         let mut at = pages.start.0;
         while at < pages.end().0 {
             let extent = self.extent(PageRange::new(at, pages.end().0 - at))?;
-            if *is_zero.get_or_insert(extent.file.is_none()) != extent.file.is_none() {
+            let here = extent.file.is_none();
+            if is_zero.is_some_and(|first| first != here) {
                 break;
             }
+            is_zero = Some(here);
             count += extent.pages.count;
             at = extent.pages.end().0;
         }
