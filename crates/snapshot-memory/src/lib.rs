@@ -42,6 +42,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`backend`] | the one way to files: real, in memory, failing on purpose |
+//! | `bus_guard` | mapped files that are cut under a running guest, told by an event |
 //! | `capture` | the writer of a data file and its map |
 //! | `directory` | snapshots in a plain directory |
 //! | `dirty` | bitmaps, sources, the tracker and its epochs |
@@ -78,6 +79,8 @@
 )]
 
 pub mod backend;
+#[cfg(target_os = "linux")]
+mod bus_guard;
 mod capture;
 mod direct;
 mod directory;
@@ -106,6 +109,8 @@ pub mod testing;
 mod uffd;
 mod zero;
 
+#[cfg(target_os = "linux")]
+pub use bus_guard::{BusGuard, BusGuardError, BusWatch, MappedRun};
 pub use capture::{
     Cancel, CaptureControl, CaptureOptions, CaptureProgress, CostModel, Dedup, Engine,
     EngineChoice, LayoutChoice, MemoryWriter, Pace, WrittenMemory,

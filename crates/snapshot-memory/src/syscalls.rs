@@ -96,6 +96,10 @@ pub const MAPPED_MEMORY: &[&str] = &["ftruncate", "memfd_create"];
 /// [`WpAsyncSource`](crate::WpAsyncSource): opens `/proc/self/pagemap`.
 pub const WP_ASYNC: &[&str] = &["ioctl", "openat", "userfaultfd"];
 
+/// [`BusGuard`](crate::BusGuard) and the [`MemoryEvents`](crate::MemoryEvents) that it reports to,
+/// on the threads that read guest memory too. A process that a signal ends needs `tgkill` besides.
+pub const BUS_GUARD: &[&str] = &["eventfd2", "read", "rt_sigaction", "rt_sigreturn", "write"];
+
 /// Locks of a backend: a wait polls. Naming who holds one opens `/proc/locks` besides.
 pub const LOCKS: &[&str] = &[
     "clock_nanosleep",
@@ -136,6 +140,7 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "clock_nanosleep" = SYS_clock_nanosleep,
     "clone3" = SYS_clone3,
     "close" = SYS_close,
+    "eventfd2" = SYS_eventfd2,
     "exit" = SYS_exit,
     "exit_group" = SYS_exit_group,
     "faccessat2" = SYS_faccessat2,
@@ -177,7 +182,9 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "renameat" = SYS_renameat,
     "renameat2" = SYS_renameat2,
     "rseq" = SYS_rseq,
+    "rt_sigaction" = SYS_rt_sigaction,
     "rt_sigprocmask" = SYS_rt_sigprocmask,
+    "rt_sigreturn" = SYS_rt_sigreturn,
     "sched_getaffinity" = SYS_sched_getaffinity,
     "sched_yield" = SYS_sched_yield,
     "set_robust_list" = SYS_set_robust_list,

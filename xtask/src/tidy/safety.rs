@@ -261,6 +261,22 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "calls sysctlbyname",
     ),
     (
+        "crates/snapshot-memory/src/bus_guard/calls.rs",
+        "calls the kernel with addresses of guest memory",
+    ),
+    (
+        "crates/snapshot-memory/src/bus_guard/guard.rs",
+        "a table that a signal handler reads",
+    ),
+    (
+        "crates/snapshot-memory/src/bus_guard/signal.rs",
+        "handles SIGBUS",
+    ),
+    (
+        "crates/snapshot-memory/tests/bus_guard.rs",
+        "maps files that are cut",
+    ),
+    (
         "crates/snapshot-memory/src/direct/alignment.rs",
         "calls statx",
     ),

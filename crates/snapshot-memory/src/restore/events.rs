@@ -1,9 +1,10 @@
 //! Telling a VMM of lost memory, by a descriptor that it can wait for.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -33,6 +34,13 @@ pub struct MemoryReporter {
 struct Shared {
     bell: EventFd,
     failures: Mutex<VecDeque<MemoryFailure>>,
+    noted: Mutex<Vec<Weak<dyn NotedFailures>>>,
+}
+
+/// Keeps failures that were found where nothing may be locked or allocated, until they are taken.
+pub(crate) trait NotedFailures: fmt::Debug + Send + Sync {
+    /// Moves them to `into`.
+    fn drain(&self, into: &mut Vec<MemoryFailure>);
 }
 
 impl MemoryEvents {
@@ -42,6 +50,7 @@ impl MemoryEvents {
         let shared = Arc::new(Shared {
             bell: EventFd::from_flags(flags)?,
             failures: Mutex::default(),
+            noted: Mutex::default(),
         });
         let reporter = MemoryReporter {
             shared: Arc::clone(&shared),
@@ -52,13 +61,17 @@ impl MemoryEvents {
     /// All that was reported and not taken yet, oldest first.
     #[must_use]
     pub fn take(&self) -> Vec<MemoryFailure> {
-        let mut failures = self.shared.lock();
+        let noted = self.shared.noted();
         match self.shared.bell.read() {
             // Nothing was reported since the last time: it does not ring.
             Ok(_) | Err(Errno::EAGAIN) => {}
             Err(error) => tracing::warn!(%error, "the bell of memory events does not go quiet"),
         }
-        failures.drain(..).collect()
+        let mut taken: Vec<_> = self.shared.lock().drain(..).collect();
+        for noted in noted {
+            noted.drain(&mut taken);
+        }
+        taken
     }
 }
 
@@ -85,7 +98,31 @@ impl MemoryReporter {
     }
 }
 
+impl MemoryReporter {
+    /// Has what is noted elsewhere taken with what is reported, for as long as `noted` lives.
+    pub(crate) fn attach(&self, noted: &Arc<dyn NotedFailures>) {
+        let mut all = self
+            .shared
+            .noted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(noted));
+    }
+
+    /// Says that something has been noted. A signal handler may call this.
+    pub(crate) fn ring(&self) {
+        // A bell that cannot ring louder rings already.
+        let _ = self.shared.bell.write(1);
+    }
+}
+
 impl Shared {
+    fn noted(&self) -> Vec<Arc<dyn NotedFailures>> {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.iter().filter_map(Weak::upgrade).collect()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<MemoryFailure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,8 @@ mod page_source;
 mod verification;
 
 #[cfg(target_os = "linux")]
+pub(crate) use events::NotedFailures;
+#[cfg(target_os = "linux")]
 pub use events::{MemoryEvents, MemoryReporter};
 pub use failure::{FailureCause, MemoryFailure, SourceError};
 pub use page_source::{PageRun, PageSource};
