@@ -145,5 +145,7 @@ pub use staged::{
     StagedPlacement, StagedQueue, StagedSnapshot,
 };
 #[cfg(target_os = "linux")]
-pub use uffd::{WpAsyncMemory, WpAsyncSource};
+pub use uffd::{
+    FaultModes, ServedRange, UffdContext, UffdError, UffdOptions, WpAsyncMemory, WpAsyncSource,
+};
 pub use zero::is_zero;

@@ -302,6 +302,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "a handler of refused system calls",
     ),
     (
+        "crates/snapshot-memory/src/uffd/fill.rs",
+        "puts pages into memory by userfaultfd",
+    ),
+    (
         "crates/snapshot-memory/src/uffd/ioctl.rs",
         "calls userfaultfd and PAGEMAP_SCAN",
     ),

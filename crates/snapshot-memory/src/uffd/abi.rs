@@ -9,8 +9,18 @@ pub(super) const API: u64 = 0xAA;
 /// `UFFD_USER_MODE_ONLY`: lets a process without privileges open a descriptor.
 ///
 /// Asynchronous write protection is resolved by the kernel without a message, for faults of its
-/// own and of a vCPU too, so that the restriction takes nothing away here.
+/// own and of a vCPU too, so that the restriction takes nothing away there. Pages that are missing
+/// to the kernel are another matter: with it, a vCPU that touches one fails with EFAULT.
 pub(super) const USER_MODE_ONLY: i32 = 1;
+
+/// `UFFD_FEATURE_EVENT_REMOVE` (4.11): a message before pages are given back.
+pub(super) const FEATURE_EVENT_REMOVE: u64 = 1 << 3;
+
+/// `UFFD_FEATURE_MISSING_SHMEM` (4.11): holes of memfds.
+pub(super) const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
+
+/// `UFFD_FEATURE_MINOR_SHMEM` (5.14): pages that a memfd has and the page tables have not.
+pub(super) const FEATURE_MINOR_SHMEM: u64 = 1 << 10;
 
 /// `UFFD_FEATURE_WP_HUGETLBFS_SHMEM` (5.19): shared memory and memfds, too.
 pub(super) const FEATURE_WP_SHMEM: u64 = 1 << 12;
@@ -21,11 +31,26 @@ pub(super) const FEATURE_WP_UNPOPULATED: u64 = 1 << 13;
 /// `UFFD_FEATURE_WP_ASYNC` (6.7): a write lifts the protection without a message.
 pub(super) const FEATURE_WP_ASYNC: u64 = 1 << 15;
 
+/// `UFFD_FEATURE_MOVE` (6.8): whole pages change their place, huge ones as they are.
+pub(super) const FEATURE_MOVE: u64 = 1 << 16;
+
+/// `UFFDIO_REGISTER_MODE_MISSING`.
+pub(super) const REGISTER_MODE_MISSING: u64 = 1;
+
+/// `UFFDIO_REGISTER_MODE_MINOR`.
+pub(super) const REGISTER_MODE_MINOR: u64 = 1 << 2;
+
 /// `UFFDIO_REGISTER_MODE_WP`.
 pub(super) const REGISTER_MODE_WP: u64 = 1 << 1;
 
 /// `UFFDIO_WRITEPROTECT_MODE_WP`.
 pub(super) const WRITEPROTECT_MODE_WP: u64 = 1;
+
+/// `UFFDIO_COPY_MODE_DONTWAKE`, and the same bit of zeroing, continuing and moving.
+pub(super) const MODE_DONTWAKE: u64 = 1;
+
+/// `UFFDIO_COPY_MODE_WP` and `UFFDIO_CONTINUE_MODE_WP`: what is put there is protected at once.
+pub(super) const MODE_WP: u64 = 1 << 1;
 
 /// `PM_SCAN_WP_MATCHING`: protect again what is reported, in the same step.
 pub(super) const SCAN_WP_MATCHING: u64 = 1;
@@ -35,6 +60,9 @@ pub(super) const SCAN_CHECK_WPASYNC: u64 = 1 << 1;
 
 /// `PAGE_IS_WRITTEN`.
 pub(super) const PAGE_IS_WRITTEN: u64 = 1 << 1;
+
+/// `PAGE_IS_SWAPPED`.
+pub(super) const PAGE_IS_SWAPPED: u64 = 1 << 4;
 
 /// `PAGE_IS_PRESENT`.
 pub(super) const PAGE_IS_PRESENT: u64 = 1 << 3;
@@ -76,6 +104,28 @@ pub struct UffdioWriteprotect {
     pub(super) mode: u64,
 }
 
+/// `struct uffdio_copy`, and `struct uffdio_move`, which is alike.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct UffdioCopy {
+    pub(super) dst: u64,
+    pub(super) src: u64,
+    pub(super) len: u64,
+    pub(super) mode: u64,
+    /// Bytes done, or an error number below zero.
+    pub(super) done: i64,
+}
+
+/// `struct uffdio_zeropage`, and `struct uffdio_continue`, which is alike.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct UffdioFill {
+    pub(super) range: UffdioRange,
+    pub(super) mode: u64,
+    /// Bytes done, or an error number below zero.
+    pub(super) done: i64,
+}
+
 /// `struct page_region`: a run of pages and what is true of all of them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,5 +156,7 @@ pub struct PmScanArg {
 const _: () = assert!(size_of::<UffdioApi>() == 24);
 const _: () = assert!(size_of::<UffdioRegister>() == 32);
 const _: () = assert!(size_of::<UffdioWriteprotect>() == 24);
+const _: () = assert!(size_of::<UffdioCopy>() == 40);
+const _: () = assert!(size_of::<UffdioFill>() == 32);
 const _: () = assert!(size_of::<PageRegion>() == 24);
 const _: () = assert!(size_of::<PmScanArg>() == 96);

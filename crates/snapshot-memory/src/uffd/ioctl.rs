@@ -1,4 +1,5 @@
-//! The system calls behind asynchronous write protection, each behind a safe function.
+//! The system calls that make a userfaultfd, register memory with it and track writes, each behind
+//! a safe function.
 
 // UNSAFETY: the ioctls of userfaultfd and of /proc/self/pagemap, and the call that opens the former.
 #![expect(unsafe_code, reason = "raw ioctls on two descriptors")]
@@ -6,47 +7,76 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::abi::{
     self, PageRegion, PmScanArg, UffdioApi, UffdioRange, UffdioRegister, UffdioWriteprotect,
 };
+use super::served_range::ServedRange;
+use crate::source::GuestMemorySource;
 
 nix::ioctl_readwrite!(uffdio_api, 0xAA, 0x3F, UffdioApi);
 nix::ioctl_readwrite!(uffdio_register, 0xAA, 0x00, UffdioRegister);
 nix::ioctl_read!(uffdio_unregister, 0xAA, 0x01, UffdioRange);
 nix::ioctl_readwrite!(uffdio_writeprotect, 0xAA, 0x06, UffdioWriteprotect);
+nix::ioctl_write_int_bad!(userfaultfd_ioc_new, nix::request_code_none!(0xAA, 0x00));
 nix::ioctl_readwrite!(pagemap_scan, b'f', 16, PmScanArg);
 
-/// Opens a userfaultfd, closed on exec, and agrees on `features` with the kernel.
+/// Opens a userfaultfd for the faults of user space, closed on exec, and agrees on `features` with
+/// the kernel.
 ///
 /// `Ok(None)`: the kernel lacks one of the features.
 pub(super) fn open(features: u64) -> io::Result<Option<OwnedFd>> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | abi::USER_MODE_ONLY;
+    let fd = userfaultfd(abi::USER_MODE_ONLY)?;
+    match agree(fd.as_fd(), features) {
+        Ok(found) if found & features == features => Ok(Some(fd)),
+        Ok(_) | Err(Errno::EINVAL) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A userfaultfd that has agreed on nothing yet, by the system call.
+pub(super) fn userfaultfd(flags: i32) -> Result<OwnedFd, Errno> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | flags;
     // SAFETY: the call takes one integer and touches no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
-    let fd = Errno::result(fd)?;
-    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same, from `device`, which is `/dev/userfaultfd`: whoever may open that may have one.
+pub(super) fn userfaultfd_of(device: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: the call takes one integer and touches no memory of ours.
+    let fd = unsafe { userfaultfd_ioc_new(device.as_raw_fd(), flags) }?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Agrees on `features`; gives those that the kernel has. `EINVAL` where it lacks one of them, or
+/// where the descriptor has agreed before.
+pub(super) fn agree(uffd: BorrowedFd<'_>, features: u64) -> Result<u64, Errno> {
     let mut api = UffdioApi {
         api: abi::API,
         features,
         ioctls: 0,
     };
     // SAFETY: `api` is the structure that UFFDIO_API reads and writes, alive during the call.
-    match unsafe { uffdio_api(fd.as_raw_fd(), &raw mut api) } {
-        Ok(_) if api.features & features == features => Ok(Some(fd)),
-        Ok(_) | Err(Errno::EINVAL) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
+    unsafe { uffdio_api(uffd.as_raw_fd(), &raw mut api) }?;
+    Ok(api.features)
 }
 
-/// Registers `range`, page aligned addresses of mapped memory, for write protection.
-pub(super) fn register(uffd: BorrowedFd<'_>, range: &Range<u64>) -> io::Result<()> {
-    let mode = abi::REGISTER_MODE_WP;
+/// Registers `range`, page aligned addresses of mapped memory, in the modes `mode`.
+///
+/// # Safety
+///
+/// Where `mode` has missing or minor faults: what is in the memory is not relied on while it is
+/// registered, as pages of it will hold what the owner of the descriptor puts there. Write
+/// protection alone changes no content.
+unsafe fn register(uffd: BorrowedFd<'_>, range: &Range<u64>, mode: u64) -> io::Result<()> {
     let mut argument = UffdioRegister {
         range: uffdio_range(range),
         mode,
@@ -54,9 +84,33 @@ pub(super) fn register(uffd: BorrowedFd<'_>, range: &Range<u64>) -> io::Result<(
     };
     // SAFETY:
     // - `argument` is the structure that UFFDIO_REGISTER reads and writes, alive during the call;
-    // - registering changes how faults are handled, never what memory holds.
+    // - the caller vouches for what comes of the memory.
     unsafe { uffdio_register(uffd.as_raw_fd(), &raw mut argument) }?;
     Ok(())
+}
+
+/// Registers all of `memory` in the modes `mode`; gives where it is. `Ok(None)`: it is not mapped.
+pub(super) fn register_memory(
+    uffd: BorrowedFd<'_>,
+    memory: &dyn GuestMemorySource,
+    mode: u64,
+) -> io::Result<Option<Vec<ServedRange>>> {
+    let Some(ranges) = ServedRange::of(memory) else {
+        return Ok(None);
+    };
+    for range in &ranges {
+        // SAFETY: memory that a source hands out runs of may be written by a guest or a device at
+        // any time, so that nobody relies on what is in it.
+        unsafe { register(uffd, &range.addresses, mode) }?;
+    }
+    Ok(Some(ranges))
+}
+
+/// Registers `range` for write protection, which changes how faults are handled and never what
+/// memory holds.
+pub(super) fn register_writes(uffd: BorrowedFd<'_>, range: &Range<u64>) -> io::Result<()> {
+    // SAFETY: no content changes by this mode.
+    unsafe { register(uffd, range, abi::REGISTER_MODE_WP) }
 }
 
 /// Ends the registration of `range`; every protection of it is lifted.
@@ -105,6 +159,23 @@ pub(super) fn take_written(
     scan(pagemap, range, &written, found)
 }
 
+/// As [`take_written`], of memory that is served: pages that are not there yet are neither named
+/// nor protected, though nothing protects them.
+pub(super) fn take_written_of_served(
+    pagemap: &File,
+    range: &Range<u64>,
+    found: &mut [PageRegion],
+) -> io::Result<(usize, u64)> {
+    let written = PmScanArg {
+        flags: abi::SCAN_WP_MATCHING | abi::SCAN_CHECK_WPASYNC,
+        category_mask: abi::PAGE_IS_WRITTEN,
+        category_anyof_mask: abi::PAGE_IS_PRESENT | abi::PAGE_IS_SWAPPED,
+        return_mask: abi::PAGE_IS_WRITTEN,
+        ..PmScanArg::default()
+    };
+    scan(pagemap, range, &written, found)
+}
+
 /// Puts the pages of `range` that are present into `found`, as runs of addresses of which all or
 /// none are on huge pages. Gives the number of runs.
 pub(super) fn find_present(
@@ -135,6 +206,7 @@ fn scan(
         vec_len: found.len() as u64,
         flags: wanted.flags,
         category_mask: wanted.category_mask,
+        category_anyof_mask: wanted.category_anyof_mask,
         return_mask: wanted.return_mask,
         ..PmScanArg::default()
     };
@@ -149,7 +221,7 @@ fn scan(
     Ok((count.min(found.len()), argument.walk_end))
 }
 
-fn uffdio_range(range: &Range<u64>) -> UffdioRange {
+pub(super) fn uffdio_range(range: &Range<u64>) -> UffdioRange {
     UffdioRange {
         start: range.start,
         len: range.end.saturating_sub(range.start),

@@ -7,10 +7,12 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
+use snapshot_format::{MemoryLayout, PAGE_BYTES};
 
 use super::abi::{self, PageRegion};
+use super::context::UffdContext;
 use super::ioctl;
+use super::served_range::ServedRange;
 use crate::dirty::{BlindSpot, BlindSpots, DirtyBitmap, DirtyGuarantee, DirtySource};
 use crate::error::DirtyError;
 use crate::source::GuestMemorySource;
@@ -31,18 +33,32 @@ use crate::source::GuestMemorySource;
 /// Source: `Documentation/admin-guide/mm/pagemap.rst`, section on PAGEMAP_SCAN.
 pub struct WpAsyncSource {
     memory: Arc<dyn GuestMemorySource>,
-    segments: Vec<Segment>,
+    segments: Vec<ServedRange>,
     pagemap: File,
-    uffd: Option<OwnedFd>,
+    watch: Watch,
     found: Box<[PageRegion]>,
     handle: WpAsyncMemory,
 }
 
-/// A run of image pages that is contiguous in this process's address space.
+/// How the memory comes to be watched.
 #[derive(Debug)]
-struct Segment {
-    first: PageIndex,
-    addresses: Range<u64>,
+enum Watch {
+    /// By a userfaultfd of the source's own, while it is started.
+    Own(Option<OwnedFd>),
+    /// By the one that serves the memory and protects each page as it puts it there.
+    Shared {
+        context: Arc<UffdContext>,
+        is_started: bool,
+    },
+}
+
+impl Watch {
+    fn is_started(&self) -> bool {
+        match self {
+            Self::Own(uffd) => uffd.is_some(),
+            Self::Shared { is_started, .. } => *is_started,
+        }
+    }
 }
 
 impl WpAsyncSource {
@@ -51,17 +67,50 @@ impl WpAsyncSource {
     /// Fails with [`DirtyError::Unsupported`] where the kernel lacks WP_ASYNC or where the memory
     /// is not mapped in this process.
     pub fn new(memory: Arc<dyn GuestMemorySource>) -> Result<Self, DirtyError> {
+        // Tells at once, and not at the start of the first snapshot, what the kernel lacks.
+        open_uffd()?;
+        Self::watching(memory, Watch::Own(None))
+    }
+
+    /// A source for `memory`, whose pages are served by way of `context`, which
+    /// [tracks](crate::UffdOptions::tracks).
+    ///
+    /// The memory is registered with the context already, its writes too. A page is protected from
+    /// the moment it is put there, so that starting costs nothing, whatever the size of the memory:
+    /// pages that were written before are named by the first harvest. Pages that were given back
+    /// and read as zero are named when they are touched again; until then
+    /// [`PageServer::discards`](crate::PageServer::discards) names them.
+    pub fn on(
+        context: Arc<UffdContext>,
+        memory: Arc<dyn GuestMemorySource>,
+    ) -> Result<Self, DirtyError> {
+        if !context.is_tracking() {
+            let missing = "the userfaultfd that serves the memory was not made to track its writes";
+            return Err(DirtyError::Unsupported {
+                name: NAME,
+                missing,
+            });
+        }
+        let is_started = false;
+        Self::watching(
+            memory,
+            Watch::Shared {
+                context,
+                is_started,
+            },
+        )
+    }
+
+    fn watching(memory: Arc<dyn GuestMemorySource>, watch: Watch) -> Result<Self, DirtyError> {
         let segments = segments_of(&*memory)?;
         let pagemap =
             File::open("/proc/self/pagemap").map_err(system("open /proc/self/pagemap"))?;
-        // Tells at once, and not at the start of the first snapshot, what the kernel lacks.
-        open_uffd()?;
         let found = vec![PageRegion::default(); REGIONS_A_SCAN].into_boxed_slice();
         Ok(Self {
             memory,
             segments,
             pagemap,
-            uffd: None,
+            watch,
             found,
             handle: WpAsyncMemory::new(),
         })
@@ -73,17 +122,24 @@ impl WpAsyncSource {
         self.handle.clone()
     }
 
-    fn harvest_segment(&mut self, segment: &Segment, into: &DirtyBitmap) -> Result<(), DirtyError> {
+    fn harvest_segment(
+        &mut self,
+        segment: &ServedRange,
+        into: &DirtyBitmap,
+    ) -> Result<(), DirtyError> {
         let mut rest = segment.addresses.clone();
+        let take_written = match self.watch {
+            Watch::Own(_) => ioctl::take_written,
+            Watch::Shared { .. } => ioctl::take_written_of_served,
+        };
         while rest.start < rest.end {
-            let (count, walked_to) =
-                match ioctl::take_written(&self.pagemap, &rest, &mut self.found) {
-                    // A signal; the pages walked so far were reported or left as they were.
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    other => other.map_err(system("scan the page map"))?,
-                };
+            let (count, walked_to) = match take_written(&self.pagemap, &rest, &mut self.found) {
+                // A signal; the pages walked so far were reported or left as they were.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(system("scan the page map"))?,
+            };
             for region in self.found.iter().take(count) {
-                into.set_range(segment.pages(region));
+                into.set_range(segment.pages_at(&(region.start..region.end)));
             }
             if walked_to <= rest.start {
                 let source = io::Error::other("the scan made no progress");
@@ -124,16 +180,21 @@ impl DirtySource for WpAsyncSource {
     }
 
     fn start(&mut self) -> Result<(), DirtyError> {
-        let uffd = open_uffd()?;
-        for segment in &self.segments {
-            register(uffd.as_fd(), &segment.addresses)?;
+        match &mut self.watch {
+            Watch::Own(own) => {
+                let uffd = open_uffd()?;
+                for segment in &self.segments {
+                    register(uffd.as_fd(), &segment.addresses)?;
+                }
+                *own = Some(uffd);
+            }
+            Watch::Shared { is_started, .. } => *is_started = true,
         }
-        self.uffd = Some(uffd);
         Ok(())
     }
 
     fn harvest(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
-        if self.uffd.is_none() {
+        if !self.watch.is_started() {
             let source = io::Error::other("not started");
             return Err(DirtyError::System {
                 name: NAME,
@@ -150,7 +211,14 @@ impl DirtySource for WpAsyncSource {
     }
 
     fn stop(&mut self) -> Result<(), DirtyError> {
-        let Some(uffd) = self.uffd.take() else {
+        let uffd = match &mut self.watch {
+            Watch::Own(uffd) => uffd.take(),
+            Watch::Shared { is_started, .. } => {
+                *is_started = false;
+                None
+            }
+        };
+        let Some(uffd) = uffd else {
             return Ok(());
         };
         self.segments.iter().try_for_each(|segment| {
@@ -168,31 +236,18 @@ impl DirtySource for WpAsyncSource {
     }
 }
 
-impl Segment {
-    /// The image pages of a run of addresses that a scan of this segment gave.
-    fn pages(&self, region: &PageRegion) -> PageRange {
-        let start = region.start.max(self.addresses.start);
-        let end = region.end.min(self.addresses.end);
-        let before = (start - self.addresses.start) / PAGE_BYTES;
-        PageRange::new(
-            self.first.0 + before,
-            end.saturating_sub(start).div_ceil(PAGE_BYTES),
-        )
-    }
-}
-
 impl fmt::Debug for WpAsyncSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WpAsyncSource")
             .field("segments", &self.segments)
-            .field("started", &self.uffd.is_some())
+            .field("watch", &self.watch)
             .finish_non_exhaustive()
     }
 }
 
 /// Has the writes to `addresses` watched from now on.
 fn register(uffd: BorrowedFd<'_>, addresses: &Range<u64>) -> Result<(), DirtyError> {
-    ioctl::register(uffd, addresses).map_err(|source| {
+    ioctl::register_writes(uffd, addresses).map_err(|source| {
         if source.raw_os_error() == Some(libc::EBUSY) {
             let missing = "the memory has a userfaultfd already: share that one";
             return DirtyError::Unsupported {
@@ -228,31 +283,12 @@ fn open_uffd() -> Result<OwnedFd, DirtyError> {
     }
 }
 
-fn segments_of(memory: &dyn GuestMemorySource) -> Result<Vec<Segment>, DirtyError> {
-    let mut segments: Vec<Segment> = Vec::new();
-    let mut next = 0;
-    let end = memory.layout().page_count();
-    while next < end {
-        let missing = "the memory is not mapped in this process; use the hypervisor's dirty log";
-        let run = memory
-            .host_run(PageRange::new(next, end - next))
-            .filter(|run| run.len_bytes() as u64 >= PAGE_BYTES)
-            .ok_or(DirtyError::Unsupported {
-                name: NAME,
-                missing,
-            })?;
-        let start = run.address().addr() as u64;
-        let addresses = start..start + run.len_bytes() as u64;
-        let first = PageIndex(next);
-        next += run.len_bytes() as u64 / PAGE_BYTES;
-        match segments.last_mut() {
-            Some(last) if last.addresses.end == addresses.start => {
-                last.addresses.end = addresses.end;
-            }
-            _ => segments.push(Segment { first, addresses }),
-        }
-    }
-    Ok(segments)
+fn segments_of(memory: &dyn GuestMemorySource) -> Result<Vec<ServedRange>, DirtyError> {
+    let missing = "the memory is not mapped in this process; use the hypervisor's dirty log";
+    ServedRange::of(memory).ok_or(DirtyError::Unsupported {
+        name: NAME,
+        missing,
+    })
 }
 
 fn system(call: &'static str) -> impl FnOnce(io::Error) -> DirtyError {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use snapshot_format::{MemoryLayout, PAGE_BYTES};
 
-use super::{NAME, Segment, WpAsyncSource, register, segments_of, system};
+use super::{NAME, ServedRange, Watch, WpAsyncSource, register, segments_of, system};
 use crate::dirty::DirtyBitmap;
 use crate::error::DirtyError;
 use crate::source::GuestMemorySource;
@@ -55,7 +55,8 @@ impl WpAsyncSource {
         let memory = memory.filter(|memory| memory.layout() == layout);
         let memory = memory.ok_or(DirtyError::LayoutDiffers { name: NAME })?;
         let segments = segments_of(&*memory)?;
-        if let Some(uffd) = &self.uffd {
+        // Memory that is served is registered by whoever serves it.
+        if let Watch::Own(Some(uffd)) = &self.watch {
             let (old, new) = (addresses_of(&self.segments), addresses_of(&segments));
             for added in without(&new, &old) {
                 register(uffd.as_fd(), &added)?;
@@ -81,14 +82,14 @@ impl WpAsyncSource {
 }
 
 /// Where an image page is mapped.
-fn address_of(segments: &[Segment], page: u64) -> Option<u64> {
+fn address_of(segments: &[ServedRange], page: u64) -> Option<u64> {
     let place = segments.partition_point(|segment| segment.first.0 <= page);
     let segment = segments.get(place.checked_sub(1)?)?;
     Some(segment.addresses.start + (page - segment.first.0) * PAGE_BYTES)
 }
 
 /// The addresses of segments, ascending.
-fn addresses_of(segments: &[Segment]) -> Vec<Range<u64>> {
+fn addresses_of(segments: &[ServedRange]) -> Vec<Range<u64>> {
     let mut ranges: Vec<_> = segments.iter().map(|s| s.addresses.clone()).collect();
     ranges.sort_by_key(|range| range.start);
     ranges

@@ -1,6 +1,6 @@
 use super::*;
 use crate::mapping::{MappedMemory, MappingKind, MappingOptions};
-use snapshot_format::{GuestAddress, MemoryRegion};
+use snapshot_format::{GuestAddress, MemoryRegion, PageRange};
 
 const MIB: u64 = 1 << 20;
 
