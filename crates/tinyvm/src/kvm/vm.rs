@@ -14,7 +14,10 @@ use hypervisor_bridge::{GenerationEvent, RaiseEvent, StateRestore, StepError};
 use hypervisor_kvm::{
     DirtyLogMode, Handles, KernelDevices, KvmDirtyLog, KvmMachine, KvmOptions, MemorySlot,
 };
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region, kvm_xsave};
+use kvm_bindings::{
+    KVM_MEM_LOG_DIRTY_PAGES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+    kvm_xsave,
+};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use snapshot_format::state::Fingerprint;
 use snapshot_memory::{GuestMemorySource, MappedMemory};
@@ -46,7 +49,17 @@ impl Vm {
             source: error.into(),
         })?;
         let vm = kvm.create_vm().map_err(system("KVM_CREATE_VM"))?;
-        // The order matters: addresses and chips before the vCPU, or it has no local APIC.
+        let slot = MemorySlot {
+            slot: 0,
+            flags: 0,
+            guest_address: 0,
+            len_bytes: memory.layout().len_bytes(),
+            host_address: memory.base().as_ptr() as u64,
+        };
+        // Before the chips, and logged from the start: a slot that is added or changed once there
+        // are chips waits some milliseconds for readers of what they set up.
+        register(&vm, slot, KVM_MEM_LOG_DIRTY_PAGES)?;
+        // Addresses and chips before the vCPUs, or they have no local APICs.
         vm.set_tss_address(TSS_ADDRESS)
             .map_err(system("KVM_SET_TSS_ADDR"))?;
         vm.create_irq_chip().map_err(system("KVM_CREATE_IRQCHIP"))?;
@@ -55,14 +68,6 @@ impl Vm {
             ..Default::default()
         };
         vm.create_pit2(pit).map_err(system("KVM_CREATE_PIT2"))?;
-        let slot = MemorySlot {
-            slot: 0,
-            flags: 0,
-            guest_address: 0,
-            len_bytes: memory.layout().len_bytes(),
-            host_address: memory.base().as_ptr() as u64,
-        };
-        register(&vm, slot)?;
         let vcpus = (0..vcpu_count as u64)
             .map(|id| vm.create_vcpu(id).map_err(system("KVM_CREATE_VCPU")))
             .collect::<Result<Vec<_>, _>>()?;
@@ -93,7 +98,8 @@ impl Vm {
         GenerationLine(&self.machine)
     }
 
-    /// The log of the pages that the vCPUs write.
+    /// The log of the pages that the vCPUs write: since the machine was made, and to begin with also
+    /// what the kernel wrote for them while they were restored.
     pub(super) fn dirty_log(&self) -> Result<KvmDirtyLog, GuestError> {
         let vm = duplicate(&self.machine, "duplicate the machine's descriptor")?;
         let layout = self.memory.layout().clone();
@@ -135,10 +141,10 @@ impl RaiseEvent for GenerationLine<'_> {
     }
 }
 
-fn register(vm: &VmFd, slot: MemorySlot) -> Result<(), GuestError> {
+fn register(vm: &VmFd, slot: MemorySlot, more_flags: u32) -> Result<(), GuestError> {
     let region = kvm_userspace_memory_region {
         slot: slot.slot,
-        flags: slot.flags,
+        flags: slot.flags | more_flags,
         guest_phys_addr: slot.guest_address,
         memory_size: slot.len_bytes,
         userspace_addr: slot.host_address,
