@@ -35,6 +35,20 @@ pub enum GuestError {
         /// Which.
         program: Program,
     },
+    /// A program whose memory cannot be computed apart from its guest.
+    #[error("there is no replay of the program {}: it depends on its interrupts", program.name())]
+    NoReplay {
+        /// Which.
+        program: Program,
+    },
+    /// A guest stands where a replay of it had been before.
+    #[error("the guest went back from write {from} to write {to}")]
+    WentBack {
+        /// Writes that the replay had done.
+        from: u64,
+        /// Writes that the guest has done.
+        to: u64,
+    },
     /// There is no KVM, or it is not for this user.
     #[error("KVM cannot be used here; use the process backend")]
     NoKvm {

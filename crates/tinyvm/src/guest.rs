@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use hypervisor_bridge::{Cancel, Metrics, PauseBreakdown};
+use hypervisor_bridge::{Cancel, GenerationId, Metrics, PauseBreakdown};
 use serde::Serialize;
 use snapshot_format::state::{Fingerprint, Registers};
 use snapshot_format::{Digest, MemoryLayout, SnapshotRef};
 use snapshot_memory::{GuestMemorySource, MemoryStats, Published, SnapshotSink};
 
 use crate::device::PortDevice;
-use crate::digest::digest_of;
+use crate::digest::{digest_of, generation_of};
 use crate::error::GuestError;
 
 /// Who runs the guest.
@@ -55,8 +55,11 @@ pub struct GuestSnapshot {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// BLAKE3 of the raw image of memory.
+    /// BLAKE3 of the raw image of memory, with zeros in place of the generation id.
     pub memory_digest: Digest,
+    /// The generation id: zero, or what it was cloned with. It is no part of how a guest ended.
+    #[serde(skip)]
+    pub generation: GenerationId,
     /// Registers by name, as `0x…`; those of further vCPUs as `vcpu1.rax`.
     pub registers: BTreeMap<String, String>,
     /// What the guest wrote to its port at the end; of several vCPUs, a sum of it.
@@ -108,6 +111,13 @@ pub trait Guest: Send {
         cancel: &Cancel,
     ) -> Result<GuestSnapshot, GuestError>;
 
+    /// Stops it where it is, shows its memory and the registers of its first vCPU, and lets it go
+    /// on.
+    fn look(
+        &mut self,
+        see: &mut dyn FnMut(&dyn GuestMemorySource, &Registers),
+    ) -> Result<(), GuestError>;
+
     /// What the next diff is relative to; `None` before the first snapshot.
     fn base(&self) -> Option<SnapshotRef>;
 
@@ -124,6 +134,7 @@ impl Outcome {
     ) -> Result<Self, GuestError> {
         Ok(Self {
             memory_digest: digest_of(memory)?,
+            generation: generation_of(memory)?,
             registers: named("", registers).collect(),
             checksum: device.checksum.unwrap_or_default(),
             steps: registers.rcx,

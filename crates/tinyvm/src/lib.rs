@@ -46,6 +46,7 @@
 //! | `purpose` | whether a restored guest is the one that was stopped, or a clone |
 //! | `program` | the machine code, commented, and the memory that it starts in |
 //! | `model` | the same program as Rust |
+//! | `replay` | the memory of that program, as an array to compare with |
 //! | `proof` | which programs there are |
 //! | `kvm`, `process` | the two backends; `kvm/proof` is the machine code of the proofs |
 //! | `device` | the port |
@@ -64,6 +65,7 @@ mod process;
 mod program;
 mod proof;
 mod purpose;
+mod replay;
 mod start;
 
 pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
@@ -72,7 +74,8 @@ pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
 pub use hypervisor_bridge::PageReader;
 pub use proof::Program;
 pub use purpose::{GENERATION_ADDRESS, Purpose};
-pub use start::{Image, Restored, host, kvm_available, reload, restore, start};
+pub use replay::{Position, Replay};
+pub use start::{Image, Restored, host, kvm_available, reload, restore, saved_registers, start};
 
 #[cfg(test)]
 mod tests;

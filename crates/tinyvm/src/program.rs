@@ -87,6 +87,12 @@ pub(crate) const PROGRAM: [u8; 110] = [
     0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, // 101: padding
 ];
 
+/// Offset of the instruction after the write of a step.
+pub(crate) const STORED_OFFSET: u64 = 39;
+
+/// Offset of the instruction after that which stores the vector register.
+pub(crate) const VECTOR_STORED_OFFSET: u64 = 89;
+
 /// Offset of the instruction after the last `out`.
 pub(crate) const END_OFFSET: u64 = 98;
 

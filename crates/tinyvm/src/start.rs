@@ -3,7 +3,7 @@
 use std::io;
 
 use hypervisor_bridge::{Overrides, PageReader, ReloadReport, RestoreOutcome};
-use snapshot_format::state::Fingerprint;
+use snapshot_format::state::{Fingerprint, Registers, VcpuX86};
 use snapshot_format::{SectionOffers, SnapshotRef};
 
 use crate::config::GuestConfig;
@@ -101,6 +101,23 @@ pub fn host(backend: Backend) -> Result<Fingerprint, GuestError> {
     match backend {
         Backend::Kvm => platform::host(),
         Backend::Process => Ok(crate::process::host()),
+    }
+}
+
+/// The registers of the first vCPU in the state of a snapshot: where its guest was stopped.
+pub fn saved_registers(
+    backend: Backend,
+    sections: &mut SectionOffers,
+) -> Result<Registers, GuestError> {
+    match backend {
+        Backend::Kvm => match sections.take::<VcpuX86>(0) {
+            Ok(vcpu) => Ok(vcpu.registers),
+            Err(error) => Err(GuestError::State(error.into())),
+        },
+        Backend::Process => {
+            let wanted = "process";
+            crate::process::take_registers(sections).ok_or(GuestError::ForeignState { wanted })
+        }
     }
 }
 

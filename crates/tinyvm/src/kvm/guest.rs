@@ -7,7 +7,7 @@ use hypervisor_bridge::{
     RestoreTarget, Selection, SnapshotRequest, StateCapture, StepError, VcpuStop, snapshot,
 };
 use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
-use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86};
+use snapshot_format::state::{DeviceState, Fingerprint, Registers, VcpuX86};
 use snapshot_format::{MemoryLayout, SnapshotRef};
 use snapshot_memory::{
     ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, SnapshotSink, VmmWrites,
@@ -103,7 +103,7 @@ impl KvmGuest {
     }
 
     /// Stops the vCPUs for a look at their state.
-    fn look<T>(
+    fn stopped<T>(
         &mut self,
         look: impl FnOnce(&mut KvmMachine<'_>, &Paused) -> Result<T, GuestError>,
     ) -> Result<T, GuestError> {
@@ -118,7 +118,7 @@ impl KvmGuest {
 
     /// The state of every vCPU.
     fn states(&mut self) -> Result<Vec<VcpuX86>, GuestError> {
-        self.look(|state, paused| {
+        self.stopped(|state, paused| {
             let saved = (0..StateCapture::vcpu_count(state)).map(|vcpu| {
                 let saved = state.save_vcpu(vcpu, paused);
                 saved.map_err(|error| GuestError::State(error.into()))
@@ -138,7 +138,7 @@ impl Guest for KvmGuest {
     }
 
     fn fingerprint(&mut self) -> Result<Fingerprint, GuestError> {
-        self.look(|state, paused| {
+        self.stopped(|state, paused| {
             let fingerprint = state.fingerprint(paused);
             fingerprint.map_err(|error| GuestError::State(error.into()))
         })
@@ -201,6 +201,19 @@ impl Guest for KvmGuest {
             metrics: captured.metrics,
             steps: devices.steps,
             ended: devices.ended,
+        })
+    }
+
+    fn look(
+        &mut self,
+        see: &mut dyn FnMut(&dyn GuestMemorySource, &Registers),
+    ) -> Result<(), GuestError> {
+        let memory = self.memory.clone();
+        self.stopped(|state, paused| {
+            let first = state.save_vcpu(0, paused);
+            let first = first.map_err(|error| GuestError::State(error.into()))?;
+            see(&*memory, &first.registers);
+            Ok(())
         })
     }
 

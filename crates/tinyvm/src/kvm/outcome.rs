@@ -7,7 +7,7 @@ use snapshot_memory::MappedMemory;
 
 use super::board::Board;
 use super::extended;
-use crate::digest::digest_of;
+use crate::digest::{digest_of, generation_of};
 use crate::error::GuestError;
 use crate::guest::{Outcome, named};
 use crate::proof::Program;
@@ -25,6 +25,7 @@ pub(super) fn of(
     let registers = vcpus.iter().flat_map(registers);
     Ok(Outcome {
         memory_digest: digest_of(memory)?,
+        generation: generation_of(memory)?,
         registers: registers.collect(),
         checksum: board.checksum(),
         steps: board.port.steps,

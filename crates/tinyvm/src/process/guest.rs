@@ -6,7 +6,7 @@ use hypervisor_bridge::{
     Answer, Cancel, CopiedMemory, Machine, RestoreOutcome, RestoreTarget, Selection,
     SnapshotRequest, VcpuStop, snapshot,
 };
-use snapshot_format::state::Fingerprint;
+use snapshot_format::state::{Fingerprint, Registers};
 use snapshot_format::{MemoryLayout, SnapshotRef};
 use snapshot_memory::{
     ConsumerId, DirtyError, DirtySource, DirtyTracker, GuestMemorySource, MappedMemory,
@@ -174,6 +174,16 @@ impl Guest for ProcessGuest {
             steps: port.steps,
             ended: port.ended,
         })
+    }
+
+    fn look(
+        &mut self,
+        see: &mut dyn FnMut(&dyn GuestMemorySource, &Registers),
+    ) -> Result<(), GuestError> {
+        self.cpu.stop().map_err(GuestError::State)?;
+        let registers = self.cpu.shared.lock().model.registers;
+        see(&*self.memory, &registers);
+        self.cpu.resume().map_err(GuestError::State)
     }
 
     fn base(&self) -> Option<SnapshotRef> {

@@ -9,4 +9,4 @@ mod state;
 
 pub(crate) use guest::ProcessGuest;
 pub(crate) use reload::reload_image;
-pub(crate) use state::fingerprint as host;
+pub(crate) use state::{fingerprint as host, take_registers};

@@ -86,6 +86,13 @@ pub(super) fn cpu_section(vcpu: usize, registers: &Registers) -> Result<SectionP
     Ok(SectionPayload::raw(CPU, instance, CPU_VERSION, bytes))
 }
 
+/// The registers in a snapshot's state.
+pub(crate) fn take_registers(offers: &mut SectionOffers) -> Option<Registers> {
+    let section = offers.take_payload(CPU, 0)?;
+    let known = Some(section).filter(|section| section.version == CPU_VERSION);
+    known.and_then(|section| decode(&section.bytes))
+}
+
 /// Captures the CPU and its port.
 pub(super) struct Source {
     pub(super) shared: Arc<Shared>,

@@ -6,6 +6,7 @@ mod machine;
 mod report;
 
 use clap::{Args, ValueEnum};
+use snapshot_format::SnapshotId;
 use snapshot_store::{Access, Selection, Store};
 use tinyvm::{Backend, GuestConfig};
 
@@ -17,9 +18,10 @@ use crate::failure::Failure;
 use crate::gate::Overriding;
 use crate::pacing::Pacing;
 use crate::quantity::parse_bytes;
+use child::Restoring;
 use home::Home;
 use machine::Taken;
-use report::{Report, Row, tell};
+use report::{CloneRow, Report, Row, tell};
 
 pub(crate) use child::DemoRestore;
 pub(crate) use machine::failure;
@@ -39,6 +41,10 @@ pub(crate) struct Demo {
     /// How many diffs to take after the full snapshot
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), default_value = "3")]
     rounds: u32,
+
+    /// How many clones of the last snapshot to run at the same time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256), default_value = "2")]
+    clones: u32,
 
     #[command(flatten)]
     overriding: Overriding,
@@ -74,7 +80,12 @@ impl Demo {
         let expected = child::as_json(&machine::uninterrupted(backend, &config)?)?;
         let store = context.open_or_create()?;
         let taken = machine::take(context, &store, backend, &config, self.rounds)?;
+        let last = taken.last().map(|last| last.id);
         let rows = bring_back(context, backend, taken, &expected, &self.overriding)?;
+        let clones = match last {
+            Some(last) => self.fan_out(context, backend, last, &expected)?,
+            None => Vec::new(),
+        };
         context.note("verifying every snapshot");
         let checked = verify::check(context, &store, Selection::All, Pacing::default())?;
         let report = Report::new(
@@ -82,7 +93,7 @@ impl Demo {
             self.rounds,
             self.mem,
             home.kept(),
-            rows,
+            (rows, clones),
             checked.ok,
         );
         let exit = if report.verified {
@@ -94,6 +105,28 @@ impl Demo {
         Ok(context
             .answer("vmsnap.demo.v1", &report, tell)?
             .ending(exit))
+    }
+
+    /// Restores one snapshot in several processes at the same time.
+    fn fan_out(
+        &self,
+        context: &Context,
+        backend: Backend,
+        id: SnapshotId,
+        expected: &serde_json::Value,
+    ) -> Result<Vec<CloneRow>, Failure> {
+        context.check_interrupt()?;
+        context.note(&format!("restoring {} clones of {id} at once", self.clones));
+        let started: Vec<_> = (0..self.clones)
+            .map(|_| Restoring::start(context, backend, id, None, &self.overriding))
+            .collect();
+        let ended = started.into_iter().map(|started| started?.wait());
+        // Each is waited for, also after one that failed.
+        let ended: Vec<_> = ended.collect();
+        let rows = ended
+            .into_iter()
+            .map(|back| Ok(CloneRow::new(back?, expected)));
+        rows.collect()
     }
 
     fn backend(&self, context: &Context) -> Backend {
@@ -128,7 +161,7 @@ fn bring_back(
         context.check_interrupt()?;
         context.note(&format!("restoring snapshot {} in a new process", one.id));
         let branch = (at == middle).then_some("second");
-        let back = child::restore(context, backend, one.id, branch, overriding)?;
+        let back = Restoring::start(context, backend, one.id, branch, overriding)?.wait()?;
         branched = branched.or_else(|| back.branched.clone());
         rows.push(Row::new(one, &back, expected));
     }
@@ -138,7 +171,7 @@ fn bring_back(
             "the restored guest took no snapshot of its branch",
         )
     })?;
-    let back = child::restore(context, backend, branched.id, None, overriding)?;
+    let back = Restoring::start(context, backend, branched.id, None, overriding)?.wait()?;
     rows.push(Row::new(branched, &back, expected));
     Ok(rows)
 }

@@ -1,5 +1,6 @@
 //! The demo, on the guest that runs everywhere and on the one that needs KVM.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use crate::schemas::check;
 fn demonstrate(backend: &str) {
     let sandbox = Sandbox::new();
     let line = ["demo", "--backend", backend, "--mem", "8M", "--rounds", "2"];
-    let document = sandbox.json(&line);
+    let document = sandbox.json(&[&line[..], &["--clones", "3"]].concat());
     check("vmsnap.demo.v1", &document);
     assert_eq!(document["backend"], backend);
     assert_eq!(document["verified"], true);
@@ -42,6 +43,12 @@ fn demonstrate(backend: &str) {
         let pages = ["present", "zero", "inherited"].map(|key| one["pages"][key].as_u64().unwrap());
         assert_eq!(pages.iter().sum::<u64>(), 2048, "{one}");
     }
+    let clones = document["clones"].as_array().unwrap();
+    assert_eq!(clones.len(), 3);
+    assert!(clones.iter().all(|clone| clone["same_end"] == true));
+    let all = snapshots.iter().chain(clones);
+    let identities: BTreeSet<_> = all.map(|one| one["generation"].as_str().unwrap()).collect();
+    assert_eq!(identities.len(), 7, "{identities:?}");
     // Anyone can check them afterwards.
     assert_eq!(sandbox.json(&["verify"])["snapshots"], 4);
     assert_eq!(sandbox.restored("demo@latest").len(), 8 << 20);

@@ -1,10 +1,11 @@
 //! The part of the demo that runs in a process of its own: a restored guest shares nothing with the
 //! one that was snapshotted.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use clap::Args;
+use hypervisor_bridge::GenerationId;
 use serde::{Deserialize, Serialize};
 use snapshot_format::SnapshotId;
 use snapshot_store::Reference;
@@ -42,10 +43,21 @@ pub(super) struct Back {
     pub(super) first_instruction_ns: u64,
     /// How the guest ended: compared as it is.
     pub(super) outcome: serde_json::Value,
+    /// The generation id that the clone was given.
+    pub(super) generation: String,
+    /// Whether it had that one at its end.
+    pub(super) kept_generation: bool,
     /// The [`Metrics`](hypervisor_bridge::Metrics) of the restore.
     pub(super) metrics: serde_json::Value,
     /// The snapshot of the branch, if one was asked for.
     pub(super) branched: Option<Taken>,
+}
+
+impl Back {
+    /// Whether it ended as a guest does that nobody stopped, with an identity of its own.
+    pub(super) fn ended_as(&self, expected: &serde_json::Value) -> bool {
+        self.outcome == *expected && self.kept_generation
+    }
 }
 
 impl DemoRestore {
@@ -57,7 +69,10 @@ impl DemoRestore {
         };
         let store = open(context)?;
         let id = context.resolve(&store, &self.reference)?;
-        let (restored, config) = machine::restore(context, &store, backend, id, &self.overriding)?;
+        let generation = GenerationId::random()
+            .map_err(|error| Failure::new(Exit::Failed, format!("no random numbers: {error}")))?;
+        let (restored, config) =
+            machine::restore(context, &store, backend, id, generation, &self.overriding)?;
         let metrics = as_json(&restored.outcome.metrics)?;
         let mut guest = restored.guest;
         let failed = |error| machine::failure(&error);
@@ -79,6 +94,8 @@ impl DemoRestore {
         let back = Back {
             first_instruction_ns: u64::try_from(first_instruction.as_nanos()).unwrap_or(u64::MAX),
             outcome: as_json(&outcome)?,
+            generation: generation.to_string(),
+            kept_generation: outcome.generation == generation,
             metrics,
             branched,
         };
@@ -86,47 +103,67 @@ impl DemoRestore {
     }
 }
 
-/// Restores the snapshot `id` in a new process, and waits for its end.
-pub(super) fn restore(
-    context: &Context,
-    backend: Backend,
+/// A process that restores a snapshot.
+#[derive(Debug)]
+pub(super) struct Restoring {
     id: SnapshotId,
-    branch: Option<&str>,
-    overriding: &Overriding,
-) -> Result<Back, Failure> {
-    let failed = |what: &str, why: &dyn std::fmt::Display| {
-        Failure::new(
-            Exit::Failed,
-            format!("{what} the process that restores {id}: {why}"),
-        )
-    };
-    let program = std::env::current_exe().map_err(|error| failed("find", &error))?;
-    let mut command = Command::new(program);
-    command
-        .arg("demo-restore")
-        .arg(id.to_string())
-        .arg("--store")
-        .arg(context.store_path()?)
-        .args(["--json", "--backend"])
-        .arg(match backend {
-            Backend::Process => "process",
-            _ => "kvm",
-        })
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
-    command.args(overriding.as_arguments());
-    if let Some(branch) = branch {
-        command.args(["--branch", branch]);
+    process: Child,
+}
+
+impl Restoring {
+    /// Restores the snapshot `id` in a new process, as a clone.
+    pub(super) fn start(
+        context: &Context,
+        backend: Backend,
+        id: SnapshotId,
+        branch: Option<&str>,
+        overriding: &Overriding,
+    ) -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(|error| failed("find", id, &error))?;
+        let mut command = Command::new(program);
+        command
+            .arg("demo-restore")
+            .arg(id.to_string())
+            .arg("--store")
+            .arg(context.store_path()?)
+            .args(["--json", "--backend"])
+            .arg(match backend {
+                Backend::Process => "process",
+                _ => "kvm",
+            })
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        command.args(overriding.as_arguments());
+        if let Some(branch) = branch {
+            command.args(["--branch", branch]);
+        }
+        let process = command
+            .spawn()
+            .map_err(|error| failed("start", id, &error))?;
+        Ok(Self { id, process })
     }
-    let output = command.output().map_err(|error| failed("start", &error))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        return Err(failed(
-            "wait for",
-            &format!("{}: {}", output.status, said.trim()),
-        ));
+
+    /// Waits for its end.
+    pub(super) fn wait(self) -> Result<Back, Failure> {
+        let Self { id, process } = self;
+        let output = process
+            .wait_with_output()
+            .map_err(|error| failed("wait for", id, &error))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            let why = format!("{}: {}", output.status, said.trim());
+            return Err(failed("wait for", id, &why));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| failed("understand", id, &error))
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| failed("understand", &error))
+}
+
+fn failed(what: &str, id: SnapshotId, why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("{what} the process that restores {id}: {why}"),
+    )
 }
 
 /// How a guest ended, or what was measured, in the form in which it crosses from one process to

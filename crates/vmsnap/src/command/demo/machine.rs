@@ -1,6 +1,6 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{ClockPolicy, PauseBreakdown, RestoreError, SnapshotError};
+use hypervisor_bridge::{ClockPolicy, GenerationId, PauseBreakdown, RestoreError, SnapshotError};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SnapshotId, VmName};
 use snapshot_memory::{CaptureOptions, SinkError};
@@ -169,6 +169,7 @@ pub(super) fn restore(
     store: &Store,
     backend: Backend,
     id: SnapshotId,
+    generation: GenerationId,
     overriding: &Overriding,
 ) -> Result<(Restored, GuestConfig), Failure> {
     let failed = |error| context.failure(&error);
@@ -195,8 +196,11 @@ pub(super) fn restore(
             pages: &mut read,
             sections,
             snapshot: record.reference(),
-            // The guest has nothing that must be its own, and is to end as the original does.
-            purpose: Purpose::Resume(ClockPolicy::Frozen),
+            // The original ran on after the snapshot: this is another machine.
+            purpose: Purpose::Clone {
+                clock: ClockPolicy::Frozen,
+                generation,
+            },
             overrides,
         },
     );

@@ -25,6 +25,25 @@ pub(super) struct Report {
     restore_first_instruction_ms: f64,
     store: Option<PathBuf>,
     snapshots: Vec<Row>,
+    clones: Vec<CloneRow>,
+}
+
+/// One of the clones of the last snapshot that ran at the same time.
+#[derive(Serialize)]
+pub(super) struct CloneRow {
+    generation: String,
+    restore_first_instruction_ms: f64,
+    same_end: bool,
+}
+
+impl CloneRow {
+    pub(super) fn new(back: Back, expected: &serde_json::Value) -> Self {
+        Self {
+            restore_first_instruction_ms: ms(back.first_instruction_ns),
+            same_end: back.ended_as(expected),
+            generation: back.generation,
+        }
+    }
 }
 
 /// One snapshot, taken and brought back.
@@ -47,6 +66,8 @@ pub(super) struct Row {
     layout: String,
     engine: String,
     restore_first_instruction_ms: f64,
+    /// What the restored guest has in place of the original's generation id.
+    generation: String,
     /// Whether memory and registers ended as in the run without a break.
     same_end: bool,
     /// What the snapshot and the restore tell of themselves, in nanoseconds and bytes.
@@ -109,7 +130,8 @@ impl Row {
             layout: taken.layout,
             engine: taken.engine,
             restore_first_instruction_ms: ms(back.first_instruction_ns),
-            same_end: back.outcome == *expected,
+            generation: back.generation.clone(),
+            same_end: back.ended_as(expected),
             metrics: Metrics {
                 snapshot: taken.metrics,
                 restore: back.metrics.clone(),
@@ -141,19 +163,29 @@ impl Report {
         rounds: u32,
         memory_bytes: u64,
         store: Option<PathBuf>,
-        snapshots: Vec<Row>,
+        (snapshots, clones): (Vec<Row>, Vec<CloneRow>),
         checked: bool,
     ) -> Self {
+        let mut ids: Vec<&str> = snapshots.iter().map(|row| &*row.generation).collect();
+        ids.extend(clones.iter().map(|clone| &*clone.generation));
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        let are_others = ids.len() == count;
         let last = snapshots.iter().rfind(|row| row.branch == "main");
         Self {
             backend,
-            verified: checked && snapshots.iter().all(|row| row.same_end),
+            verified: checked
+                && are_others
+                && snapshots.iter().all(|row| row.same_end)
+                && clones.iter().all(|clone| clone.same_end),
             rounds,
             memory_bytes,
             pause_ms: snapshots.iter().map(|row| row.pause_ms).fold(0.0, f64::max),
             restore_first_instruction_ms: last.map_or(0.0, |row| row.restore_first_instruction_ms),
             store,
             snapshots,
+            clones,
         }
     }
 }
@@ -198,6 +230,23 @@ fn tell_times(rows: &[Row]) -> String {
     draw(&times)
 }
 
+/// What the clones that ran at the same time did, in one line.
+fn tell_clones(clones: &[CloneRow]) -> String {
+    if clones.is_empty() {
+        return String::new();
+    }
+    let times: Vec<String> = clones
+        .iter()
+        .map(|clone| format!("{:.2}", clone.restore_first_instruction_ms))
+        .collect();
+    let (count, times) = (clones.len(), times.join(", "));
+    let end = match clones.iter().filter(|clone| !clone.same_end).count() {
+        0 => "all ended the same".to_owned(),
+        others => format!("{others} ENDED OTHERWISE"),
+    };
+    format!("{count} clones of the last one at once, first report after {times} ms: {end}\n\n")
+}
+
 /// Tables of the snapshots and of their times, and the verdict in one line.
 pub(super) fn tell(report: &Report) -> String {
     let mut rows = table(&[
@@ -240,8 +289,8 @@ pub(super) fn tell(report: &Report) -> String {
         _ => "a guest hosted by a process",
     };
     let verdict = if report.verified {
-        "verified: every snapshot was restored in a new process, ran on and ended with the memory \
-         and the registers of the run without a break"
+        "verified: every snapshot was restored in a new process as a clone, with a generation id of \
+         its own, ran on and ended with the memory and the registers of the run without a break"
     } else {
         "NOT VERIFIED: see the last column, and run `vmsnap verify`"
     };
@@ -250,9 +299,10 @@ pub(super) fn tell(report: &Report) -> String {
         None => String::new(),
     };
     format!(
-        "{}\n{}\n{guest} of {}: {verdict}{kept}\n",
+        "{}\n{}\n{}{guest} of {}: {verdict}{kept}\n",
         draw(&rows),
         tell_times(&report.snapshots),
+        tell_clones(&report.clones),
         show_bytes(report.memory_bytes)
     )
 }
