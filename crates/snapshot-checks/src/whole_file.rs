@@ -5,7 +5,7 @@ use snapshot_format::state::{
 };
 use snapshot_format::{
     DecodeError, Envelope, FileKind, Header, IndexLeaf, LeafRef, Manifest, MapRoot, OwnerLeaf,
-    Part, Placement, SectionKind, SectionPayload, StateFile,
+    Part, Placement, SectionKind, SectionPayload, StateFile, WorkingSetIndex,
 };
 
 /// A file that passed every check that needs no other file.
@@ -20,6 +20,8 @@ pub enum WholeFile {
     State(Header, StateFile),
     /// A page map with all of its leaves.
     MemoryMap(Header, MapRoot, Vec<IndexLeaf>, Vec<OwnerLeaf>),
+    /// A working set, whose units all have their digests.
+    WorkingSet(Header, WorkingSetIndex),
     /// Any other kind.
     Other(Header, Vec<SectionPayload>),
 }
@@ -35,6 +37,7 @@ impl WholeFile {
             FileKind::Placement => Self::Placement(header, Placement::parse(bytes)?),
             FileKind::State => Self::State(header, parse_state(bytes)?),
             FileKind::MemoryMap => Self::parse_map(header, &envelope, bytes)?,
+            FileKind::WorkingSet => Self::WorkingSet(header, WorkingSetIndex::read(bytes)?),
             _ => Self::Other(header, payloads),
         })
     }

@@ -40,7 +40,7 @@
 //! | [`envelope`] | header, section table, feature bits, kinds of files |
 //! | `section`, `codec` | typed payloads, the offers they are taken from, the one use of bitcode |
 //! | [`page_map`] | leaves, their tables, the root, flattening |
-//! | `manifest`, `placement`, `state_file` | the whole files |
+//! | `manifest`, `placement`, `state_file`, `working_set` | the whole files |
 //! | [`state`] | vCPUs, interrupt controllers, clocks, devices, the fingerprint |
 //! | `inspect` | a look at files that are damaged or from the future |
 //! | [`limits`] | every cap |
@@ -70,6 +70,7 @@ pub mod sabotage;
 mod section;
 pub mod state;
 mod state_file;
+mod working_set;
 
 pub use address::{GuestAddress, GuestPage, PAGE_BYTES, PAGE_SHIFT, PageIndex, PageRange};
 pub use codec::Codec;
@@ -80,8 +81,8 @@ pub use envelope::{
 pub use error::{DecodeError, ErrorKind, Part};
 pub use id::{Digest, ParseIdError, SnapshotId, SnapshotRef};
 pub use inspect::{
-    Content, HeaderView, Inspection, MapView, Problem, SectionView, StateView, inspect,
-    inspect_ends, table_range,
+    Content, HeaderView, Inspection, MapView, Problem, SectionView, StateView, WorkingSetView,
+    inspect, inspect_ends, table_range,
 };
 pub use layout::{LayoutError, MemoryLayout, MemoryRegion};
 pub use layout_overlap::SharedRun;
@@ -96,3 +97,7 @@ pub use page_map::{
 pub use placement::{DataFileRef, FileEntry, Placement};
 pub use section::{SectionKind, SectionOffers, SectionPayload, StatePayload};
 pub use state_file::StateFile;
+pub use working_set::{
+    WORKING_SET_READER_MINOR, WORKING_SET_UNIT_BYTES, WORKING_SET_UNIT_PAGES, WorkingSetFrame,
+    WorkingSetIndex, WorkingSetOrigin, WorkingSetRun,
+};

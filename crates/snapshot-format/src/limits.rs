@@ -59,6 +59,13 @@ pub const MAX_TAGS: usize = 64;
 
 /// Bytes of the description of a snapshot.
 pub const MAX_DESCRIPTION_BYTES: usize = 4096;
+
+/// Runs of pages in one working set.
+pub const MAX_WORKING_SET_RUNS: usize = 262_144;
+
+/// Pages of which one working set holds the bytes: 1 GiB.
+pub const MAX_WORKING_SET_PAGES: u64 = 262_144;
+
 /// vCPUs of one machine.
 pub const MAX_VCPUS: usize = 1024;
 

@@ -79,6 +79,10 @@ impl SectionKind {
     pub const MAP_ROOT: Self = Self(0x020);
     /// The leaves of a page map: `memory.map`.
     pub const MAP_LEAVES: Self = Self(0x021);
+    /// Which pages a guest touches first: `working-set.<n>`.
+    pub const WORKING_SET: Self = Self(0x040);
+    /// The bytes of these pages: `working-set.<n>`.
+    pub const WORKING_SET_DATA: Self = Self(0x041);
     /// The identity of a store: `store.vms`.
     pub const STORE: Self = Self(0x030);
     /// Registers of one x86-64 vCPU; one instance a vCPU.
@@ -117,6 +121,8 @@ impl SectionKind {
             Self::MAP_ROOT => "map-root",
             Self::MAP_LEAVES => "map-leaves",
             Self::STORE => "store",
+            Self::WORKING_SET => "working-set",
+            Self::WORKING_SET_DATA => "working-set-data",
             Self::VCPU_X86_64 => "vcpu-x86_64",
             Self::VCPU_AARCH64 => "vcpu-aarch64",
             Self::VM_X86_64 => "vm-x86_64",

@@ -142,7 +142,7 @@ pub fn fuzz_state(bytes: &[u8]) {
 }
 
 /// Runs `body` on the bytes, and on the bytes with every checksum and digest made right.
-fn both_ways(bytes: &[u8], body: impl Fn(&[u8])) {
+pub(super) fn both_ways(bytes: &[u8], body: impl Fn(&[u8])) {
     body(bytes);
     let mut sealed = bytes.to_vec();
     seal::put(

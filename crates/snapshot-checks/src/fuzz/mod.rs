@@ -9,18 +9,20 @@ mod epochs;
 mod files;
 mod input;
 mod leaves;
+mod working_set;
 
 pub use bitmap::fuzz_dirty_ops;
 pub use captures::fuzz_capture_ops;
 pub use epochs::fuzz_epochs;
 pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
 pub use leaves::fuzz_page_map;
+pub use working_set::fuzz_working_set;
 
 /// The body of a target.
 pub type Body = fn(&[u8]);
 
 /// Every target by name, sorted.
-pub const TARGETS: [(&str, Body); 9] = [
+pub const TARGETS: [(&str, Body); 10] = [
     ("capture_ops", fuzz_capture_ops),
     ("dirty_ops", fuzz_dirty_ops),
     ("envelope", fuzz_envelope),
@@ -30,4 +32,5 @@ pub const TARGETS: [(&str, Body); 9] = [
     ("page_map", fuzz_page_map),
     ("placement", fuzz_placement),
     ("state", fuzz_state),
+    ("working_set", fuzz_working_set),
 ];

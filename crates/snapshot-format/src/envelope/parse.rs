@@ -105,8 +105,12 @@ impl<'a> Envelope<'a> {
     fn check_sections(&self) -> Result<(), DecodeError> {
         for entry in self.table.entries() {
             let len = entry.decoded_len.max(entry.stored_len);
-            // Leaves are read one by one wherever a map is not small.
-            if len > limits::MAX_SECTION_BYTES && entry.kind != SectionKind::MAP_LEAVES {
+            // Leaves and the pages of working sets are read piece by piece wherever they are many.
+            let is_read_in_pieces = matches!(
+                entry.kind,
+                SectionKind::MAP_LEAVES | SectionKind::WORKING_SET_DATA
+            );
+            if len > limits::MAX_SECTION_BYTES && !is_read_in_pieces {
                 return Err(DecodeError::Limit {
                     part: entry.part(),
                     offset: entry.offset,

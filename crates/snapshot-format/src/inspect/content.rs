@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::envelope::{Envelope, FileKind, slice};
 use crate::error::{DecodeError, Part};
-use crate::id::SnapshotRef;
+use crate::id::{Digest, SnapshotRef};
 use crate::layout::MemoryLayout;
 use crate::manifest::Manifest;
 use crate::page_map::{DataLayout, LeafRef, MapRoot};
@@ -13,6 +13,7 @@ use crate::section::{SectionKind, SectionPayload, StatePayload};
 use crate::state::{
     DeviceState, Fingerprint, GicBlob, GicV2, GicV3, VcpuArm64, VcpuX86, VmArm64, VmX86,
 };
+use crate::working_set::{WorkingSetIndex, WorkingSetOrigin};
 
 /// What a file says.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -27,6 +28,8 @@ pub enum Content {
     State(Vec<StateView>),
     /// The root of a memory map.
     MemoryMap(MapView),
+    /// What a working set holds, without its runs.
+    WorkingSet(WorkingSetView),
     /// Nothing that this crate understands.
     Other,
 }
@@ -87,6 +90,23 @@ pub struct MapView {
     pub zero_pages: u64,
 }
 
+/// A working set, without its runs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct WorkingSetView {
+    /// BLAKE3 of the manifest of the snapshot.
+    pub manifest: Digest,
+    /// How the pages became known.
+    pub origin: WorkingSetOrigin,
+    /// Pages of the image.
+    pub page_count: u64,
+    /// How many runs of pages there are.
+    pub runs: usize,
+    /// Pages of which the file holds the bytes.
+    pub data_pages: u64,
+    /// Pages that are zero.
+    pub zero_pages: u64,
+}
+
 impl Content {
     /// Checks a whole file, of whatever kind, with all that it holds: every digest, every payload
     /// that this build knows, every leaf.
@@ -105,8 +125,26 @@ impl Content {
                 });
                 Self::State(views.collect::<Result<_, _>>()?)
             }
+            FileKind::WorkingSet => {
+                Self::WorkingSet(WorkingSetView::of(&WorkingSetIndex::read(bytes)?))
+            }
             _ => Self::Other,
         })
+    }
+}
+
+impl WorkingSetView {
+    /// What `index` says.
+    #[must_use]
+    pub fn of(index: &WorkingSetIndex) -> Self {
+        Self {
+            manifest: index.manifest,
+            origin: index.origin,
+            page_count: index.page_count,
+            runs: index.runs.len(),
+            data_pages: index.data_pages(),
+            zero_pages: index.zero_pages(),
+        }
     }
 }
 

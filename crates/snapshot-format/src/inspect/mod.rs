@@ -4,7 +4,7 @@ mod content;
 
 use std::ops::Range;
 
-pub use content::{Content, MapView, StateView};
+pub use content::{Content, MapView, StateView, WorkingSetView};
 use serde::Serialize;
 
 use crate::codec::Codec;

@@ -4,12 +4,13 @@ mod v1;
 
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::{Arch, Envelope, EnvelopeBuilder, FileKind};
+use crate::envelope::{Arch, BASE_READER_MINOR, Envelope, EnvelopeBuilder, FileKind};
 use crate::error::{DecodeError, Part};
 use crate::id::{Digest, SnapshotId};
 use crate::limits;
 use crate::page_map::LeafTable;
 use crate::section::{SectionKind, SectionPayload, StatePayload};
+use crate::working_set::WORKING_SET_READER_MINOR;
 
 /// Every file of a snapshot with its length and digest, every data file that it needs, and the
 /// table of its flattened map.
@@ -41,8 +42,8 @@ pub struct FileEntry {
     /// Its length in bytes.
     pub len_bytes: u64,
     /// Of memory data, the digest of its map's root; of a memory map, BLAKE3 of its header and
-    /// section table ([`envelope_digest`](crate::envelope::envelope_digest)); of every other file,
-    /// BLAKE3 of its bytes.
+    /// section table ([`envelope_digest`](crate::envelope::envelope_digest)), and of a working set
+    /// too; of every other file, BLAKE3 of its bytes.
     pub digest: Digest,
 }
 
@@ -118,6 +119,7 @@ impl Placement {
     pub fn encode(&self) -> Vec<u8> {
         let flattened = self.flattened.encode();
         EnvelopeBuilder::new(FileKind::Placement, Arch::None, self.id)
+            .reader_minor(self.reader_minor())
             .section(&SectionPayload::of(0, &v1::PlacementV1::from(self)))
             .section(&SectionPayload::raw(
                 SectionKind::FLATTENED_MAP,
@@ -126,6 +128,16 @@ impl Placement {
                 flattened,
             ))
             .finish()
+    }
+
+    /// The lowest minor version that knows the digest of every file that is named.
+    fn reader_minor(&self) -> u16 {
+        let mut files = self.files.iter();
+        if files.any(|file| file.kind == FileKind::WorkingSet) {
+            WORKING_SET_READER_MINOR
+        } else {
+            BASE_READER_MINOR
+        }
     }
 
     /// Checks the bytes of a file.

@@ -46,6 +46,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "v0.3/machine-aarch64.vms",
             crate::machine_arm64::state_file().encode(),
         ),
+        case("v0.4/working-set.vms", crate::working_set::file()),
+        case(
+            "v0.4/placement-working-set.vms",
+            crate::working_set::placement_with_it().encode(),
+        ),
     ]
 }
 

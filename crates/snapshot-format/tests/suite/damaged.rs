@@ -4,7 +4,7 @@ use snapshot_format::state::GsiRoute;
 use snapshot_format::{Arch, Envelope, EnvelopeBuilder, FileKind, MapRoot, OwnerLeaf, limits};
 
 use crate::cases::{Case, DIFF, manifest_full, map_diff, map_full, state, write_map};
-use crate::{framed, machine};
+use crate::{framed, machine, working_set};
 
 /// Every file of the directory of damaged ones. None of them is a plain flipped bit: each has
 /// right checksums and breaks one rule behind them.
@@ -128,6 +128,13 @@ pub(crate) fn cases() -> Vec<Case> {
             machine.vm.routes = Some(vec![GsiRoute::default(); limits::MAX_GSI_ROUTES + 1]);
             machine::state_file(&machine).encode()
         }),
+        case("v0.4/working-set-twice.vms", working_set::twice()),
+        case("v0.4/working-set-outside.vms", working_set::outside()),
+        case("v0.4/working-set-bytes.vms", working_set::other_bytes()),
+        case(
+            "v0.4/working-set-older.vms",
+            working_set::for_older_readers(),
+        ),
     ]
 }
 

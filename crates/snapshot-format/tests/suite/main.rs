@@ -15,3 +15,4 @@ mod map_rules;
 mod props;
 mod rules;
 mod spec;
+mod working_set;

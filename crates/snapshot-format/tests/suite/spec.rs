@@ -8,14 +8,15 @@ use std::path::PathBuf;
 use snapshot_format::page_map::LEAF_HEADER_BYTES;
 use snapshot_format::{
     Arch, Codec, DataLayout, Digest, Features, FileKind, FormatVersion, FrameCoding, FrameEntry,
-    Header, IndexLeafBuilder, LeafRef, LeafTable, MapRoot, OwnerLeaf, SectionEntry, SectionKind,
-    SectionTable, SnapshotId, SnapshotRef, envelope::WriterName,
+    Header, IndexLeafBuilder, LeafRef, LeafTable, MapRoot, OwnerLeaf, PageRange, SectionEntry,
+    SectionKind, SectionTable, SnapshotId, SnapshotRef, WorkingSetIndex, WorkingSetOrigin,
+    WorkingSetRun, envelope::WriterName,
 };
 
 use crate::cases::layout;
 use crate::golden;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "00-conventions.md",
     "01-envelope.md",
     "02-page-map.md",
@@ -23,6 +24,7 @@ const PAGES: [&str; 7] = [
     "04-machine-state.md",
     "05-versioning.md",
     "11-arm64-state.md",
+    "21-working-set.md",
 ];
 
 fn page(name: &str) -> String {
@@ -310,6 +312,42 @@ fn the_fields_of_leaves_lie_where_the_tables_say() {
     assert_eq!(wide[LEAF_HEADER_BYTES + 10..LEAF_HEADER_BYTES + 12], [6, 5]);
 }
 
+#[test]
+fn the_fields_of_a_working_set_lie_where_the_tables_say() {
+    let index = WorkingSetIndex {
+        manifest: Digest([1; 32]),
+        page_count: 0x0102_0304,
+        origin: WorkingSetOrigin::Present,
+        runs: vec![WorkingSetRun {
+            pages: PageRange::new(0x0506_0708, 0x090a),
+            is_zero: true,
+        }],
+        digests: Vec::new(),
+    };
+    let bytes = index.encode();
+    let page = "21-working-set.md";
+    check(
+        page,
+        "index",
+        &bytes[..64],
+        &[
+            ("manifest", &[1; 32]),
+            ("page_count", &[4, 3, 2, 1, 0, 0, 0, 0]),
+            ("run_count", &[1, 0, 0, 0]),
+            ("data_pages", &[0; 4]),
+            ("unit_pages", &[16, 0]),
+            ("origin", &[3, 0]),
+        ],
+    );
+    check(
+        page,
+        "run",
+        &bytes[64..72],
+        &[("start", &[8, 7, 6, 5]), ("count", &[0x0a, 9, 0, 0x80])],
+    );
+}
+
+// spec: CNV-01
 #[test]
 fn the_fields_of_a_frame_entry_lie_where_the_table_says() {
     let entry = FrameEntry {
