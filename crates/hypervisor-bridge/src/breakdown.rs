@@ -7,9 +7,11 @@ use serde::Serialize;
 /// How long each part took, in nanoseconds.
 ///
 /// The machine stands still from the start of `stop_ns` to the end of `resume_ns`; what is below
-/// happens while it runs again.
+/// happens while it runs again, and `rounds_ns` before it is stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct PauseBreakdown {
+    /// Writing memory in rounds; 0 but in a live snapshot.
+    pub rounds_ns: u64,
     /// Stopping the vCPUs, and telling the guest.
     pub stop_ns: u64,
     /// Of `stop_ns`: telling the guest.
@@ -26,10 +28,12 @@ pub struct PauseBreakdown {
     pub devices_ns: u64,
     /// Fetching and clearing the dirty pages.
     pub harvest_ns: u64,
-    /// Writing memory.
+    /// Writing memory; in a live snapshot, copying the last pages aside.
     pub write_ns: u64,
     /// Letting devices and vCPUs go on.
     pub resume_ns: u64,
+    /// Writing what was set aside, and the page map; 0 but in a live snapshot.
+    pub finish_ns: u64,
     /// Handing over the state and making everything durable.
     pub seal_ns: u64,
     /// Making it visible, durably.
@@ -50,6 +54,12 @@ impl PauseBreakdown {
         ]
         .iter()
         .fold(0, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// The same without reading the state of the machine: what memory and stopping cost.
+    #[must_use]
+    pub fn pause_without_state_ns(&self) -> u64 {
+        self.pause_ns().saturating_sub(self.state_ns)
     }
 }
 

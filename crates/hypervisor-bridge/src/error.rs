@@ -42,6 +42,21 @@ pub enum SnapshotError {
     /// A diff was asked for, and there is nothing that it could be relative to.
     #[error("there is no snapshot to diff against; take a full one first")]
     NoBase,
+    /// A live snapshot was asked for of memory whose written pages are not tracked.
+    #[error("a live snapshot needs a tracker of written pages; take a paused one, or track")]
+    NotTracked,
+    /// The guest writes memory faster than it can be written out, and the request was to give up
+    /// then.
+    #[error(
+        "the guest writes memory faster than the snapshot: {pages} pages are left after {rounds} rounds; \
+         slow the guest, allow a longer pause, or write to a faster disk"
+    )]
+    Behind {
+        /// Rounds that were written.
+        rounds: u32,
+        /// Pages that were left.
+        pages: u64,
+    },
     /// The sink refused, and nothing is visible.
     #[error("{step}")]
     Sink {

@@ -34,7 +34,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `machine`, `target`, `copy` | the traits of a machine to capture, and of one to restore into |
-//! | `snapshot`, `restore` | the two sequences |
+//! | `snapshot`, `live`, `restore` | the sequences: of a snapshot in one pause, of one while the machine runs, of a restore |
 //! | `clock`, `identity`, `generation` | what whoever restores must say: about time, and about clones |
 //! | `reload` | the proof that a restore loses nothing: restore, capture again, compare |
 //! | `paused`, `rendezvous` | the proof that a machine stands still, and how its threads get there |
@@ -48,6 +48,7 @@ mod copy;
 mod error;
 mod generation;
 mod identity;
+mod live;
 mod machine;
 mod metrics;
 mod paused;
@@ -70,6 +71,10 @@ pub use generation::{
 };
 pub use identity::{
     Answer, CloneEntry, CloneHook, CloneIdentity, CloneItem, NewGeneration, PatchMemory, RaiseEvent,
+};
+pub use live::{
+    Behind, LiveOptions, LiveReport, LiveRequest, Overflow, RoundReport, Slowed, Throttle,
+    WhenBehind, live_snapshot,
 };
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use metrics::{MemoryMetrics, Metrics, SourceMetrics, TrackingMetrics};

@@ -5,6 +5,7 @@ use snapshot_format::{DataLayout, MemoryLayout};
 use snapshot_memory::{DirtyTracker, MemoryStats, SourceFacts};
 
 use super::breakdown::{PauseBreakdown, RestoreBreakdown};
+use super::live::LiveReport;
 use super::snapshot::Selection;
 
 /// What one snapshot or one restore did, for logs and dashboards.
@@ -22,6 +23,8 @@ pub struct Metrics {
     pub restore: Option<RestoreBreakdown>,
     /// What a snapshot wrote of memory.
     pub memory: Option<MemoryMetrics>,
+    /// What a live snapshot did while the machine ran; `None` for any other.
+    pub live: Option<LiveReport>,
     /// Which pages a snapshot took, and who said so; `None` where nothing is tracked.
     pub tracking: Option<TrackingMetrics>,
 }

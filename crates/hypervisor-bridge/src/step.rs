@@ -28,6 +28,12 @@ pub enum Step {
     Harvest,
     /// Write memory.
     Memory,
+    /// Write a round of memory while the machine runs.
+    Round,
+    /// Copy the last pages aside.
+    Aside,
+    /// Write what was set aside, and the page map.
+    Finish,
     /// Let the devices go on.
     ResumeDevices,
     /// Let the vCPUs go on.
@@ -75,6 +81,9 @@ impl fmt::Display for Step {
             Self::CaptureDevices => "read the devices",
             Self::Harvest => "harvest the dirty pages",
             Self::Memory => "write memory",
+            Self::Round => "write a round of memory",
+            Self::Aside => "set the last pages aside",
+            Self::Finish => "finish memory",
             Self::ResumeDevices => "resume the devices",
             Self::ResumeVcpus => "resume the vCPUs",
             Self::Sections => "hand over the state",

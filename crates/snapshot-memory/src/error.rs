@@ -158,6 +158,9 @@ pub enum DirtyError {
         /// Where the consumer stands.
         current: Option<SnapshotRef>,
     },
+    /// Memory was plugged or unplugged in the middle of a live snapshot.
+    #[error("the memory layout changed while a live snapshot was taken; take it again")]
+    Replugged,
     /// Bits of another number of pages.
     #[error("a dirty bitmap of {found} pages where the memory has {expected}")]
     PageCount {
@@ -226,6 +229,20 @@ pub enum SinkError {
         engine: &'static str,
         /// Why not.
         reason: &'static str,
+    },
+    /// A live snapshot was asked for where none can be taken.
+    #[error("no live snapshot can be written here: {reason}")]
+    LiveRefused {
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// More pages were written last than a live snapshot has room to set aside.
+    #[error("{needed_bytes} bytes are to be set aside, and there is room for {room_bytes}")]
+    AsideFull {
+        /// What is to be copied.
+        needed_bytes: u64,
+        /// What there is room for.
+        room_bytes: u64,
     },
     /// Something that a snapshot has once was given twice.
     #[error("the snapshot has its {what} already")]

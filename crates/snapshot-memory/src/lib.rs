@@ -121,7 +121,7 @@ pub use direct::{
 pub use directory::{DirectoryError, DirectorySink, PublishedSnapshot};
 pub use dirty::{
     BitmapError, BlindSpot, BlindSpots, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee,
-    DirtySource, DirtyTracker, SourceFacts, VmmWrites, WriteMarker,
+    DirtySource, DirtyTracker, LiveEpoch, LiveRounds, SourceFacts, VmmWrites, WriteMarker,
 };
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
@@ -138,11 +138,14 @@ pub use restore::{FailureCause, MemoryFailure, PageRun, PageSource, SourceError,
 pub use restore::{MemoryEvents, MemoryReporter};
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::{RustVmmMemory, RustVmmWrites};
-pub use sink::{MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink};
+pub use sink::{
+    LiveMemory, LivePlan, LiveRound, MemoryPlan, MemoryStats, Pages, Published, SealedSink,
+    SnapshotSink, StagedSink,
+};
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{
     PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedSnapshot, SnapshotFacts, StagedFile,
-    StagedPlacement, StagedQueue, StagedSnapshot,
+    StagedLive, StagedPlacement, StagedQueue, StagedSnapshot,
 };
 #[cfg(target_os = "linux")]
 pub use uffd::{

@@ -1,5 +1,7 @@
 //! Where a snapshot goes: the trait that a hypervisor bridge writes to.
 
+use std::num::NonZeroU64;
+
 use snapshot_format::{DataLayout, MemoryLayout, SectionPayload, SnapshotId, SnapshotRef};
 
 use crate::capture::{Cancel, Engine};
@@ -82,8 +84,68 @@ pub trait StagedSink: Send {
         stability: Stability,
     ) -> Result<MemoryStats, SinkError>;
 
+    /// Begins to write guest memory, once, while the machine runs: instead of
+    /// [`memory`](Self::memory), and after [`prepare`](Self::prepare).
+    fn live(&mut self, plan: LivePlan<'_>) -> Result<Box<dyn LiveMemory + '_>, SinkError>;
+
     /// Writes what names all the rest and makes everything durable.
     fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError>;
+}
+
+/// What is known of a live snapshot before its first page is read.
+#[derive(Clone, Copy, Debug)]
+pub struct LivePlan<'a> {
+    /// How the memory is laid out.
+    pub layout: &'a MemoryLayout,
+    /// What the pages are relative to; `None`: every page comes.
+    pub base: Option<SnapshotRef>,
+    /// Bytes that can be set aside in the pause. The memory for them is got now.
+    pub aside_bytes: u64,
+    /// At most so many bytes a second go to the data file while the machine runs, on average from
+    /// now; `None`: as [`CaptureControl`](crate::CaptureControl) says.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
+
+/// Memory that is written while its machine runs.
+///
+/// Every page is given as often as it was written, in rounds; what a later call gives of a page
+/// counts. A page that no call gives is inherited from the base, so that without a base the calls
+/// together give every page. Dropping it discards what was written.
+pub trait LiveMemory: Send {
+    /// Copies pages once, volatile, digests exactly these copies and writes them: a round while
+    /// the machine runs, at the rate of the plan; or, where `stability` says that it is stopped,
+    /// as fast as that goes.
+    fn round(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        dirty: &DirtyBitmap,
+        stability: Stability,
+    ) -> Result<LiveRound, SinkError>;
+
+    /// Copies pages, with the machine stopped, to memory that is there already, and does nothing
+    /// else: they are digested and written by [`finish`](Self::finish). Gives how many. To be
+    /// called once that succeeds.
+    ///
+    /// Where there is no room for all of them this is [`SinkError::AsideFull`], and none is kept.
+    fn set_aside(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        dirty: &DirtyBitmap,
+    ) -> Result<u64, SinkError>;
+
+    /// Writes what was set aside and the page map. The machine may run.
+    fn finish(self: Box<Self>) -> Result<MemoryStats, SinkError>;
+}
+
+/// What one round of a live snapshot wrote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LiveRound {
+    /// Pages that were read.
+    pub pages: u64,
+    /// Bytes that were given to the data file.
+    pub written_bytes: u64,
+    /// Nanoseconds spent on it.
+    pub ns: u64,
 }
 
 /// A snapshot that is complete and durable, and not yet visible.

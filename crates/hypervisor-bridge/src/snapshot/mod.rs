@@ -1,13 +1,18 @@
 //! Taking a snapshot: what to hand in, what comes back, and the sequence.
 
+mod failed;
 mod guards;
+mod pause;
 mod sequence;
 
 use snapshot_memory::{
     ConsumerId, DirtyTracker, GuestMemorySource, MemoryStats, Published, SnapshotSink,
 };
 
+pub(crate) use failed::{dirty, go_on, refused};
+pub(crate) use pause::{Lapse, pause};
 pub use sequence::snapshot;
+pub(crate) use sequence::{base, known_bytes, publish};
 
 use crate::breakdown::PauseBreakdown;
 use crate::machine::{Devices, StateCapture, VcpuStop};
@@ -81,7 +86,7 @@ pub struct SnapshotRequest<'r> {
 }
 
 impl<'t> Selection<'t> {
-    fn tracking(self) -> Option<(&'t DirtyTracker, ConsumerId)> {
+    pub(crate) fn tracking(self) -> Option<(&'t DirtyTracker, ConsumerId)> {
         match self {
             Self::Full => None,
             Self::FullTracked { tracker, consumer } | Self::Diff { tracker, consumer } => {

@@ -7,8 +7,9 @@ use snapshot_format::{
     SnapshotRef,
 };
 use snapshot_memory::{
-    GuestMemorySource, MemoryError, MemoryPlan, MemoryStats, Pages, PublishError, Published,
-    SealedSink, SinkError, SnapshotSink, Stability, StagedSink,
+    DirtyBitmap, GuestMemorySource, LiveMemory, LivePlan, LiveRound, MemoryError, MemoryPlan,
+    MemoryStats, Pages, PublishError, Published, SealedSink, SinkError, SnapshotSink, Stability,
+    StagedSink,
 };
 
 use super::script::Script;
@@ -27,7 +28,8 @@ pub struct KeptSnapshot {
     pub layout: MemoryLayout,
 }
 
-/// Keeps snapshots in memory. It records `begin`, `prepare`, `memory`, `section`, `seal` and `publish`.
+/// Keeps snapshots in memory. It records `begin`, `prepare`, `memory`, `section`, `seal` and
+/// `publish`; of live ones `live`, `round`, `set aside` and `finish` instead of `memory`.
 ///
 /// Clones share what is kept.
 #[derive(Clone, Debug, Default)]
@@ -177,9 +179,90 @@ impl StagedSink for Staged {
         Ok(stats)
     }
 
+    fn live(&mut self, plan: LivePlan<'_>) -> Result<Box<dyn LiveMemory + '_>, SinkError> {
+        self.sink.reach("live")?;
+        self.layout = Some(plan.layout.clone());
+        self.image = match plan.base {
+            Some(base) => self.parent(base, plan.layout)?,
+            None => zeroed(plan.layout),
+        };
+        let taken = DirtyBitmap::new(plan.layout.page_count());
+        Ok(Box::new(Live {
+            staged: self,
+            taken,
+            room_pages: plan.aside_bytes / PAGE_BYTES,
+        }))
+    }
+
     fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError> {
         self.sink.reach("seal")?;
         Ok(Box::new(Sealed(*self)))
+    }
+}
+
+/// A live snapshot: records `round`, `set aside` and `finish`.
+struct Live<'a> {
+    staged: &'a mut Staged,
+    taken: DirtyBitmap,
+    room_pages: u64,
+}
+
+impl Live<'_> {
+    fn take(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        dirty: &DirtyBitmap,
+    ) -> Result<(), SinkError> {
+        self.taken.or_from(dirty);
+        for run in dirty.iter_runs() {
+            self.staged.take(source, run)?;
+        }
+        Ok(())
+    }
+}
+
+impl LiveMemory for Live<'_> {
+    fn round(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        dirty: &DirtyBitmap,
+        _: Stability,
+    ) -> Result<LiveRound, SinkError> {
+        self.staged.sink.reach("round")?;
+        self.take(source, dirty)?;
+        let pages = dirty.count();
+        Ok(LiveRound {
+            pages,
+            written_bytes: pages * PAGE_BYTES,
+            ns: 0,
+        })
+    }
+
+    fn set_aside(
+        &mut self,
+        source: &dyn GuestMemorySource,
+        dirty: &DirtyBitmap,
+    ) -> Result<u64, SinkError> {
+        self.staged.sink.reach("set aside")?;
+        let pages = dirty.count();
+        if pages > self.room_pages {
+            return Err(SinkError::AsideFull {
+                needed_bytes: pages * PAGE_BYTES,
+                room_bytes: self.room_pages * PAGE_BYTES,
+            });
+        }
+        self.take(source, dirty)?;
+        Ok(pages)
+    }
+
+    fn finish(self: Box<Self>) -> Result<MemoryStats, SinkError> {
+        self.staged.sink.reach("finish")?;
+        let present = self.taken.count();
+        Ok(MemoryStats {
+            present,
+            inherited: self.taken.page_count() - present,
+            ..MemoryStats::default()
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 
 use kvm_bindings::{KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE};
@@ -115,10 +116,15 @@ impl KvmDirtyLog {
         })
     }
 
-    fn harvest_slot(&mut self, slot: &Slot, into: &DirtyBitmap) -> Result<(), DirtyError> {
+    fn peek_slot(&mut self, slot: &Slot, into: &DirtyBitmap) -> Result<(), DirtyError> {
         fetch(&mut *self.calls, NAME, slot, &mut self.log)?;
-        // Before the clearing: from then on nobody but us knows of these pages.
         into.or_log(slot.pages, &self.log);
+        Ok(())
+    }
+
+    fn harvest_slot(&mut self, slot: &Slot, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        // Before the clearing: from then on nobody but us knows of these pages.
+        self.peek_slot(slot, into)?;
         if self.mode != DirtyLogMode::GetAndClear {
             clear(&mut *self.calls, slot, &mut self.log)
                 .map_err(failed(NAME, "KVM_CLEAR_DIRTY_LOG"))?;
@@ -134,14 +140,19 @@ pub(super) fn fetch(
     slot: &Slot,
     log: &mut Vec<u64>,
 ) -> Result<(), DirtyError> {
-    let words = slot.pages.count.div_ceil(WORD_PAGES);
-    let words = usize::try_from(words)
-        .map_err(|_| failed(name, "make room for the log")(io::ErrorKind::OutOfMemory.into()))?;
-    log.clear();
-    log.resize(words, 0);
+    make_room(name, slot.pages.count, log)?;
     calls
         .dirty_log(slot.registered.slot, log)
         .map_err(failed(name, "KVM_GET_DIRTY_LOG"))
+}
+
+/// Makes an empty log of so many pages.
+fn make_room(name: &'static str, pages: u64, log: &mut Vec<u64>) -> Result<(), DirtyError> {
+    let words = usize::try_from(pages.div_ceil(WORD_PAGES))
+        .map_err(|_| failed(name, "make room for the log")(io::ErrorKind::OutOfMemory.into()))?;
+    log.clear();
+    log.resize(words, 0);
+    Ok(())
 }
 
 /// Clears the pages that the log names, and those only: what was written since it was fetched
@@ -194,6 +205,18 @@ impl DirtySource for KvmDirtyLog {
         slots
             .iter()
             .try_for_each(|slot| self.harvest_slot(slot, into))
+    }
+
+    /// Protects nothing, but in the mode that clears what it gives.
+    fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        let slots = self.slots.clone();
+        slots.iter().try_for_each(|slot| self.peek_slot(slot, into))
+    }
+
+    fn make_ready(&mut self, _: NonZeroUsize) -> Result<(), DirtyError> {
+        // What the longest log takes, got and touched before a machine waits for it.
+        let longest = self.slots.iter().map(|slot| slot.pages.count).max();
+        make_room(NAME, longest.unwrap_or(0), &mut self.log)
     }
 
     fn stop(&mut self) -> Result<(), DirtyError> {

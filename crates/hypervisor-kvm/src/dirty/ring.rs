@@ -70,6 +70,8 @@ struct Rings {
     lost: Option<DirtyError>,
     /// Entries were taken whose pages the kernel was not asked to protect again.
     is_unprotected: bool,
+    /// All pages of such entries are in `pending` yet, so that no write to them can be missed.
+    is_kept: bool,
     has_bitmap: bool,
     is_started: bool,
     log: Vec<u64>,
@@ -167,6 +169,7 @@ impl DirtyRings {
             slots,
             lost: None,
             is_unprotected: false,
+            is_kept: false,
             has_bitmap: self.has_bitmap,
             is_started: false,
             log: Vec::new(),
@@ -222,7 +225,19 @@ impl VcpuRings {
 impl Rings {
     /// Moves everything from the rings to `pending`, and has the kernel protect the pages again.
     fn collect(&mut self) -> Result<(), DirtyError> {
+        self.take_entries();
         if self.is_unprotected {
+            self.calls
+                .call(Target::Vm, KVM_RESET_DIRTY_RINGS, Arg::Value(0))
+                .map_err(failed(NAME, "KVM_RESET_DIRTY_RINGS"))?;
+            self.is_unprotected = false;
+        }
+        Ok(())
+    }
+
+    /// Moves everything from the rings to `pending`.
+    fn take_entries(&mut self) {
+        if self.is_unprotected && !self.is_kept {
             // What was written to these pages since then is in no ring.
             let what = "rings that could not be reset".to_owned();
             self.lost = Some(DirtyError::Invalid { name: NAME, what });
@@ -246,13 +261,19 @@ impl Rings {
             let invalid = DirtyError::Invalid { name: NAME, what };
             self.lost = self.lost.take().or(Some(invalid));
         }
-        if self.is_unprotected {
-            self.calls
-                .call(Target::Vm, KVM_RESET_DIRTY_RINGS, Arg::Value(0))
-                .map_err(failed(NAME, "KVM_RESET_DIRTY_RINGS"))?;
-            self.is_unprotected = false;
-        }
-        Ok(())
+        self.is_kept = false;
+    }
+
+    /// Names what is in the rings, and protects nothing: the pages stay pending until a harvest,
+    /// which protects them before it lets them go.
+    fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        let is_kept = self.is_kept || !self.is_unprotected;
+        self.take_entries();
+        self.is_kept = is_kept;
+        let collected = self.collect_bitmap();
+        into.or_from(&self.pending);
+        collected?;
+        self.lost.take().map_or(Ok(()), Err)
     }
 
     /// Writes of the kernel on no vCPU's behalf.
@@ -330,6 +351,10 @@ impl DirtySource for KvmDirtyRing {
 
     fn harvest(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
         lock(&self.shared).harvest(into)
+    }
+
+    fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        lock(&self.shared).peek(into)
     }
 
     fn stop(&mut self) -> Result<(), DirtyError> {

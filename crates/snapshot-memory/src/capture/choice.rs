@@ -96,6 +96,23 @@ impl Choice {
     }
 }
 
+impl Choice {
+    /// How one round of a live snapshot is made, of so many pages.
+    pub(super) fn live(options: &CaptureOptions, page_count: u64) -> Self {
+        Self {
+            full: false,
+            data_layout: DataLayout::Sparse,
+            unit_pages: 1,
+            gap_pages: 0,
+            dedup: Dedup::Off,
+            in_place: false,
+            threads: threads(options.threads, page_count),
+            page_count,
+            chunk_pages: chunk_pages(page_count),
+        }
+    }
+}
+
 /// Small captures have small chunks: the disk waits for the first one, and nothing else waits
 /// while the last one is written.
 fn chunk_pages(pages: u64) -> u64 {

@@ -132,7 +132,7 @@ impl<'a> ChunkReader<'a> {
 
 impl Seen {
     /// Enters pages; with units of several pages they are one unit.
-    fn look(&mut self, bytes: &[u8], unit_pages: u16) {
+    pub(super) fn look(&mut self, bytes: &[u8], unit_pages: u16) {
         let (pages, _) = bytes.as_chunks::<PAGE>();
         let mut any = false;
         for page in pages {

@@ -7,6 +7,7 @@ mod cost;
 mod gaps;
 mod inherit;
 mod leaves;
+mod live;
 mod map;
 mod options;
 mod pace;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use control::{Cancel, CaptureControl, CaptureProgress};
 pub use cost::CostModel;
+pub(crate) use live::{LiveStart, LiveWriter};
 pub(crate) use map::{MapWriter, table};
 pub use options::{CaptureOptions, Dedup, Engine, EngineChoice, LayoutChoice};
 pub use pace::Pace;

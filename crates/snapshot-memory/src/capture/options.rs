@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use super::CaptureControl;
+use crate::direct::QueueMode;
 
 /// How memory is written. The default chooses by itself, and starts no thread.
 #[derive(Clone, Debug)]
@@ -152,6 +153,17 @@ impl CaptureOptions {
     pub fn control(mut self, control: CaptureControl) -> Self {
         self.control = control;
         self
+    }
+}
+
+impl EngineChoice {
+    /// How the writes of this engine go.
+    pub(super) fn queue_mode(self) -> QueueMode {
+        match self {
+            Self::Auto => QueueMode::PreferDirect,
+            Self::Direct => QueueMode::Direct,
+            Self::Vectored | Self::Buffered => QueueMode::Buffered,
+        }
     }
 }
 

@@ -5,13 +5,25 @@ use std::thread::{self, Scope};
 use super::choice::Choice;
 use super::chunk::{Body, Chunk, ChunkReader, Seen};
 use super::inherit::Inheritance;
-use super::placer::Placer;
 use super::plan::Plan;
 use super::pool::{ClosesPool, Pool};
+use crate::direct::DirectBuffer;
 use crate::dirty::DirtyBitmap;
 use crate::error::SinkError;
 use crate::image::MemoryImage;
 use crate::source::GuestMemorySource;
+
+/// Gives chunks their places in the data file and in the map.
+pub(super) trait PlaceChunks {
+    /// A buffer to copy pages to; waits for the disk if need be.
+    fn buffer(&mut self) -> Result<DirectBuffer, SinkError>;
+
+    /// A buffer to copy pages to, if there is one without waiting for the disk.
+    fn free_buffer(&mut self) -> Result<Option<DirectBuffer>, SinkError>;
+
+    /// Places a chunk that was read. Chunks come in ascending order.
+    fn place(&mut self, chunk: Chunk) -> Result<(), SinkError>;
+}
 
 /// How chunks get from the guest to the disk.
 #[derive(Clone, Copy)]
@@ -29,7 +41,7 @@ impl<'a> Pipeline<'a> {
     pub(super) fn run(
         self,
         plan: &mut Plan<'_>,
-        placer: &mut Placer<'a, '_>,
+        placer: &mut dyn PlaceChunks,
     ) -> Result<(), SinkError> {
         let pool = Pool::default();
         thread::scope(|scope| {
@@ -64,7 +76,7 @@ impl<'a> Pipeline<'a> {
         self,
         pool: &Pool,
         plan: &mut Plan<'_>,
-        placer: &mut Placer<'a, '_>,
+        placer: &mut dyn PlaceChunks,
     ) -> Result<(), SinkError> {
         let mut reader = self.reader();
         let (mut handed_out, mut placed) = (0, 0);
@@ -100,7 +112,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// What the next chunk is read to; `None` if that would have to be waited for.
-    fn body(self, placer: &mut Placer<'_, '_>, may_wait: bool) -> Result<Option<Body>, SinkError> {
+    fn body(self, placer: &mut dyn PlaceChunks, may_wait: bool) -> Result<Option<Body>, SinkError> {
         if self.choice.in_place {
             return Ok(Some(Body::InPlace));
         }

@@ -11,6 +11,7 @@ use super::choice::Choice;
 use super::chunk::{Body, Chunk, PAGE, bytes_of};
 use super::leaves::{LeafWriter, WrittenLeaves};
 use super::pace::Pace;
+use super::pipeline::PlaceChunks;
 use super::{CaptureControl, CaptureProgress, Engine};
 use crate::direct::{DirectBuffer, Piece};
 use crate::error::SinkError;
@@ -93,43 +94,6 @@ impl<'a, 'm> Placer<'a, 'm> {
             kept: Vec::new(),
             tally: Tally::default(),
         }
-    }
-
-    /// A buffer to copy pages to; waits for the disk if need be.
-    pub(super) fn buffer(&mut self) -> Result<DirectBuffer, SinkError> {
-        self.pace.check()?;
-        let started = Instant::now();
-        let buffer = self.queue.buffer()?;
-        self.tally.write_ns += nanoseconds(started);
-        Ok(buffer)
-    }
-
-    /// A buffer to copy pages to, if there is one without waiting for the disk.
-    pub(super) fn free_buffer(&mut self) -> Result<Option<DirectBuffer>, SinkError> {
-        self.pace.check()?;
-        Ok(self.queue.free_buffer()?)
-    }
-
-    /// Places a chunk that was read. Chunks come in ascending order.
-    pub(super) fn place(&mut self, chunk: Chunk) -> Result<(), SinkError> {
-        let first = self.tally.present;
-        let pages = chunk.page_count();
-        self.enter(&chunk)?;
-        let stored = self.tally.present - first;
-        self.pace.spend(stored * PAGE_BYTES)?;
-        let started = Instant::now();
-        match chunk.body {
-            Body::Copy(buffer) => self.submit_copy(buffer, first)?,
-            Body::InPlace => self.submit_in_place(first)?,
-        }
-        self.tally.write_ns += nanoseconds(started);
-        self.taken_bytes += pages * PAGE_BYTES;
-        self.control.tell(CaptureProgress {
-            taken_bytes: self.taken_bytes,
-            total_bytes: self.total_bytes,
-            written_bytes: self.tally.present * PAGE_BYTES,
-        });
-        Ok(())
     }
 
     /// Waits until everything is written.
@@ -260,6 +224,42 @@ impl<'a, 'm> Placer<'a, 'm> {
             }],
         )?;
         Ok(count)
+    }
+}
+
+impl PlaceChunks for Placer<'_, '_> {
+    fn buffer(&mut self) -> Result<DirectBuffer, SinkError> {
+        self.pace.check()?;
+        let started = Instant::now();
+        let buffer = self.queue.buffer()?;
+        self.tally.write_ns += nanoseconds(started);
+        Ok(buffer)
+    }
+
+    fn free_buffer(&mut self) -> Result<Option<DirectBuffer>, SinkError> {
+        self.pace.check()?;
+        Ok(self.queue.free_buffer()?)
+    }
+
+    fn place(&mut self, chunk: Chunk) -> Result<(), SinkError> {
+        let first = self.tally.present;
+        let pages = chunk.page_count();
+        self.enter(&chunk)?;
+        let stored = self.tally.present - first;
+        self.pace.spend(stored * PAGE_BYTES)?;
+        let started = Instant::now();
+        match chunk.body {
+            Body::Copy(buffer) => self.submit_copy(buffer, first)?,
+            Body::InPlace => self.submit_in_place(first)?,
+        }
+        self.tally.write_ns += nanoseconds(started);
+        self.taken_bytes += pages * PAGE_BYTES;
+        self.control.tell(CaptureProgress {
+            taken_bytes: self.taken_bytes,
+            total_bytes: self.total_bytes,
+            written_bytes: self.tally.present * PAGE_BYTES,
+        });
+        Ok(())
     }
 }
 

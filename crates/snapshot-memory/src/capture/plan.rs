@@ -4,6 +4,7 @@ use snapshot_format::{LEAF_PAGES, MemoryLayout, PAGE_BYTES, PageIndex, PageRange
 
 use super::choice::Choice;
 use super::gaps::merged;
+use crate::dirty::DirtyBitmap;
 use crate::sink::Pages;
 
 /// Pages that are worked on at once. With digest units of several pages it begins and ends with a
@@ -32,15 +33,28 @@ impl<'a> Plan<'a> {
             _ if choice.full => full_parts(layout),
             Pages::Full => full_parts(layout),
             Pages::Since { dirty, .. } => {
-                let runs = merged(dirty.iter_runs(), choice.gap_pages);
-                let runs = runs.flat_map(|run| layout.runs(run));
-                Box::new(runs.flat_map(|(guest, run)| by_leaf(guest.0, run)))
+                return Self::of_dirty(layout, dirty, choice);
             }
         };
         Self {
             layout,
             unit_pages: choice.unit_pages,
             parts,
+            rest: None,
+        }
+    }
+
+    /// The dirty pages of `layout` with the gaps between them that are filled.
+    pub(super) fn of_dirty(
+        layout: &'a MemoryLayout,
+        dirty: &'a DirtyBitmap,
+        choice: Choice,
+    ) -> Self {
+        let runs = merged(dirty.iter_runs(), choice.gap_pages);
+        Self {
+            layout,
+            unit_pages: choice.unit_pages,
+            parts: Box::new(parts_of(layout, runs)),
             rest: None,
         }
     }
@@ -77,6 +91,15 @@ impl<'a> Plan<'a> {
         let unit = guest.and_then(|page| self.layout.unit(page, self.unit_pages));
         unit.map_or(room, |unit| unit.start.0.saturating_sub(pages.start.0))
     }
+}
+
+/// The parts of runs of image pages.
+pub(super) fn parts_of(
+    layout: &MemoryLayout,
+    runs: impl Iterator<Item = PageRange>,
+) -> impl Iterator<Item = Part> {
+    let runs = runs.flat_map(|run| layout.runs(run));
+    runs.flat_map(|(guest, run)| by_leaf(guest.0, run))
 }
 
 fn full_parts<'a>(layout: &'a MemoryLayout) -> Box<dyn Iterator<Item = Part> + 'a> {
@@ -148,7 +171,6 @@ mod tests {
 
     use super::*;
     use crate::capture::Dedup;
-    use crate::dirty::DirtyBitmap;
 
     fn layout() -> MemoryLayout {
         let region = |page: u64, count: u64| MemoryRegion {

@@ -32,10 +32,19 @@ impl Plugged {
 
     /// The dirty pages with all those that are new; `None` where none is.
     pub(super) fn widen(&self, pages: Pages<'_>) -> Option<DirtyBitmap> {
-        let dirty = pages.dirty().filter(|_| !self.new.is_empty())?.clone();
-        for pages in &self.new {
-            dirty.set_range(*pages);
-        }
-        Some(dirty)
+        widened(pages.dirty()?, &self.new)
     }
+
+    /// The same the first time; `None` from then on.
+    pub(super) fn widen_once(&mut self, dirty: &DirtyBitmap) -> Option<DirtyBitmap> {
+        widened(dirty, &std::mem::take(&mut self.new))
+    }
+}
+
+fn widened(dirty: &DirtyBitmap, new: &[PageRange]) -> Option<DirtyBitmap> {
+    let dirty = (!new.is_empty()).then(|| dirty.clone())?;
+    for pages in new {
+        dirty.set_range(*pages);
+    }
+    Some(dirty)
 }

@@ -14,7 +14,6 @@ use super::pipeline::Pipeline;
 use super::placer::{Placer, Tally};
 use super::plan::Plan;
 use super::plugged::Plugged;
-use crate::direct::QueueMode;
 use crate::error::{FileError, SinkError};
 use crate::image::{DataFile, MemoryImage};
 use crate::sink::{MemoryStats, Pages};
@@ -172,11 +171,7 @@ impl<'a> MemoryWriter<'a> {
         data: &mut StagedFile,
         leaves: LeafWriter<'m>,
     ) -> Result<(Tally, WrittenLeaves<'m>), SinkError> {
-        let mode = match self.options.engine {
-            EngineChoice::Auto => QueueMode::PreferDirect,
-            EngineChoice::Direct => QueueMode::Direct,
-            EngineChoice::Vectored | EngineChoice::Buffered => QueueMode::Buffered,
-        };
+        let mode = self.options.engine.queue_mode();
         let Pipeline { source, choice, .. } = pipeline;
         let queue = data.write_queue(mode, BUFFERS_A_THREAD * choice.threads)?;
         let mut placer = Placer::new(source, queue, leaves, choice, self.options.control.clone());
@@ -260,7 +255,7 @@ fn make_room(
 
 /// The leaves of the parent's flattened map that still hold memory, with those of `root` in place
 /// of theirs.
-fn flattened(base: &MemoryImage, root: &MapRoot) -> LeafTable {
+pub(super) fn flattened(base: &MemoryImage, root: &MapRoot) -> LeafTable {
     let table = base.table().overlaid(&root.owners);
     if *base.layout() == root.layout {
         return table;
@@ -269,12 +264,12 @@ fn flattened(base: &MemoryImage, root: &MapRoot) -> LeafTable {
 }
 
 /// Every data file of a chain.
-fn dependencies_of(base: Option<&MemoryImage>) -> Vec<DataFileRef> {
+pub(super) fn dependencies_of(base: Option<&MemoryImage>) -> Vec<DataFileRef> {
     let files = base.map_or(&[][..], MemoryImage::files);
     files.iter().map(DataFile::reference).collect()
 }
 
-fn number_of(file: usize) -> Result<u16, SinkError> {
+pub(super) fn number_of(file: usize) -> Result<u16, SinkError> {
     match u16::try_from(file) {
         Ok(number) if file <= limits::MAX_DATA_FILES => Ok(number),
         _ => Err(SinkError::Limit {
@@ -287,7 +282,7 @@ fn number_of(file: usize) -> Result<u16, SinkError> {
 }
 
 /// Buffers for each thread: two that are filled, two that are being written.
-const BUFFERS_A_THREAD: usize = 4;
+pub(super) const BUFFERS_A_THREAD: usize = 4;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,8 @@ use crate::capture::CaptureOptions;
 use crate::error::{FileError, PublishError, SinkError};
 use crate::image::MemoryImage;
 use crate::sink::{
-    MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink, StagedSink,
+    LiveMemory, LivePlan, MemoryPlan, MemoryStats, Pages, Published, SealedSink, SnapshotSink,
+    StagedSink,
 };
 use crate::source::{GuestMemorySource, Stability};
 use crate::staged::{self, STAGE_PREFIX, SealedSnapshot, SnapshotFacts, StagedSnapshot};
@@ -178,6 +179,11 @@ impl StagedSink for Staged {
     ) -> Result<MemoryStats, SinkError> {
         self.snapshot
             .memory(source, pages, stability, self.parent.as_ref())
+    }
+
+    fn live(&mut self, plan: LivePlan<'_>) -> Result<Box<dyn LiveMemory + '_>, SinkError> {
+        let live = self.snapshot.live(plan, self.parent.as_ref())?;
+        Ok(Box::new(live))
     }
 
     fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError> {

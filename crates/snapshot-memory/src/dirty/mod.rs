@@ -11,5 +11,5 @@ pub use bitmap::{BitmapError, DirtyBitmap};
 pub use blind_spots::{BlindSpot, BlindSpots};
 pub use epoch::DirtyEpoch;
 pub use source::{DirtyGuarantee, DirtySource};
-pub use tracker::{ConsumerId, DirtyTracker, SourceFacts};
+pub use tracker::{ConsumerId, DirtyTracker, LiveEpoch, LiveRounds, SourceFacts};
 pub use vmm_writes::{VmmWrites, WriteMarker};

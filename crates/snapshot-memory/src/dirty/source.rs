@@ -1,5 +1,7 @@
 //! The trait of everything that can say which pages were written.
 
+use std::num::NonZeroUsize;
+
 use snapshot_format::MemoryLayout;
 
 use crate::dirty::{BlindSpots, DirtyBitmap};
@@ -51,6 +53,26 @@ pub trait DirtySource: Send {
     ///
     /// On an error the caller must take all pages of the layout for dirty.
     fn harvest(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError>;
+
+    /// ORs every page written since the last harvest into `into`, for the last pages of a live
+    /// snapshot: asked for while nobody writes, with the machine waiting.
+    ///
+    /// What it names may stay at the source, to be named by the next harvest again: a source that
+    /// is sooner done when it clears nothing overrides this. On an error the caller must take all
+    /// pages of the layout for dirty.
+    fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        self.harvest(into)
+    }
+
+    /// Makes ready for peeks, which are to cost as little as they can: gets memory, and may start
+    /// threads, so many with the caller's as `threads` says. [`rest`](Self::rest) undoes it.
+    fn make_ready(&mut self, threads: NonZeroUsize) -> Result<(), DirtyError> {
+        let _ = threads;
+        Ok(())
+    }
+
+    /// Gives back what was got ready, and joins every thread.
+    fn rest(&mut self) {}
 
     /// Stops recording.
     fn stop(&mut self) -> Result<(), DirtyError>;

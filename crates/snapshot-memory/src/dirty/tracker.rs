@@ -186,7 +186,7 @@ impl DirtyTracker {
     ///
     /// A source that fails is answered by marking all pages; its error is handed out.
     pub fn harvest(&self) -> Vec<DirtyError> {
-        self.shared.lock().harvest()
+        self.shared.lock().harvest_all()
     }
 
     /// Closes a round of `consumer`: every page written since its base, up to now.
@@ -198,7 +198,8 @@ impl DirtyTracker {
         if !state.consumers.contains_key(&consumer) {
             return Err(DirtyError::UnknownConsumer);
         }
-        let failures = state.harvest();
+        let round = DirtyBitmap::new(state.layout.page_count());
+        let failures = state.harvest(&round);
         let serial = state.serial();
         let layout = state.layout.clone();
         let bits = state.consumers.get_mut(&consumer);
@@ -269,7 +270,7 @@ impl Shared {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // After a panic of a source all pages are marked, by `MarkAll`.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -281,8 +282,22 @@ impl State {
         self.next
     }
 
-    fn harvest(&mut self) -> Vec<DirtyError> {
-        let round = DirtyBitmap::new(self.layout.page_count());
+    /// Moves bits from the sources to every consumer.
+    fn harvest_all(&mut self) -> Vec<DirtyError> {
+        self.harvest(&DirtyBitmap::new(self.layout.page_count()))
+    }
+
+    /// The same by way of `round`, an empty bitmap of the layout.
+    fn harvest(&mut self, round: &DirtyBitmap) -> Vec<DirtyError> {
+        self.gather(round, |source| source.harvest(round))
+    }
+
+    /// Asks every source, by `ask`, for what it names in `round`, and hands that to all consumers.
+    fn gather(
+        &mut self,
+        round: &DirtyBitmap,
+        mut ask: impl FnMut(&mut dyn DirtySource) -> Result<(), DirtyError>,
+    ) -> Vec<DirtyError> {
         let guard = MarkAll {
             consumers: &mut self.consumers,
             armed: true,
@@ -295,13 +310,13 @@ impl State {
                     let name = source.name();
                     return Some(DirtyError::LayoutDiffers { name });
                 }
-                source.harvest(&round).err()
+                ask(&mut **source).err()
             })
             .collect();
         if !failures.is_empty() {
             round.set_all();
         }
-        guard.disarm(&round);
+        guard.disarm(round);
         failures
     }
 }
@@ -333,7 +348,13 @@ impl Drop for MarkAll<'_> {
 
 impl Consumer {
     fn close(&mut self, serial: u64) {
-        let bits = self.active.take();
+        self.close_with(serial, DirtyBitmap::new(self.active.page_count()));
+    }
+
+    /// The same, with an empty bitmap for what comes.
+    fn close_with(&mut self, serial: u64, empty: DirtyBitmap) {
+        // Nobody else has the bitmap: the tracker is locked.
+        let bits = std::mem::replace(&mut self.active, empty);
         self.rounds.push(Round { serial, bits });
         if self.rounds.len() > MAX_ROUNDS {
             let oldest = self.rounds.remove(0);
@@ -357,6 +378,9 @@ impl Consumer {
 }
 
 mod change;
+mod live;
+
+pub use live::{LiveEpoch, LiveRounds};
 
 fn stop<'a>(sources: impl Iterator<Item = &'a mut Box<dyn DirtySource>>) {
     for source in sources {

@@ -112,6 +112,12 @@ impl DirtySource for VmmWrites {
         Ok(())
     }
 
+    fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        // Taking the bits makes a bitmap.
+        into.or_from(&read(&self.watched).bits);
+        Ok(())
+    }
+
     fn stop(&mut self) -> Result<(), DirtyError> {
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod discard;
 mod file;
+mod live;
 mod placement;
 mod queue;
 mod sealed;
@@ -9,6 +10,7 @@ mod snapshot;
 
 pub(crate) use discard::remove_stage;
 pub use file::StagedFile;
+pub use live::StagedLive;
 pub use placement::{PLACE_PREFIX, SealedPlacement, StagedPlacement};
 pub use queue::StagedQueue;
 pub use sealed::SealedSnapshot;

@@ -9,12 +9,14 @@ use snapshot_format::{
 };
 
 use super::discard::StageDir;
-use super::{SealedSnapshot, StagedFile};
+use super::{SealedSnapshot, StagedFile, StagedLive};
 use crate::backend::{Backend, InvalidName, RelPath};
-use crate::capture::{CaptureOptions, CostModel, MemoryWriter, WrittenMemory};
+use crate::capture::{
+    CaptureOptions, CostModel, LiveStart, LiveWriter, MemoryWriter, WrittenMemory,
+};
 use crate::error::{FileError, SinkError};
 use crate::image::MemoryImage;
-use crate::sink::{MemoryPlan, MemoryStats, Pages};
+use crate::sink::{LivePlan, MemoryPlan, MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
 
 /// Before the id in the name of a directory that is being written.
@@ -166,6 +168,37 @@ impl StagedSnapshot {
         let mut data = self.create(&FileKind::MemoryData.file_name(0))?;
         let mut map = self.create(&FileKind::MemoryMap.file_name(0))?;
         let written = writer.write(source, pages, &mut data, &mut map)?;
+        Ok(self.keep_memory(written, [data, map]))
+    }
+
+    /// Begins to write guest memory, once, while the machine runs; see
+    /// [`StagedSink::live`](crate::StagedSink::live). A diff needs the memory of the parent.
+    pub fn live<'a>(
+        &'a mut self,
+        plan: LivePlan<'_>,
+        parent: Option<&'a MemoryImage>,
+    ) -> Result<StagedLive<'a>, SinkError> {
+        if self.memory.is_some() {
+            return Err(SinkError::Twice { what: "memory" });
+        }
+        let start = LiveStart {
+            snapshot: self.id,
+            parent: self.parent,
+            parent_image: parent,
+            options: self.options.clone(),
+        };
+        let data = self.create(&FileKind::MemoryData.file_name(0))?;
+        let map = self.create(&FileKind::MemoryMap.file_name(0))?;
+        let writer = LiveWriter::new(start, plan, data, map)?;
+        Ok(StagedLive::new(self, writer))
+    }
+
+    /// Notes memory that is written, and its data file and map.
+    pub(super) fn keep_memory(
+        &mut self,
+        written: WrittenMemory,
+        files: [StagedFile; 2],
+    ) -> MemoryStats {
         let entry = |kind, len_bytes, digest| FileEntry {
             kind,
             index: 0,
@@ -184,10 +217,10 @@ impl StagedSnapshot {
                 written.map_frame,
             ),
         ]);
-        self.open.extend([data, map]);
+        self.open.extend(files);
         let stats = written.stats;
         self.memory = Some(written);
-        Ok(stats)
+        stats
     }
 
     /// Adds a file that the placement does not name, because its content may be replaced later.

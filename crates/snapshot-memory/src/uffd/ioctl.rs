@@ -141,35 +141,39 @@ pub(super) fn write_protect(uffd: BorrowedFd<'_>, range: &Range<u64>) -> io::Res
     }
 }
 
-/// Finds the written pages of `range`, protects them again in the same step, and puts them as
-/// runs of addresses into `found`.
-///
-/// Gives the number of runs and the address where the next call goes on.
-pub(super) fn take_written(
-    pagemap: &File,
-    range: &Range<u64>,
-    found: &mut [PageRegion],
-) -> io::Result<(usize, u64)> {
-    let written = PmScanArg {
-        flags: abi::SCAN_WP_MATCHING | abi::SCAN_CHECK_WPASYNC,
-        category_mask: abi::PAGE_IS_WRITTEN,
-        return_mask: abi::PAGE_IS_WRITTEN,
-        ..PmScanArg::default()
-    };
-    scan(pagemap, range, &written, found)
+/// What a scan for written pages does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct WrittenScan {
+    /// Whether pages that are found are protected again, in the same step.
+    pub(super) protects: bool,
+    /// Whether the memory is served: pages that are not there yet are then neither named nor
+    /// protected, though nothing protects them.
+    pub(super) is_served: bool,
 }
 
-/// As [`take_written`], of memory that is served: pages that are not there yet are neither named
-/// nor protected, though nothing protects them.
-pub(super) fn take_written_of_served(
+/// Finds the written pages of `range`, and puts them as runs of addresses into `found`.
+///
+/// Gives the number of runs and the address where the next call goes on.
+pub(super) fn find_written(
     pagemap: &File,
     range: &Range<u64>,
+    scan_for: WrittenScan,
     found: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
+    let protect = if scan_for.protects {
+        abi::SCAN_WP_MATCHING
+    } else {
+        0
+    };
+    let there = if scan_for.is_served {
+        abi::PAGE_IS_PRESENT | abi::PAGE_IS_SWAPPED
+    } else {
+        0
+    };
     let written = PmScanArg {
-        flags: abi::SCAN_WP_MATCHING | abi::SCAN_CHECK_WPASYNC,
+        flags: protect | abi::SCAN_CHECK_WPASYNC,
         category_mask: abi::PAGE_IS_WRITTEN,
-        category_anyof_mask: abi::PAGE_IS_PRESENT | abi::PAGE_IS_SWAPPED,
+        category_anyof_mask: there,
         return_mask: abi::PAGE_IS_WRITTEN,
         ..PmScanArg::default()
     };

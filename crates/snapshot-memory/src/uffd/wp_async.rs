@@ -3,15 +3,17 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use snapshot_format::{MemoryLayout, PAGE_BYTES};
 
+use self::crew::ScanCrew;
 use super::abi::{self, PageRegion};
 use super::context::UffdContext;
-use super::ioctl;
+use super::ioctl::{self, WrittenScan};
 use super::served_range::ServedRange;
 use crate::dirty::{BlindSpot, BlindSpots, DirtyBitmap, DirtyGuarantee, DirtySource};
 use crate::error::DirtyError;
@@ -34,10 +36,12 @@ use crate::source::GuestMemorySource;
 pub struct WpAsyncSource {
     memory: Arc<dyn GuestMemorySource>,
     segments: Vec<ServedRange>,
-    pagemap: File,
+    pagemap: Arc<File>,
     watch: Watch,
     found: Box<[PageRegion]>,
     handle: WpAsyncMemory,
+    /// Threads that wait for a peek, if there are any.
+    crew: Option<ScanCrew>,
 }
 
 /// How the memory comes to be watched.
@@ -109,10 +113,11 @@ impl WpAsyncSource {
         Ok(Self {
             memory,
             segments,
-            pagemap,
+            pagemap: Arc::new(pagemap),
             watch,
             found,
             handle: WpAsyncMemory::new(),
+            crew: None,
         })
     }
 
@@ -122,36 +127,34 @@ impl WpAsyncSource {
         self.handle.clone()
     }
 
-    fn harvest_segment(
-        &mut self,
-        segment: &ServedRange,
-        into: &DirtyBitmap,
-    ) -> Result<(), DirtyError> {
-        let mut rest = segment.addresses.clone();
-        let take_written = match self.watch {
-            Watch::Own(_) => ioctl::take_written,
-            Watch::Shared { .. } => ioctl::take_written_of_served,
-        };
-        while rest.start < rest.end {
-            let (count, walked_to) = match take_written(&self.pagemap, &rest, &mut self.found) {
-                // A signal; the pages walked so far were reported or left as they were.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other.map_err(system("scan the page map"))?,
-            };
-            for region in self.found.iter().take(count) {
-                into.set_range(segment.pages_at(&(region.start..region.end)));
-            }
-            if walked_to <= rest.start {
-                let source = io::Error::other("the scan made no progress");
-                return Err(DirtyError::System {
-                    name: NAME,
-                    call: "scan the page map",
-                    source,
-                });
-            }
-            rest.start = walked_to;
+    /// How pages are found; a harvest protects them again.
+    fn scan_for(&self, protects: bool) -> WrittenScan {
+        WrittenScan {
+            protects,
+            is_served: matches!(self.watch, Watch::Shared { .. }),
         }
-        Ok(())
+    }
+
+    /// Scans all memory, one segment after the other.
+    fn scan_all(&mut self, scan_for: WrittenScan, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        let (pagemap, found) = (&self.pagemap, &mut self.found);
+        self.segments.iter().try_for_each(|segment| {
+            let addresses = &segment.addresses;
+            scan_range(pagemap, addresses, scan_for, found, &mut |region| {
+                into.set_range(segment.pages_at(&(region.start..region.end)));
+            })
+        })
+    }
+
+    fn check_started(&self) -> Result<(), DirtyError> {
+        if self.watch.is_started() {
+            return Ok(());
+        }
+        Err(DirtyError::System {
+            name: NAME,
+            call: "harvest",
+            source: io::Error::other("not started"),
+        })
     }
 }
 
@@ -194,20 +197,27 @@ impl DirtySource for WpAsyncSource {
     }
 
     fn harvest(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
-        if !self.watch.is_started() {
-            let source = io::Error::other("not started");
-            return Err(DirtyError::System {
-                name: NAME,
-                call: "harvest",
-                source,
-            });
+        self.check_started()?;
+        self.scan_all(self.scan_for(true), into)
+    }
+
+    /// Protects nothing: a scan that does takes several times as long.
+    fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
+        self.check_started()?;
+        match &self.crew {
+            Some(crew) => crew.scan(&self.segments, &mut self.found, into),
+            None => self.scan_all(self.scan_for(false), into),
         }
-        let segments = std::mem::take(&mut self.segments);
-        let result = segments
-            .iter()
-            .try_for_each(|segment| self.harvest_segment(segment, into));
-        self.segments = segments;
-        result
+    }
+
+    fn make_ready(&mut self, threads: NonZeroUsize) -> Result<(), DirtyError> {
+        let scan_for = self.scan_for(false);
+        self.crew = ScanCrew::start(&self.pagemap, &self.segments, scan_for, threads);
+        Ok(())
+    }
+
+    fn rest(&mut self) {
+        self.crew = None;
     }
 
     fn stop(&mut self) -> Result<(), DirtyError> {
@@ -243,6 +253,34 @@ impl fmt::Debug for WpAsyncSource {
             .field("watch", &self.watch)
             .finish_non_exhaustive()
     }
+}
+
+/// Scans `addresses` in as many calls as it takes, and gives each run that is found to `each`.
+fn scan_range(
+    pagemap: &File,
+    addresses: &Range<u64>,
+    scan_for: WrittenScan,
+    found: &mut [PageRegion],
+    each: &mut dyn FnMut(&PageRegion),
+) -> Result<(), DirtyError> {
+    let mut rest = addresses.clone();
+    while rest.start < rest.end {
+        let (count, walked_to) = match ioctl::find_written(pagemap, &rest, scan_for, found) {
+            // A signal; the pages walked so far were reported or left as they were.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other.map_err(system("scan the page map"))?,
+        };
+        found.iter().take(count).for_each(&mut *each);
+        if walked_to <= rest.start {
+            return Err(DirtyError::System {
+                name: NAME,
+                call: "scan the page map",
+                source: io::Error::other("the scan made no progress"),
+            });
+        }
+        rest.start = walked_to;
+    }
+    Ok(())
 }
 
 /// Has the writes to `addresses` watched from now on.
@@ -305,6 +343,7 @@ const NAME: &str = "wp-async";
 const REGIONS_A_SCAN: usize = 1024;
 
 mod change;
+mod crew;
 #[cfg(test)]
 mod tests;
 

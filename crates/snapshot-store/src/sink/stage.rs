@@ -2,8 +2,8 @@
 
 use snapshot_format::{SectionPayload, SnapshotId, SnapshotRef};
 use snapshot_memory::{
-    GuestMemorySource, MemoryPlan, MemoryStats, Pages, SealedSink, SinkError, SnapshotSink,
-    Stability, StagedSink, StagedSnapshot,
+    GuestMemorySource, LiveMemory, LivePlan, MemoryPlan, MemoryStats, Pages, SealedSink, SinkError,
+    SnapshotSink, Stability, StagedLive, StagedSink, StagedSnapshot,
 };
 
 use crate::directory::Location;
@@ -145,6 +145,15 @@ impl StoreStage {
         Ok(self.staged.memory(source, pages, stability, parent)?)
     }
 
+    /// Begins to write guest memory, once, while the machine runs.
+    pub fn live(&mut self, plan: LivePlan<'_>) -> Result<StagedLive<'_>, StoreError> {
+        if let Some(base) = plan.base {
+            self.open_parent(base)?;
+        }
+        let parent = self.parent_image.as_ref().map(StoredImage::image);
+        Ok(self.staged.live(plan, parent)?)
+    }
+
     /// Opens the memory of the parent, which must be `base`. Does nothing where it is open.
     fn open_parent(&mut self, base: SnapshotRef) -> Result<(), StoreError> {
         if self.new.parent != Some(base) {
@@ -188,6 +197,11 @@ impl StagedSink for StoreStage {
         stability: Stability,
     ) -> Result<MemoryStats, SinkError> {
         Ok(Self::memory(self, source, pages, stability)?)
+    }
+
+    fn live(&mut self, plan: LivePlan<'_>) -> Result<Box<dyn LiveMemory + '_>, SinkError> {
+        let live = Self::live(self, plan)?;
+        Ok(Box::new(live))
     }
 
     fn seal(self: Box<Self>) -> Result<Box<dyn SealedSink>, SinkError> {

@@ -34,7 +34,7 @@ impl DirtyTracker {
     ) -> Result<(), DirtyError> {
         let mut state = self.shared.lock();
         // A failure has marked all pages, which the next epoch says as well.
-        for failure in state.harvest() {
+        for failure in state.harvest_all() {
             tracing::warn!(error = %failure, "a dirty source failed before the memory changed");
         }
         let mut marking = MarkUnlessDone {

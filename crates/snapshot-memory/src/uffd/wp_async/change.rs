@@ -77,6 +77,8 @@ impl WpAsyncSource {
         }
         self.memory = memory;
         self.segments = segments;
+        // It scans the old ones.
+        self.crew = None;
         Ok(())
     }
 }
