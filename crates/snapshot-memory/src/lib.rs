@@ -85,6 +85,7 @@ mod capture;
 mod direct;
 mod directory;
 mod dirty;
+mod envelope_file;
 mod error;
 mod frames;
 mod guest_io;
@@ -123,6 +124,7 @@ pub use dirty::{
     BitmapError, BlindSpot, BlindSpots, ConsumerId, DirtyBitmap, DirtyEpoch, DirtyGuarantee,
     DirtySource, DirtyTracker, LiveEpoch, LiveRounds, SourceFacts, VmmWrites, WriteMarker,
 };
+pub use envelope_file::EnvelopeFile;
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
 pub use image::{

@@ -56,7 +56,8 @@
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
 //! - `placed`, `reading`, `image`: reading one
-//! - `relayout`, `placing`: the same memory in another data file
+//! - `relayout`, `placing`, `working_set`: new placements, with the same memory in another data
+//!   file, or with another working set
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
@@ -93,6 +94,7 @@ mod usage;
 mod verify;
 mod vm;
 mod vm_file;
+mod working_set;
 
 pub use deletion::DeletePlan;
 pub use directory::Location;
@@ -111,6 +113,7 @@ pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
 pub use usage::{SnapshotUsage, Usage};
 pub use verify::{Problem, Selection, VerifyProgress, VerifyReport};
+pub use working_set::{StoredWorkingSet, WorkingSetReport, WorkingSetStage};
 
 #[cfg(test)]
 mod tests;

@@ -93,8 +93,9 @@ pub(crate) fn open_file(
     })
 }
 
-/// The kinds and indexes of the memory files that are not the first of their kind.
-pub(crate) fn later_memory(
+/// The kinds and indexes of the files that a new placement may have added: memory files that are
+/// not the first of their kind, and working sets.
+pub(crate) fn added_files(
     backend: &dyn Backend,
     location: Location,
     id: SnapshotId,
@@ -103,18 +104,21 @@ pub(crate) fn later_memory(
     let entries = backend
         .list(&path)
         .map_err(|error| StoreError::io("list", &path, error))?;
-    let file = |name: &str| {
-        let (index, extension) = name.strip_prefix("memory.")?.split_once('.')?;
-        let kind = match extension {
-            "map" => FileKind::MemoryMap,
-            "img" => FileKind::MemoryData,
+    Ok(entries.iter().filter_map(|e| added_file(&e.name)).collect())
+}
+
+fn added_file(name: &str) -> Option<(FileKind, u32)> {
+    let (kind, index) = match name.strip_prefix("working-set.") {
+        Some(index) => (FileKind::WorkingSet, index),
+        None => match name.strip_prefix("memory.")?.split_once('.')? {
+            (index, "map") => (FileKind::MemoryMap, index),
+            (index, "img") => (FileKind::MemoryData, index),
             _ => return None,
-        };
-        let index = index.parse().ok()?;
-        // One spelling only.
-        (kind.file_name(index) == name).then_some((kind, index))
+        },
     };
-    Ok(entries.iter().filter_map(|e| file(&e.name)).collect())
+    let index = index.parse().ok()?;
+    // One spelling only.
+    (kind.file_name(index) == name).then_some((kind, index))
 }
 
 /// The numbers of the placement files, highest first.

@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use snapshot_format::{FileKind, SnapshotId};
+use snapshot_format::{FileEntry, FileKind, Placement, SnapshotId};
+use snapshot_memory::SealedPlacement;
 use snapshot_memory::backend::LockMode;
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::file;
+use crate::lease::Lease;
 use crate::lock::{self, Held};
-use crate::placed;
+use crate::placed::{self, Placed};
 use crate::record;
 use crate::recovery;
+use crate::sink;
 use crate::store::Store;
 
 /// Holds `locks/place.<id>` alone. The file goes with the lock.
@@ -21,6 +24,23 @@ pub(crate) struct PlaceLock {
     store: Store,
     id: SnapshotId,
     _held: Held,
+}
+
+impl Store {
+    /// Begins a new placement of a snapshot in use: takes the right to make it, removes what one
+    /// who died left, leases the snapshot and reads what is needed of it.
+    pub(crate) fn begin_placement<T>(
+        &self,
+        id: SnapshotId,
+        read: impl Fn(&Placed) -> Result<T, StoreError>,
+    ) -> Result<(PlaceLock, Lease, T), StoreError> {
+        self.begin_write()?;
+        self.live(id)?;
+        let place_lock = PlaceLock::take(self, id)?;
+        place_lock.remove_leftovers()?;
+        let (before, lease) = self.leased(id, read)?;
+        Ok((place_lock, lease, before))
+    }
 }
 
 impl PlaceLock {
@@ -39,8 +59,36 @@ impl PlaceLock {
         })
     }
 
-    /// Removes what a writer that died left: its stage, and memory files that got their names and
-    /// that no placement names.
+    /// The generation of the placement that follows `before`: above every one that has a file.
+    pub(crate) fn next_generation(&self, before: &Placement) -> Result<u32, StoreError> {
+        let there = placed::generations(self.store.backend(), Location::Live, self.id)?;
+        let highest = there.into_iter().max().unwrap_or(before.generation);
+        next(highest, "placements of a snapshot")
+    }
+
+    /// Makes a placement count that was made from `before`, which must still count. A working set
+    /// that it does not name any more is removed.
+    pub(crate) fn publish(
+        &self,
+        sealed: SealedPlacement,
+        before: &Placement,
+    ) -> Result<(), StoreError> {
+        let _commit = self.store.lock_exclusively(&directory::commit_lock())?;
+        if self.store.live(self.id)?.placement != *before {
+            return Err(StoreError::Overtaken {
+                what: format!("the placement of snapshot {}", self.id),
+            });
+        }
+        sink::check_dependencies(&self.store, sealed.placement())?;
+        let (after, mut superseded) = (sealed.placement(), before.files.clone());
+        superseded.retain(|file| file.kind == FileKind::WorkingSet && !after.files.contains(file));
+        let superseded: Vec<String> = superseded.iter().map(FileEntry::file_name).collect();
+        sealed.publish(&Location::Live.snapshot(self.id), &superseded)?;
+        Ok(())
+    }
+
+    /// Removes what a writer that died left: its stage, memory files that got their names and that
+    /// no placement names, and working sets that the placement which counts does not name.
     ///
     /// The stage is the mark of the latter, so it goes last.
     pub(crate) fn remove_leftovers(&self) -> Result<(), StoreError> {
@@ -55,31 +103,43 @@ impl PlaceLock {
 
     fn remove_unnamed(&self, location: Location) -> Result<(), StoreError> {
         let (backend, id) = (self.store.backend(), self.id);
-        let found = placed::later_memory(backend, location, id)?;
+        let found = placed::added_files(backend, location, id)?;
         if found.is_empty() {
             return Ok(());
         }
         let (manifest, digest) = record::read_manifest(backend, location, id)?;
         let mut named: BTreeSet<(FileKind, u32)> = BTreeSet::new();
-        for generation in placed::generations(backend, location, id)? {
+        let generations = placed::generations(backend, location, id)?;
+        let counts = generations.first().copied();
+        for generation in generations {
             let read = placed::read_generation(backend, location, &manifest, digest, generation);
             // One that cannot be read may name any file: all of them stay.
             let Ok(placement) = read else { return Ok(()) };
-            named.extend(placement.files.iter().map(|file| (file.kind, file.index)));
+            // A working set is not needed: of those, one placement keeps one.
+            let kept = |kind| kind != FileKind::WorkingSet || counts == Some(generation);
+            let files = placement.files.iter().filter(|file| kept(file.kind));
+            named.extend(files.map(|file| (file.kind, file.index)));
         }
         let folder = location.snapshot(id);
-        let unnamed = found.iter().filter(|file| !named.contains(file));
+        let sync = || {
+            let synced = file::sync_dir(backend, &folder);
+            synced.map_err(|error| StoreError::io("sync", &folder, error))
+        };
+        let unnamed: Vec<_> = found.iter().filter(|file| !named.contains(file)).collect();
+        if unnamed
+            .iter()
+            .any(|(kind, _)| *kind == FileKind::WorkingSet)
+        {
+            // The placement before the one that counts may name it, and must not come back.
+            sync()?;
+        }
         let mut removed = false;
         for &(kind, index) in unnamed {
             let path = directory::below(&folder, &kind.file_name(index));
             file::remove_if_there(backend, &path)?;
             removed = true;
         }
-        if removed {
-            file::sync_dir(backend, &folder)
-                .map_err(|error| StoreError::io("sync", &folder, error))?;
-        }
-        Ok(())
+        if removed { sync() } else { Ok(()) }
     }
 }
 
@@ -100,4 +160,12 @@ pub(crate) fn discard_leftovers(store: &Store, id: SnapshotId) -> Result<(), Sto
         Err(StoreError::Busy { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// The number that follows.
+pub(crate) fn next(number: u32, what: &'static str) -> Result<u32, StoreError> {
+    let limit = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+    number
+        .checked_add(1)
+        .ok_or(StoreError::TooMany { what, limit })
 }

@@ -9,8 +9,7 @@ use snapshot_memory::{DataFile, RelayoutError, RelayoutOptions, StagedPlacement}
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::placed::{self, Placed};
-use crate::placing::PlaceLock;
-use crate::sink;
+use crate::placing;
 use crate::store::Store;
 
 /// What laying a snapshot out anew did.
@@ -63,11 +62,7 @@ impl Store {
         let span = tracing::info_span!("relayout", snapshot = %id);
         let _inside = span.enter();
         options.check()?;
-        self.begin_write()?;
-        self.live(id)?;
-        let place_lock = PlaceLock::take(self, id)?;
-        place_lock.remove_leftovers()?;
-        let ((before, source), _lease) = self.leased(id, |placed| {
+        let (place_lock, _lease, (before, source)) = self.begin_placement(id, |placed| {
             Ok((placed.placement.clone(), self.open_own(placed)?))
         })?;
         let mut report = report(&before, &source)?;
@@ -87,17 +82,9 @@ impl Store {
         report.file = FileKind::MemoryData.file_name(data.reference.index);
         report.written = data.written;
         report.bytes_after = data.allocated_bytes;
-        let placement = self.successor(&before, &source, &data, staged.files())?;
-        report.generation = placement.generation;
-        let sealed = staged.seal(placement)?;
-        let _commit = self.lock_exclusively(&directory::commit_lock())?;
-        if self.live(id)?.placement != before {
-            return Err(StoreError::Overtaken {
-                what: format!("the placement of snapshot {id}"),
-            });
-        }
-        sink::check_dependencies(self, sealed.placement())?;
-        sealed.publish(&Location::Live.snapshot(id))?;
+        report.generation = place_lock.next_generation(&before)?;
+        let placement = successor(&before, &source, &data, staged.files(), report.generation)?;
+        place_lock.publish(staged.seal(placement)?, &before)?;
         Ok(report)
     }
 
@@ -138,54 +125,55 @@ impl Store {
 
     /// A number that no memory file of the snapshot has.
     fn free_index(&self, placement: &Placement) -> Result<u32, StoreError> {
-        let there = placed::later_memory(self.backend(), Location::Live, placement.id)?;
-        let named = placement.files.iter().map(|file| file.index);
-        let highest = there.iter().map(|(_, index)| *index).chain(named).max();
-        next(highest.unwrap_or(0), "data files of a snapshot")
+        let there = placed::added_files(self.backend(), Location::Live, placement.id)?;
+        let named = placement.files.iter().map(|file| (file.kind, file.index));
+        let memory = |kind| matches!(kind, FileKind::MemoryMap | FileKind::MemoryData);
+        let all = there.into_iter().chain(named);
+        let taken = all.filter(|(kind, _)| memory(*kind));
+        let highest = taken.map(|(_, index)| index).max();
+        placing::next(highest.unwrap_or(0), "data files of a snapshot")
     }
+}
 
-    /// The placement that follows `before`.
-    fn successor(
-        &self,
-        before: &Placement,
-        source: &DataFile,
-        data: &NewData,
-        added: &[FileEntry],
-    ) -> Result<Placement, StoreError> {
-        let path = directory::below(&Location::Live.snapshot(before.id), &before.file_name());
-        let own = source.root().file;
-        for leaf in before
-            .flattened
-            .refs()
-            .iter()
-            .filter(|leaf| leaf.file == own)
-        {
-            let new = data.owners.get(leaf.number);
-            if new.is_none_or(|new| new.digest != leaf.digest) {
-                let problem = "its flattened map is not that of its own data file";
-                return Err(StoreError::damaged(&path, problem));
-            }
+/// The placement that follows `before`.
+fn successor(
+    before: &Placement,
+    source: &DataFile,
+    data: &NewData,
+    added: &[FileEntry],
+    generation: u32,
+) -> Result<Placement, StoreError> {
+    let path = directory::below(&Location::Live.snapshot(before.id), &before.file_name());
+    let own = source.root().file;
+    for leaf in before
+        .flattened
+        .refs()
+        .iter()
+        .filter(|leaf| leaf.file == own)
+    {
+        let new = data.owners.get(leaf.number);
+        if new.is_none_or(|new| new.digest != leaf.digest) {
+            let problem = "its flattened map is not that of its own data file";
+            return Err(StoreError::damaged(&path, problem));
         }
-        let there = placed::generations(self.backend(), Location::Live, before.id)?;
-        let highest = there.into_iter().max().unwrap_or(before.generation);
-        let mut after = before.clone();
-        after.generation = next(highest, "placements of a snapshot")?;
-        after.flattened = before.flattened.overlaid(&data.owners);
-        if let Some(last) = after.dependencies.last_mut() {
-            *last = data.reference;
-        }
-        after.files.extend(added);
-        after
-            .files
-            .sort_by_key(|file| (file.kind.number(), file.index));
-        if after.files.len() > limits::MAX_FILES {
-            return Err(StoreError::TooMany {
-                what: "files of a snapshot",
-                limit: limits::MAX_FILES,
-            });
-        }
-        Ok(after)
     }
+    let mut after = before.clone();
+    after.generation = generation;
+    after.flattened = before.flattened.overlaid(&data.owners);
+    if let Some(last) = after.dependencies.last_mut() {
+        *last = data.reference;
+    }
+    after.files.extend(added);
+    after
+        .files
+        .sort_by_key(|file| (file.kind.number(), file.index));
+    if after.files.len() > limits::MAX_FILES {
+        return Err(StoreError::TooMany {
+            what: "files of a snapshot",
+            limit: limits::MAX_FILES,
+        });
+    }
+    Ok(after)
 }
 
 /// A report of nothing that was done.
@@ -233,13 +221,6 @@ fn recheck(kept: &DataFile, options: &RelayoutOptions) -> Result<NewData, StoreE
         allocated_bytes: kept.allocated_bytes()?,
         written: false,
     })
-}
-
-fn next(number: u32, what: &'static str) -> Result<u32, StoreError> {
-    let limit = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-    number
-        .checked_add(1)
-        .ok_or(StoreError::TooMany { what, limit })
 }
 
 impl From<RelayoutError> for StoreError {

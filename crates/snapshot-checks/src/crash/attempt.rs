@@ -95,6 +95,7 @@ impl Attempt {
             description: self.new.metadata.description.as_str().to_owned(),
             parent: self.parent_name.clone(),
             generation: 1,
+            working_set: None,
         }
     }
 }

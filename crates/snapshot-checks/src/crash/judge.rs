@@ -75,8 +75,10 @@ fn check_leftovers(tree: &MemBackend, store: &Store) -> Result<(), String> {
         let detail = store.detail(record.id).map_err(|error| chain(&error))?;
         let named: Vec<String> = detail.files.iter().map(FileEntry::file_name).collect();
         let found = names(&below(&snapshots, &record.id.to_string())?)?;
-        let mut memory = found.iter().filter(|name| name.starts_with("memory."));
-        if let Some(name) = memory.find(|name| !named.contains(name)) {
+        let placed = ["memory.", "working-set."];
+        let is_placed = |name: &&String| placed.iter().any(|start| name.starts_with(start));
+        let mut placed = found.iter().filter(is_placed);
+        if let Some(name) = placed.find(|name| !named.contains(name)) {
             return Err(format!("{name} of {} is named by nobody", record.id));
         }
     }

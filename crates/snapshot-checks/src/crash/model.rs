@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use snapshot_format::{PageRange, SnapshotId};
-use snapshot_store::{Listing, Store};
+use snapshot_store::{Listing, Store, StoredWorkingSet};
+
+use super::scenario::WORKING_SET_SECTION;
 
 /// The snapshots of a store, by `VM/NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -24,6 +26,8 @@ pub(super) struct Expected {
     pub(super) parent: Option<String>,
     /// Which placement counts.
     pub(super) generation: u32,
+    /// What its working set is filled with, if it has one.
+    pub(super) working_set: Option<u8>,
 }
 
 impl Model {
@@ -61,6 +65,8 @@ impl Model {
                     }
                     compare_image(store, record.id, &expected.image)
                         .map_err(|error| format!("{name}: {error}"))?;
+                    compare_working_set(store, record.id, expected.working_set)
+                        .map_err(|error| format!("{name}: {error}"))?;
                 }
                 found += 1;
             }
@@ -95,6 +101,19 @@ fn compare_image(store: &Store, id: SnapshotId, expected: &[u8]) -> Result<(), S
     match differing.enumerate().find(|(_, (a, b))| a != b) {
         None => Ok(()),
         Some((page, _)) => Err(format!("page {page} is not what was captured")),
+    }
+}
+
+fn compare_working_set(store: &Store, id: SnapshotId, expected: Option<u8>) -> Result<(), String> {
+    let stored = store.working_set(id).map_err(|error| chain(&error))?;
+    let read = |set: StoredWorkingSet| set.file().section(WORKING_SET_SECTION, 0);
+    let bytes = stored.map(read).transpose();
+    let found = bytes.map_err(|error| chain(&error))?;
+    let fill = found.as_deref().and_then(<[u8]>::first).copied();
+    if fill == expected {
+        Ok(())
+    } else {
+        Err(format!("its working set is filled with {fill:?}"))
     }
 }
 

@@ -4,7 +4,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_format::{DataLayout, Description};
+use snapshot_format::{
+    Arch, DataLayout, Description, EnvelopeBuilder, FileKind, SectionKind, SectionPayload,
+    SnapshotId,
+};
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_memory::{CaptureOptions, FrameCodec, RelayoutOptions};
 use snapshot_store::{OpenOptions, Reference, Store, StoreError};
@@ -28,6 +31,8 @@ pub(super) enum Operation {
     Describe(&'static str),
     /// The same pages in another layout.
     Relayout(&'static str, Laid),
+    /// A working set filled with this byte, or none any more.
+    WorkingSet(&'static str, Option<u8>),
 }
 
 /// How pages are laid out anew.
@@ -65,7 +70,7 @@ const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 16] = [
+const PLAN: [(&str, Operation); 20] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -103,6 +108,17 @@ const PLAN: [(&str, Operation); 16] = [
         "diff-over-both",
         Operation::Take(title("web", "five", Some("web/two"))),
     ),
+    // Given, carried over by a new layout, replaced, taken away.
+    ("working-set", Operation::WorkingSet("web/two", Some(7))),
+    (
+        "relayout-beside",
+        Operation::Relayout("web/two", Laid::Compressed),
+    ),
+    (
+        "working-set-anew",
+        Operation::WorkingSet("web/two", Some(8)),
+    ),
+    ("working-set-drop", Operation::WorkingSet("web/two", None)),
     ("describe", Operation::Describe("web/one")),
     ("delete", Operation::Delete("web/one")),
     (
@@ -212,6 +228,15 @@ pub(super) fn run(
             let id = store.resolve(&reference)?;
             store.relayout(id, &laid.options()).map(drop)
         })),
+        Operation::WorkingSet(name, fill) => done(resolve(name).and_then(|reference| {
+            let id = store.resolve(&reference)?;
+            match fill {
+                Some(fill) => store
+                    .publish_working_set(id, &working_set(id, fill))
+                    .map(drop),
+                None => store.drop_working_set(id).map(drop),
+            }
+        })),
     }
 }
 
@@ -256,6 +281,7 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
                 description: title.name.to_owned(),
                 parent: title.parent.map(str::to_owned),
                 generation: 1,
+                working_set: None,
             };
             let name = format!("{}/{}", title.vm, title.name);
             after.snapshots.insert(name, expected);
@@ -274,8 +300,22 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let snapshot = after.snapshots.get_mut(name);
             snapshot.ok_or_else(|| unknown(name))?.generation += 1;
         }
+        Operation::WorkingSet(name, fill) => {
+            let snapshot = after.snapshots.get_mut(name);
+            let snapshot = snapshot.ok_or_else(|| unknown(name))?;
+            snapshot.generation += 1;
+            snapshot.working_set = fill;
+        }
     }
     Ok(after)
+}
+
+/// An envelope of a working set; what it says is of no account to the store.
+fn working_set(id: SnapshotId, fill: u8) -> Vec<u8> {
+    let payload = SectionPayload::raw(WORKING_SET_SECTION, 0, 1, vec![fill; 100]);
+    EnvelopeBuilder::new(FileKind::WorkingSet, Arch::None, id)
+        .section(&payload)
+        .finish()
 }
 
 impl Laid {
@@ -301,6 +341,9 @@ fn seed(title: Title) -> u8 {
     let letters = title.vm.bytes().chain(title.name.bytes());
     letters.fold(3, |seed, letter| seed.wrapping_mul(5).wrapping_add(letter))
 }
+
+/// The one section of a working set.
+pub(super) const WORKING_SET_SECTION: SectionKind = SectionKind::CALLER;
 
 /// What [`Operation::Describe`] writes.
 const NEW_DESCRIPTION: &str = "described anew";

@@ -11,6 +11,7 @@ use snapshot_format::{
 use super::data_file::DataFile;
 use super::error::ImageError;
 use super::framed::DecodedFrame;
+use crate::envelope_file::check_sections;
 
 /// What a check has read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,7 +60,7 @@ impl DataFile {
 
     fn check_all(&self, watch: &mut Watch<'_>) -> ControlFlow<()> {
         let mut map = 0;
-        let result = self.check_map(&mut map);
+        let result = check_sections(&*self.map, &self.names.map, self.table(), &mut map);
         watch.sift(result);
         watch.checked.map = map;
         (watch.progress)(map)?;
@@ -201,51 +202,6 @@ impl DataFile {
                     what: "the owner of a page",
                     expected: owner.to_string(),
                     found: format!("{} for page {page} of the leaf", owners.owner(page)),
-                }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks the digest of every section of the map, and the padding between them.
-    fn check_map(&self, checked: &mut u64) -> Result<(), ImageError> {
-        let mut buffer = vec![0; 1 << 20];
-        let file = &self.names.map;
-        for entry in self.table().entries() {
-            let mut hasher = blake3::Hasher::new();
-            let mut at = entry.offset;
-            while at < entry.end() {
-                let len = (entry.end() - at).min(buffer.len() as u64);
-                let (bytes, _) = buffer.split_at_mut(usize::try_from(len).unwrap_or(0));
-                self.map
-                    .read_exact_at(at, bytes)
-                    .map_err(ImageError::file_at("read", file))?;
-                hasher.update(bytes);
-                at += len;
-            }
-            *checked += entry.stored_len;
-            let computed = snapshot_format::Digest(*hasher.finalize().as_bytes());
-            if computed != entry.digest {
-                let (part, offset, stored) = (entry.part(), entry.offset, entry.digest);
-                return Err(self.map_error(DecodeError::Digest {
-                    part,
-                    offset,
-                    stored,
-                    computed,
-                }));
-            }
-            let (padding, _) = buffer.split_at_mut(
-                usize::try_from(entry.end().next_multiple_of(8) - entry.end()).unwrap_or(0),
-            );
-            self.map
-                .read_exact_at(entry.end(), padding)
-                .map_err(ImageError::file_at("read", file))?;
-            if let Some((offset, found)) = (entry.end()..).zip(&*padding).find(|(_, b)| **b != 0) {
-                return Err(self.map_error(DecodeError::Invalid {
-                    part: entry.part(),
-                    offset,
-                    rule: "padding is zero",
-                    found: u64::from(*found),
                 }));
             }
         }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use snapshot_format::envelope::{HEADER_BYTES, envelope_digest};
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
-    DataFileRef, Digest, GuestPage, Header, IndexLeaf, LEAF_PAGES, LeafRef, MapRoot, OwnerLeaf,
-    PageRange, SectionTable,
+    DataFileRef, Digest, GuestPage, IndexLeaf, LEAF_PAGES, LeafRef, MapRoot, OwnerLeaf, PageRange,
+    SectionTable,
 };
 
 use super::cache::LeafCache;
 use super::error::ImageError;
 use super::framed::SpareFrame;
 use crate::backend::ReadFile;
+use crate::envelope_file::{self, Frame};
 
 /// A data file and its map. The root of the map is read and checked at opening; leaves are read
 /// when they are needed, and checked against the root.
@@ -214,29 +214,19 @@ pub(super) fn read_root(
     map: &dyn ReadFile,
     file: &str,
 ) -> Result<(SectionTable, Vec<u8>, MapRoot, Digest), ImageError> {
-    let read = |offset, len: u64| {
-        let len = usize::try_from(len).map_err(|_| std::io::ErrorKind::InvalidData);
-        let mut bytes =
-            vec![0; len.map_err(|kind| ImageError::file_at("read", file)(kind.into()))?];
-        map.read_exact_at(offset, &mut bytes)
-            .map_err(ImageError::file_at("read", file))?;
-        Ok(bytes)
-    };
     let damaged = |source| ImageError::Map {
         file: file.to_owned(),
         source,
     };
-    let file_len = map.len().map_err(ImageError::file_at("measure", file))?;
-    let head = read(0, file_len.min(HEADER_BYTES as u64))?;
-    let header = Header::parse(&head, file_len).map_err(damaged)?;
-    // The header bounds the number of sections, and so this length.
-    let table_bytes = read(header.table_offset, header.table_len.into())?;
-    let table = SectionTable::parse(&table_bytes, &header).map_err(damaged)?;
+    let Frame {
+        header,
+        table,
+        digest,
+    } = Frame::read(map, file)?;
     let entry = MapRoot::entry(&header, &table).map_err(damaged)?;
-    let root_bytes = read(entry.offset, entry.stored_len)?;
+    let root_bytes = envelope_file::read(map, file, entry.offset, entry.stored_len)?;
     let root = MapRoot::parse(&header, &table, &root_bytes).map_err(damaged)?;
-    let frame_digest = envelope_digest(&header.encode(), &table_bytes);
-    Ok((table, root_bytes, root, frame_digest))
+    Ok((table, root_bytes, root, digest))
 }
 
 /// Bytes of index leaves that one open data file keeps.

@@ -1,5 +1,6 @@
 //! A new placement of a published snapshot, with the files that it adds: staged, sealed, published.
 
+use std::io;
 use std::sync::Arc;
 
 use snapshot_format::{Content, FileEntry, FileKind, Placement, SnapshotId};
@@ -83,6 +84,20 @@ impl StagedPlacement {
         Ok(written)
     }
 
+    /// Creates a file that the new placement will name, which is handed back by
+    /// [`add`](Self::add) once it is written.
+    pub fn create(&self, kind: FileKind, index: u32) -> Result<StagedFile, SinkError> {
+        let path = join(self.dir.path(), &kind.file_name(index))?;
+        Ok(StagedFile::create(&**self.dir.backend(), path)?)
+    }
+
+    /// Takes a file of [`create`](Self::create) back; `entry` is what the placement will say of
+    /// it.
+    pub fn add(&mut self, file: StagedFile, entry: FileEntry) {
+        self.files.push(entry);
+        self.open.push(file);
+    }
+
     /// The files that were written, for the placement.
     #[must_use]
     pub fn files(&self) -> &[FileEntry] {
@@ -110,7 +125,8 @@ impl StagedPlacement {
         })
     }
 
-    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
+    /// Refuses what the file system has no room for.
+    pub fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
         let free = self.dir.backend().free_bytes();
         let measured = FileError::at("measure the free space of", self.dir.path());
         let free_bytes = free.map_err(measured)?;
@@ -121,11 +137,6 @@ impl StagedPlacement {
             });
         }
         Ok(())
-    }
-
-    fn create(&self, kind: FileKind, index: u32) -> Result<StagedFile, SinkError> {
-        let path = join(self.dir.path(), &kind.file_name(index))?;
-        Ok(StagedFile::create(&**self.dir.backend(), path)?)
     }
 }
 
@@ -138,7 +149,11 @@ impl SealedPlacement {
 
     /// Gives the files their names in `target`, the directory of the snapshot, the placement last.
     /// Nothing is replaced. The caller holds the lock under which placements are published.
-    pub fn publish(mut self, target: &RelPath) -> Result<(), RelayoutError> {
+    ///
+    /// Files of the names `superseded`, which the placement before may name and nobody needs, are
+    /// removed once this one is durable. Where that fails the placement counts all the same, and
+    /// whoever opens the store next removes them.
+    pub fn publish(mut self, target: &RelPath, superseded: &[String]) -> Result<(), RelayoutError> {
         let span = tracing::debug_span!("publish placement", %target);
         let _entered = span.enter();
         // The stage marks the snapshot as one in which files may lie that no placement names: it
@@ -152,7 +167,28 @@ impl SealedPlacement {
         sync_dir(&**self.dir.backend(), target).map_err(|error| {
             self.dir.leave();
             RelayoutError::DurabilityUncertain(error)
-        })
+        })?;
+        if let Err(error) = self.remove(target, superseded) {
+            tracing::warn!(%error, "files that are needed no more remain");
+            self.dir.leave();
+        }
+        Ok(())
+    }
+
+    /// Removes files for good, so that the mark may go.
+    fn remove(&self, target: &RelPath, names: &[String]) -> Result<(), SinkError> {
+        let backend = &**self.dir.backend();
+        for name in names {
+            let path = join(target, name)?;
+            match backend.remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(FileError::at("remove", &path))?,
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        Ok(sync_dir(backend, target)?)
     }
 
     /// Renames the files that are added, makes that durable, then renames the placement.

@@ -8,3 +8,4 @@ mod plugged;
 mod preparation;
 mod relayout;
 mod rig;
+mod working_set;

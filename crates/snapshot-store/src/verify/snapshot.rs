@@ -36,7 +36,10 @@ pub(super) fn check(
         if entry.kind == FileKind::MemoryMap || entry.kind == FileKind::MemoryData {
             continue;
         }
-        let whole = check_whole_file(store, &placed, entry, findings);
+        let whole = match entry.kind {
+            FileKind::WorkingSet => check_working_set(store, &placed, entry, findings),
+            _ => check_whole_file(store, &placed, entry, findings),
+        };
         findings.sift(id, whole)?;
     }
     for entry in &placed.placement.files {
@@ -125,6 +128,20 @@ fn check_whole_file(
         return Err(StoreError::damaged(&path, problem));
     }
     findings.checked(len)
+}
+
+/// A working set: its frame is the one that the placement names, and each section has its digest.
+fn check_working_set(
+    store: &Store,
+    placed: &Placed,
+    entry: &FileEntry,
+    findings: &mut Findings<'_>,
+) -> Result<(), StoreError> {
+    let file = store.open_working_set(placed.manifest.id, entry)?;
+    let mut checked = 0;
+    let sections = file.check(&mut checked);
+    findings.checked(checked)?;
+    sections.map_err(StoreError::image)
 }
 
 /// A memory map and the data file that it describes.
