@@ -62,6 +62,15 @@ pub enum MemoryError {
         /// The length of the buffer in bytes.
         found: usize,
     },
+    /// Pages could not be given back.
+    #[error("give back guest pages {}..{}", range.start.0, range.end().0)]
+    Discard {
+        /// What was to be given back.
+        range: PageRange,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The memory could not be read.
     #[error("read guest pages {}..{}", range.start.0, range.end().0)]
     Read {

@@ -54,7 +54,8 @@
 //! | `restore` | what all ways of bringing memory back share: when pages are checked, where they come from, what is lost |
 //! | `relayout` | the pages of a snapshot in another data file, laid out anew |
 //! | `sink`, `staged` | stage, seal, publish |
-//! | `uffd` | dirty pages of the own process |
+//! | `serve` | memory that is there at once: pages served when they are touched |
+//! | `uffd` | userfaultfd: missing pages and dirty pages |
 //! | `syscalls` | the system calls of each feature |
 //! | `testing`, `skip` | conformance suites, tests under a filter; under the feature `testing` |
 //!
@@ -97,6 +98,8 @@ mod relayout;
 mod restore;
 #[cfg(feature = "vm-memory")]
 mod rust_vmm;
+#[cfg(target_os = "linux")]
+mod serve;
 mod sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod skip;
@@ -140,6 +143,11 @@ pub use restore::{FailureCause, MemoryFailure, PageRun, PageSource, SourceError,
 pub use restore::{MemoryEvents, MemoryReporter};
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::{RustVmmMemory, RustVmmWrites};
+#[cfg(target_os = "linux")]
+pub use serve::{
+    Background, FaultTrace, LazyMemory, LazyOptions, PageServer, ServeError, ServeOptions,
+    ServeStats, ServedDiscards, SharedPages,
+};
 pub use sink::{
     LiveMemory, LivePlan, LiveRound, MemoryPlan, MemoryStats, Pages, Published, SealedSink,
     SnapshotSink, StagedSink,

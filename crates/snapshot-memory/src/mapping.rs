@@ -90,6 +90,13 @@ unsafe impl Sync for MappedMemory {}
 impl MappedMemory {
     /// Maps zeroed memory for `layout`.
     pub fn new(layout: MemoryLayout, options: MappingOptions) -> io::Result<Self> {
+        let mut memory = Self::reserve(layout)?;
+        memory.populate(options)?;
+        Ok(memory)
+    }
+
+    /// Addresses for the memory of `layout`, without memory.
+    fn reserve(layout: MemoryLayout) -> io::Result<Self> {
         let len_bytes = usize::try_from(layout.len_bytes()).map_err(|_| Errno::ENOMEM)?;
         let reserved_bytes = len_bytes
             .checked_next_multiple_of(HUGE_BYTES)
@@ -113,8 +120,48 @@ impl MappedMemory {
         let pad = reservation.as_ptr().align_offset(HUGE_BYTES);
         // SAFETY: `pad` is less than HUGE_BYTES, by which the reservation exceeds `len_bytes`.
         memory.base = unsafe { reservation.add(pad) };
-        memory.populate(options)?;
         Ok(memory)
+    }
+
+    /// Maps the file behind `file`, at least as long as the memory of `layout`, so that what is
+    /// written stays in this mapping.
+    ///
+    /// The file is to keep its bytes: pages that were not written here are as they are there.
+    #[cfg(target_os = "linux")]
+    pub fn private(layout: MemoryLayout, file: BorrowedFd<'_>) -> io::Result<Self> {
+        let memory = Self::reserve(layout)?;
+        let len = NonZeroUsize::new(memory.len_bytes).ok_or(Errno::EINVAL)?;
+        let at = Some(memory.base.addr());
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
+        // SAFETY: `base..base + len` lies in the reservation, which is ours and unused, so
+        // MAP_FIXED replaces nothing else.
+        unsafe { mmap(at, len, access, flags, file, 0) }?;
+        Ok(memory)
+    }
+
+    /// Gives `pages` back: they are zero afterwards, or what a file has that is
+    /// [mapped](Self::private).
+    ///
+    /// A server of the memory hears of it first, and this waits until it has.
+    #[cfg(target_os = "linux")]
+    pub fn discard(&self, pages: PageRange) -> Result<(), MemoryError> {
+        let offset = pages.start.image_offset().unwrap_or(u64::MAX);
+        let len = pages.len_bytes().and_then(|len| usize::try_from(len).ok());
+        let len = len.unwrap_or(usize::MAX);
+        let start = self.locate(offset, len)?;
+        let advice = match &self.memfd {
+            Some(_) => MmapAdvise::MADV_REMOVE,
+            None => MmapAdvise::MADV_DONTNEED,
+        };
+        let start = NonNull::new(start).unwrap_or(self.base);
+        // SAFETY: `locate` checked that the range lies in the mapping; all accesses are atomic, and
+        // whoever shares the memory expects it to change.
+        let discarded = unsafe { madvise(start.cast(), len, advice) };
+        discarded.map_err(|errno| MemoryError::Discard {
+            range: pages,
+            source: errno.into(),
+        })
     }
 
     fn populate(&mut self, options: MappingOptions) -> io::Result<()> {

@@ -1,5 +1,9 @@
 //! Whether bytes are all zero.
 
+/// Zero pages, to copy from.
+#[cfg(target_os = "linux")]
+pub(crate) static ZERO_PAGES: &[u8] = &[0; 64 << 10];
+
 /// Bytes looked at in one go: a few vector registers.
 const STEP_BYTES: usize = 128;
 

@@ -50,10 +50,7 @@ enum Watch {
     /// By a userfaultfd of the source's own, while it is started.
     Own(Option<OwnedFd>),
     /// By the one that serves the memory and protects each page as it puts it there.
-    Shared {
-        context: Arc<UffdContext>,
-        is_started: bool,
-    },
+    Shared { is_started: bool },
 }
 
 impl Watch {
@@ -85,7 +82,7 @@ impl WpAsyncSource {
     /// and read as zero are named when they are touched again; until then
     /// [`PageServer::discards`](crate::PageServer::discards) names them.
     pub fn on(
-        context: Arc<UffdContext>,
+        context: &UffdContext,
         memory: Arc<dyn GuestMemorySource>,
     ) -> Result<Self, DirtyError> {
         if !context.is_tracking() {
@@ -95,14 +92,7 @@ impl WpAsyncSource {
                 missing,
             });
         }
-        let is_started = false;
-        Self::watching(
-            memory,
-            Watch::Shared {
-                context,
-                is_started,
-            },
-        )
+        Self::watching(memory, Watch::Shared { is_started: false })
     }
 
     fn watching(memory: Arc<dyn GuestMemorySource>, watch: Watch) -> Result<Self, DirtyError> {

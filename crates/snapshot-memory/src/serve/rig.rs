@@ -1,0 +1,162 @@
+//! What the tests of this folder have in common.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
+
+use super::{LazyMemory, LazyOptions, ServeError};
+use crate::restore::{PageRun, PageSource, SourceError};
+use crate::uffd::{UffdContext, UffdError, UffdOptions};
+
+/// Pages that tell their number, every fifth run of 7 of them zero; some of them damaged, and all of
+/// them held back while the test wants it.
+pub(super) struct Numbered {
+    layout: MemoryLayout,
+    damaged: Mutex<BTreeSet<u64>>,
+    held: Mutex<bool>,
+    released: Condvar,
+    pub(super) reads: AtomicU64,
+    pub(super) waiting: AtomicU64,
+}
+
+impl Numbered {
+    pub(super) fn new(pages: u64) -> Arc<Self> {
+        Arc::new(Self {
+            layout: MemoryLayout::single(pages * PAGE_BYTES).unwrap(),
+            damaged: Mutex::default(),
+            held: Mutex::new(false),
+            released: Condvar::new(),
+            reads: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn is_zero(page: u64) -> bool {
+        page / 7 % 5 == 4
+    }
+
+    /// What the first 8 bytes of a page hold.
+    pub(super) fn word(page: u64) -> u64 {
+        if Self::is_zero(page) { 0 } else { page + 1 }
+    }
+
+    pub(super) fn damage(&self, page: u64) {
+        self.damaged.lock().unwrap().insert(page);
+    }
+
+    pub(super) fn mend(&self) {
+        self.damaged.lock().unwrap().clear();
+    }
+
+    /// Has reads wait, or those that wait go on.
+    pub(super) fn hold(&self, held: bool) {
+        *self.held.lock().unwrap() = held;
+        self.released.notify_all();
+    }
+
+    pub(super) fn bytes(pages: PageRange) -> Vec<u8> {
+        let words = (pages.start.0..pages.end().0).flat_map(|page| [Self::word(page); 512]);
+        words.flat_map(u64::to_le_bytes).collect()
+    }
+}
+
+impl PageSource for Numbered {
+    fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    fn run(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        let is_zero = Self::is_zero(pages.start.0);
+        let alike =
+            (pages.start.0..pages.end().0).take_while(|page| Self::is_zero(*page) == is_zero);
+        Ok(PageRun {
+            count: alike.count() as u64,
+            is_zero,
+        })
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let held = self.held.lock().unwrap();
+        drop(self.released.wait_while(held, |held| *held).unwrap());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        let damaged = self.damaged.lock().unwrap();
+        if let Some(page) = damaged.range(pages.start.0..pages.end().0).next() {
+            return Err(SourceError::Other(format!("page {page} is damaged").into()));
+        }
+        out.copy_from_slice(&Self::bytes(pages));
+        Ok(())
+    }
+}
+
+/// Whether this host lets a process serve its own faults; says so where it does not.
+pub(super) fn can_serve(options: UffdOptions) -> bool {
+    match UffdContext::new(options) {
+        Ok(_) => true,
+        Err(error @ (UffdError::Lacks { .. } | UffdError::NotPermitted)) => {
+            crate::skip::skip("uffd", &error.to_string());
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Memory of `source`; `None`, and said so, where this host cannot serve it.
+pub(super) fn lazy(source: Arc<dyn PageSource>, options: LazyOptions) -> Option<LazyMemory> {
+    match LazyMemory::restore(source, options) {
+        Ok(memory) => Some(memory),
+        Err(ServeError::Uffd(error @ (UffdError::Lacks { .. } | UffdError::NotPermitted))) => {
+            crate::skip::skip("uffd", &error.to_string());
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The first 8 bytes of a page, which may have to be waited for.
+pub(super) fn word(memory: &LazyMemory, page: u64) -> u64 {
+    let mut word = [0; 8];
+    memory
+        .memory()
+        .read(page * PAGE_BYTES + 8, &mut word)
+        .unwrap();
+    u64::from_le_bytes(word)
+}
+
+/// Waits until `condition` is true.
+///
+/// # Panics
+///
+/// If it is not within a minute.
+pub(super) fn until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..60_000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it did not come about within a minute");
+}
+
+/// Runs `test` on a thread of its own, so that a fault that nobody serves fails it.
+///
+/// # Panics
+///
+/// If it does, or is not done within a minute.
+pub(super) fn watched(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(test);
+    until(|| thread.is_finished());
+    thread.join().unwrap();
+}
+
+/// A range of one page.
+pub(super) fn single(page: u64) -> PageRange {
+    PageRange {
+        start: PageIndex(page),
+        count: 1,
+    }
+}
