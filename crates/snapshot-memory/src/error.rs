@@ -80,6 +80,15 @@ pub enum MemoryError {
         #[source]
         source: io::Error,
     },
+    /// The memory could not be written.
+    #[error("write guest pages {}..{}", range.start.0, range.end().0)]
+    Write {
+        /// What was to be written.
+        range: PageRange,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl MemoryError {

@@ -48,6 +48,7 @@
 //! | `dirty` | bitmaps, sources, the tracker and its epochs |
 //! | `frames` | pages compressed and decoded, 16 at a time |
 //! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
+//! | `plan` | which way of bringing memory back is best, and the doing of it |
 //! | `priority` | giving way to others |
 //! | `image`, `raw_file` | memory of a snapshot, or of another VMM's file, brought back |
 //! | `rust_vmm` | guest memory of rust-vmm; under the feature `vm-memory` |
@@ -92,6 +93,7 @@ mod frames;
 mod guest_io;
 mod image;
 mod mapping;
+mod plan;
 mod priority;
 mod raw_file;
 mod relayout;
@@ -135,6 +137,17 @@ pub use image::{
     PageCounts,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
+pub use plan::{
+    Advice, CheckedBy, Estimate, Faults, FileRun, FillError, FillOptions, FillTarget, Filled,
+    KernelFacts, MAX_MAPPINGS, Mappable, MappedFrom, MappingCount, MemoryFacts, MethodKind, NoPlan,
+    RawImageFacts, Refusal, RestoreCosts, RestoreMethod, RestorePlan, TargetFacts, TargetKind,
+    Wanted, Why, fill_memory,
+};
+#[cfg(target_os = "linux")]
+pub use plan::{
+    BackgroundCheck, CheckHandle, CheckOutcome, MemoryReport, RawDiffers, RawImage, RestoreFrom,
+    RestoreMemoryError, RestoredMemory, SealedError, SealedMemory, has_verity,
+};
 pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
 pub use relayout::{RelayoutError, RelayoutOptions, WrittenLayout};

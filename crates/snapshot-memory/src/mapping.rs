@@ -71,8 +71,8 @@ impl MappingOptions {
 #[derive(Debug)]
 pub struct MappedMemory {
     layout: MemoryLayout,
-    reservation: NonNull<u8>,
-    reserved_bytes: NonZeroUsize,
+    /// What is unmapped in the end: start and length. `None`: it is the VMM's.
+    reservation: Option<(NonNull<u8>, NonZeroUsize)>,
     /// The first byte of guest memory: aligned to a huge page within the reservation.
     base: NonNull<u8>,
     len_bytes: usize,
@@ -80,7 +80,7 @@ pub struct MappedMemory {
 }
 
 // SAFETY:
-// - the mapping belongs to this value alone and is not bound to a thread;
+// - the mapping is not bound to a thread;
 // - all accesses are atomic.
 unsafe impl Send for MappedMemory {}
 
@@ -111,8 +111,7 @@ impl MappedMemory {
         // From here on dropping `memory` unmaps.
         let mut memory = Self {
             layout,
-            reservation,
-            reserved_bytes,
+            reservation: Some((reservation, reserved_bytes)),
             base: reservation,
             len_bytes,
             memfd: None,
@@ -206,6 +205,62 @@ impl MappedMemory {
     #[cfg(not(target_os = "linux"))]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
     fn advise(&self, _huge_pages: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes memory of the VMM's for `layout`: it stays mapped as it is when this is dropped.
+    ///
+    /// # Safety
+    ///
+    /// - The bytes of the layout, from `base` on, are one range that is mapped, readable and
+    ///   writable for as long as the value lives, and may be mapped over.
+    /// - `base` is aligned to 4096 bytes.
+    /// - No Rust reference to those bytes is used meanwhile; threads of this process reach them by
+    ///   atomic or volatile accesses only.
+    pub unsafe fn borrowed(layout: MemoryLayout, base: NonNull<u8>) -> io::Result<Self> {
+        let len_bytes = usize::try_from(layout.len_bytes()).map_err(|_| Errno::ENOMEM)?;
+        Ok(Self {
+            layout,
+            reservation: None,
+            base,
+            len_bytes,
+            memfd: None,
+        })
+    }
+
+    /// Maps `pages` privately from `offset` of a file on, in the place of what is there.
+    ///
+    /// The caller keeps the file from being cut, or has a `BusGuard`: touching a page that the file
+    /// no longer has is a signal. A memory that is made of a memfd refuses: other processes would
+    /// not see it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn map_file(
+        &self,
+        pages: PageRange,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> io::Result<()> {
+        if self.memfd.is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let len_bytes = pages.len_bytes().and_then(|len| usize::try_from(len).ok());
+        let start = pages.start.image_offset();
+        let run = len_bytes.zip(start).filter(|(len, _)| *len > 0);
+        let (len_bytes, start) = run.ok_or(Errno::EINVAL)?;
+        let at = self.locate(start, len_bytes).map_err(io::Error::other)?;
+        let at = NonZeroUsize::new(at.addr());
+        let len = NonZeroUsize::new(len_bytes).ok_or(Errno::EINVAL)?;
+        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_FIXED;
+        // SAFETY:
+        // - the range lies in the memory, which is ours or given to us to be mapped over;
+        // - it stays mapped, readable and writable, and all accesses are atomic: what is borrowed
+        //   from `self` stays valid.
+        let mapped = unsafe { mmap(at, len, access, flags, file, offset) }?;
+        // Read-ahead of a cold file brings megabytes for a page; a warm one gains nothing by it.
+        // SAFETY: the range was just mapped; this advice changes no content.
+        unsafe { madvise(mapped, len_bytes, MmapAdvise::MADV_RANDOM) }?;
         Ok(())
     }
 
@@ -308,9 +363,12 @@ impl GuestMemorySource for MappedMemory {
 
 impl Drop for MappedMemory {
     fn drop(&mut self) {
+        let Some((reservation, len_bytes)) = self.reservation else {
+            return;
+        };
         // SAFETY: the reservation is ours, with all that was mapped over it, and nothing that was
         // borrowed from `self` is left.
-        let unmapped = unsafe { munmap(self.reservation.cast(), self.reserved_bytes.get()) };
+        let unmapped = unsafe { munmap(reservation.cast(), len_bytes.get()) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
     }
 }

@@ -93,6 +93,10 @@ pub const RESTORE: &[&str] = &[
 /// [`MappedMemory`](crate::MappedMemory), beyond [`PROCESS`].
 pub const MAPPED_MEMORY: &[&str] = &["ftruncate", "memfd_create"];
 
+/// [`SealedMemory`](crate::SealedMemory), beyond [`PROCESS`] and what reads the snapshot. Any other
+/// plan that is run needs no more than these two, and [`CAPTURE_THREADS`] where it has threads.
+pub const SEALED_MEMORY: &[&str] = &["ftruncate", "memfd_create", "pwrite64", "statx"];
+
 /// [`WpAsyncSource`](crate::WpAsyncSource): opens `/proc/self/pagemap`.
 pub const WP_ASYNC: &[&str] = &["ioctl", "openat", "userfaultfd"];
 

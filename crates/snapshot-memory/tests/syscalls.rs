@@ -12,8 +12,10 @@ use snapshot_memory::syscalls::{self, PROCESS};
 use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
     CaptureOptions, DirectorySink, DirtyBitmap, DirtySource, DirtyTracker, EngineChoice,
-    GuestMemorySource, MappedMemory, MappingKind, MappingOptions, PublishedSnapshot, SinkError,
-    SnapshotSink, Stability, VmmWrites, WpAsyncSource, lower_priority,
+    GuestMemorySource, KernelFacts, MappedMemory, MappingKind, MappingOptions, MemoryEvents,
+    MemoryFacts, MemoryReporter, PublishedSnapshot, RestoreCosts, RestoreFrom, RestorePlan,
+    SinkError, SnapshotSink, Stability, TargetFacts, TargetKind, Verification, VmmWrites, Wanted,
+    WpAsyncSource, lower_priority,
 };
 use tempfile::TempDir;
 
@@ -165,6 +167,51 @@ fn restore() {
         }
         assert_eq!(entries.len(), 2);
         std::mem::forget(folder);
+    });
+}
+
+/// Runs the plan for what is `wanted` of the newest snapshot below `root`.
+fn run_plan(root: OwnedFd, events: &MemoryReporter, wanted: Wanted, shared: bool) {
+    let backend = FsBackend::from_fd(root).unwrap();
+    let newest = backend.list(&RelPath::root()).unwrap().pop().unwrap();
+    let found = PublishedSnapshot::open(&backend, newest.name.parse().unwrap()).unwrap();
+    let image = Arc::new(found.image(&backend).unwrap());
+    let kernel = KernelFacts {
+        page_bytes: PAGE_BYTES,
+        ..KernelFacts::default()
+    };
+    let target = TargetFacts::new(TargetKind::Anonymous, kernel).shared(shared);
+    let facts = MemoryFacts::of(&image, wanted).unwrap();
+    let plan = RestorePlan::choose(&facts, &target, wanted, &RestoreCosts::default()).unwrap();
+    let memory = MappedMemory::new(image.layout().clone(), MappingOptions::default());
+    let memory = Arc::new(memory.unwrap());
+    let restored = plan
+        .run(&memory, &RestoreFrom::new(image, events.clone()))
+        .unwrap();
+    assert!(restored.check.is_none_or(|check| check.run().is_sound()));
+    let mut byte = [0];
+    memory.read(7 * PAGE_BYTES, &mut byte).unwrap();
+    assert_eq!(byte, [8]);
+}
+
+// spec: EMB-01
+#[test]
+fn plans() {
+    let prepare = || {
+        let (folder, root) = directory();
+        let fd = root.try_clone().unwrap();
+        capture(fd, &memory(), CaptureOptions::default()).unwrap();
+        (folder, root, MemoryEvents::new().unwrap())
+    };
+    let lists = [PROCESS, syscalls::RESTORE, syscalls::SEALED_MEMORY];
+    under_filter("plans", &lists, prepare, |(folder, root, events)| {
+        for policy in Verification::ALL {
+            for shared in [false, true] {
+                let wanted = Wanted::default().verification(policy);
+                run_plan(root.try_clone().unwrap(), &events.1, wanted, shared);
+            }
+        }
+        std::mem::forget((folder, root, events));
     });
 }
 

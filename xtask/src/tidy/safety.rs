@@ -290,6 +290,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     ),
     ("crates/snapshot-memory/src/mapping.rs", "maps memory"),
     (
+        "crates/snapshot-memory/src/plan/verity.rs",
+        "asks whether the kernel checks a file",
+    ),
+    (
         "crates/snapshot-memory/src/priority.rs",
         "asks the kernel for another priority",
     ),

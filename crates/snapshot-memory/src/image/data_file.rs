@@ -1,11 +1,13 @@
 //! One data file with its memory map: the pages that one snapshot stored.
 
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
-    DataFileRef, Digest, GuestPage, IndexLeaf, LEAF_PAGES, LeafRef, MapRoot, OwnerLeaf, PageRange,
-    SectionTable,
+    DataFileRef, DataLayout, Digest, GuestPage, IndexLeaf, LEAF_PAGES, LeafRef, MapRoot, OwnerLeaf,
+    PageIndex, PageRange, SectionTable,
 };
 
 use super::cache::LeafCache;
@@ -144,7 +146,6 @@ impl DataFile {
     /// `None` if the page is no memory of this file's layout or, packed, is not present, or if the
     /// data lies in frames.
     pub(crate) fn unit(&self, leaf: &IndexLeaf, page: GuestPage) -> Option<(PageRange, u64)> {
-        use snapshot_format::DataLayout;
         let unit = self.root.layout.unit(page, self.root.unit_pages)?;
         let offset = match self.root.data_layout {
             DataLayout::Packed => leaf.packed_offset(within_leaf(page))?,
@@ -152,6 +153,29 @@ impl DataFile {
             _ => return None,
         };
         Some((unit, offset))
+    }
+
+    /// Where a page lies in the data file, in bytes.
+    pub(crate) fn page_offset(&self, page: GuestPage) -> Result<u64, ImageError> {
+        let offset = match self.root.data_layout {
+            DataLayout::Sparse => {
+                let page = self.root.layout.image_page(page);
+                page.and_then(PageIndex::image_offset)
+            }
+            DataLayout::Packed => {
+                let number = u32::try_from(page.0 / LEAF_PAGES as u64).unwrap_or(u32::MAX);
+                let leaf = self.index_leaf(number)?;
+                leaf.and_then(|leaf| leaf.packed_offset(within_leaf(page)))
+            }
+            _ => None,
+        };
+        offset.ok_or_else(|| self.not_held(page))
+    }
+
+    /// The descriptor of the data file, where its backend has one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.data.as_fd()
     }
 
     pub(crate) fn read_data(&self, offset: u64, out: &mut [u8]) -> Result<(), ImageError> {

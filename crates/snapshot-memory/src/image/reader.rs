@@ -300,7 +300,7 @@ impl MemoryImage {
         file.read_held(&leaf, extent.guest, out)
     }
 
-    pub(super) fn file(&self, number: u16) -> Result<&DataFile, ImageError> {
+    pub(crate) fn file(&self, number: u16) -> Result<&DataFile, ImageError> {
         let place = usize::from(number).checked_sub(1);
         let found = self.files.len();
         place

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// When guest memory is checked against the digests of its snapshot.
 ///
 /// Headers, maps and machine state are always checked before they are used; this is about pages
 /// alone. The caller names it, and every restore says which one it kept to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verification {
     /// All of it before the guest runs.
     Eager,
@@ -32,6 +35,28 @@ impl Verification {
             Self::Background => "background",
             Self::Trusted => "trusted",
         }
+    }
+
+    /// The policy with this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name)
+    }
+
+    /// How much it keeps from the guest; a larger number is stricter.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Trusted => 0,
+            Self::Background => 1,
+            Self::OnFault => 2,
+            Self::Eager => 3,
+        }
+    }
+
+    /// Whether whoever asked for `wanted` gets at least that much.
+    #[must_use]
+    pub const fn satisfies(self, wanted: Self) -> bool {
+        self.rank() >= wanted.rank()
     }
 
     /// Whether no byte reaches the guest unchecked.

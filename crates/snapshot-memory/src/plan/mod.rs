@@ -1,0 +1,43 @@
+//! How the memory of a snapshot is brought back: what is best, as pure data, and the doing of it.
+
+#[cfg(target_os = "linux")]
+mod background;
+#[cfg(target_os = "linux")]
+mod check;
+mod costs;
+mod facts;
+mod fill;
+mod mappings;
+mod method;
+mod offer;
+mod refusal;
+mod restore_plan;
+#[cfg(target_os = "linux")]
+mod run;
+#[cfg(target_os = "linux")]
+mod sealed;
+#[cfg(target_os = "linux")]
+mod verity;
+mod wanted;
+
+#[cfg(target_os = "linux")]
+pub use background::{BackgroundCheck, CheckHandle, CheckOutcome};
+#[cfg(target_os = "linux")]
+pub use check::{RawDiffers, RawImage};
+pub use costs::RestoreCosts;
+pub use facts::{KernelFacts, MappingCount, MemoryFacts, RawImageFacts, TargetFacts, TargetKind};
+pub use fill::{FillError, FillOptions, FillTarget, Filled, fill_memory};
+pub use mappings::{FileRun, MAX_MAPPINGS, Mappable};
+pub use method::{Faults, MappedFrom, MethodKind, RestoreMethod};
+pub use refusal::{Refusal, Why};
+pub use restore_plan::{Advice, CheckedBy, Estimate, NoPlan, RestorePlan};
+#[cfg(target_os = "linux")]
+pub use run::{MemoryReport, RestoreFrom, RestoreMemoryError, RestoredMemory};
+#[cfg(target_os = "linux")]
+pub use sealed::{SealedError, SealedMemory};
+#[cfg(target_os = "linux")]
+pub use verity::has_verity;
+pub use wanted::Wanted;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What all tests of plans share.
+
+pub(super) mod rig;
