@@ -9,6 +9,7 @@ use serde::Serialize;
 use snapshot_format::{PAGE_BYTES, PageRange};
 
 use super::check::{Buffers, MappedFiles};
+use super::run::RestoreMemoryError;
 use crate::capture::{Cancel, Pace};
 use crate::restore::{MemoryFailure, MemoryReporter};
 
@@ -20,6 +21,7 @@ use crate::restore::{MemoryFailure, MemoryReporter};
 #[must_use = "nothing is checked before `run`"]
 pub struct BackgroundCheck {
     files: MappedFiles,
+    buffers: Buffers,
     events: MemoryReporter,
     shared: Arc<Shared>,
     cancel: Cancel,
@@ -60,10 +62,14 @@ impl CheckOutcome {
 }
 
 impl BackgroundCheck {
-    pub(super) fn new(files: MappedFiles, events: MemoryReporter) -> Self {
+    pub(super) fn new(
+        files: MappedFiles,
+        events: MemoryReporter,
+    ) -> Result<Self, RestoreMemoryError> {
         let total_bytes = files.image.layout().len_bytes();
-        Self {
+        Ok(Self {
             files,
+            buffers: Buffers::new()?,
             events,
             shared: Arc::new(Shared {
                 checked_bytes: AtomicU64::new(0),
@@ -71,7 +77,7 @@ impl BackgroundCheck {
             }),
             cancel: Cancel::default(),
             bytes_per_second: None,
-        }
+        })
     }
 
     /// Has it read at most so many bytes a second, on average from the start.
@@ -94,12 +100,11 @@ impl BackgroundCheck {
     /// Checks all of the memory, in the order of its pages, and every failure is told. A thread
     /// that nobody waits for calls [`lower_priority`](crate::lower_priority) first.
     #[must_use]
-    pub fn run(self) -> CheckOutcome {
+    pub fn run(mut self) -> CheckOutcome {
         let span = tracing::info_span!("background check");
         let _inside = span.enter();
         let mut pace = Pace::start(self.cancel, self.bytes_per_second);
         let page_count = self.files.image.layout().page_count();
-        let mut buffers = Buffers::new();
         let mut failures = 0;
         let mut tell = |failure: MemoryFailure| {
             failures += 1;
@@ -113,7 +118,7 @@ impl BackgroundCheck {
             if pace.spend(bytes).is_err() {
                 break;
             }
-            let _ = self.files.check(pages, &mut buffers, &mut tell);
+            let _ = self.files.check(pages, &mut self.buffers, &mut tell);
             self.shared
                 .checked_bytes
                 .fetch_add(bytes, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use super::fill::{FillError, FillOptions};
 use super::mappings::FileRun;
 use super::run::RestoreMemoryError;
 use crate::backend::ReadFile;
+use crate::direct::DirectBuffer;
 use crate::image::{Extent, ImageError, MemoryImage};
 use crate::restore::{FailureCause, MemoryFailure, SourceError};
 
@@ -52,16 +53,17 @@ pub(super) enum Mapped {
 /// Buffers of one check.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    expected: Vec<u8>,
-    found: Vec<u8>,
+    expected: DirectBuffer,
+    found: DirectBuffer,
 }
 
 impl Buffers {
-    pub(super) fn new() -> Self {
-        Self {
-            expected: vec![0; PIECE_BYTES],
-            found: vec![0; PIECE_BYTES],
-        }
+    pub(super) fn new() -> Result<Self, RestoreMemoryError> {
+        let buffer = || DirectBuffer::new().map_err(FillError::Buffer);
+        Ok(Self {
+            expected: buffer()?,
+            found: buffer()?,
+        })
     }
 }
 
@@ -73,7 +75,13 @@ impl MappedFiles {
         let next = AtomicU64::new(0);
         let failed: OnceLock<RestoreMemoryError> = OnceLock::new();
         let work = || {
-            let mut buffers = Buffers::new();
+            let mut buffers = match Buffers::new() {
+                Ok(buffers) => buffers,
+                Err(error) => {
+                    let _ = failed.set(error);
+                    return;
+                }
+            };
             let mut fail = |failure: MemoryFailure| {
                 // The first counts.
                 let _ = failed.set(RestoreMemoryError::Damaged(Box::new(failure)));

@@ -1,5 +1,6 @@
 //! Copying all of a snapshot to fresh memory, checked, with several threads.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,7 @@ use std::thread;
 use snapshot_format::{MemoryLayout, PAGE_BYTES, PageRange};
 
 use crate::capture::Cancel;
+use crate::direct::DirectBuffer;
 use crate::error::MemoryError;
 use crate::mapping::MappedMemory;
 use crate::restore::{PageSource, SourceError};
@@ -96,6 +98,9 @@ pub enum FillError {
         /// Pages of the memory.
         found: u64,
     },
+    /// There is no memory for a buffer.
+    #[error("get a buffer to fill memory through")]
+    Buffer(#[source] io::Error),
     /// The caller asked for the end.
     #[error("filling memory was cancelled")]
     Cancelled,
@@ -171,7 +176,10 @@ struct Work<'w> {
 
 impl Work<'_> {
     fn run(&self) {
-        let mut buffer = vec![0; PIECE_BYTES];
+        let mut buffer = match DirectBuffer::new() {
+            Ok(buffer) => buffer,
+            Err(error) => return self.fail(FillError::Buffer(error)),
+        };
         while !self.stopped.load(Ordering::Relaxed) {
             let start = self.next.fetch_add(CHUNK_PAGES, Ordering::Relaxed);
             if start >= self.page_count {
@@ -179,14 +187,18 @@ impl Work<'_> {
             }
             let count = CHUNK_PAGES.min(self.page_count - start);
             if let Err(error) = self.copy(PageRange::new(start, count), &mut buffer) {
-                self.stopped.store(true, Ordering::Relaxed);
-                let first = self.first_error.lock();
-                first
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert(error);
-                return;
+                return self.fail(error);
             }
         }
+    }
+
+    /// Ends the work of all threads. The first error counts.
+    fn fail(&self, error: FillError) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let first = self.first_error.lock();
+        first
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
     }
 
     /// Copies the pages of one chunk, run by run.

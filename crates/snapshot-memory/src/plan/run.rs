@@ -290,7 +290,9 @@ impl RestorePlan {
         }
         map()?;
         let is_due = self.verification == Verification::Background;
-        let check = is_due.then(|| BackgroundCheck::new(files, from.events.clone()));
+        let check = is_due
+            .then(|| BackgroundCheck::new(files, from.events.clone()))
+            .transpose()?;
         Ok(RestoredMemory {
             check,
             ..self.done(checked_bytes, 0)
