@@ -139,13 +139,13 @@ pub use image::{
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use plan::{
     Advice, CheckedBy, Estimate, Faults, FileRun, FillError, FillOptions, FillTarget, Filled,
-    KernelFacts, MAX_MAPPINGS, Mappable, MappedFrom, MappingCount, MemoryFacts, MethodKind, NoPlan,
-    RawImageFacts, Refusal, RestoreCosts, RestoreMethod, RestorePlan, TargetFacts, TargetKind,
-    Wanted, Why, fill_memory,
+    KernelFacts, MAX_MAPPINGS, Mappable, MappedFrom, MappingCount, MemoryFacts, MemoryReport,
+    MethodKind, NoPlan, RawImageFacts, Refusal, RestoreCosts, RestoreMethod, RestorePlan,
+    TargetFacts, TargetKind, Wanted, Why, fill_memory,
 };
 #[cfg(target_os = "linux")]
 pub use plan::{
-    BackgroundCheck, CheckHandle, CheckOutcome, MemoryReport, RawDiffers, RawImage, RestoreFrom,
+    BackgroundCheck, CheckHandle, CheckOutcome, RawDiffers, RawImage, RestoreFrom,
     RestoreMemoryError, RestoredMemory, SealedError, SealedMemory, has_verity,
 };
 pub use priority::lower_priority;

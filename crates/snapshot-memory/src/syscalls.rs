@@ -93,9 +93,9 @@ pub const RESTORE: &[&str] = &[
 /// [`MappedMemory`](crate::MappedMemory), beyond [`PROCESS`].
 pub const MAPPED_MEMORY: &[&str] = &["ftruncate", "memfd_create"];
 
-/// [`SealedMemory`](crate::SealedMemory), beyond [`PROCESS`] and what reads the snapshot. Any other
-/// plan that is run needs no more than these two, and [`CAPTURE_THREADS`] where it has threads.
-pub const SEALED_MEMORY: &[&str] = &["ftruncate", "memfd_create", "pwrite64", "statx"];
+/// Running a [`RestorePlan`](crate::RestorePlan) that does not serve, beyond [`RESTORE`], and
+/// [`CAPTURE_THREADS`] where it has threads.
+pub const RUN_PLAN: &[&str] = &["eventfd2", "ftruncate", "memfd_create", "pwrite64", "statx"];
 
 /// [`WpAsyncSource`](crate::WpAsyncSource): opens `/proc/self/pagemap`.
 pub const WP_ASYNC: &[&str] = &["ioctl", "openat", "userfaultfd"];

@@ -12,10 +12,9 @@ use snapshot_memory::syscalls::{self, PROCESS};
 use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
     CaptureOptions, DirectorySink, DirtyBitmap, DirtySource, DirtyTracker, EngineChoice,
-    GuestMemorySource, KernelFacts, MappedMemory, MappingKind, MappingOptions, MemoryEvents,
-    MemoryFacts, MemoryReporter, PublishedSnapshot, RestoreCosts, RestoreFrom, RestorePlan,
-    SinkError, SnapshotSink, Stability, TargetFacts, TargetKind, Verification, VmmWrites, Wanted,
-    WpAsyncSource, lower_priority,
+    GuestMemorySource, KernelFacts, MappedMemory, MappingKind, MappingOptions, MemoryFacts,
+    PublishedSnapshot, RestoreCosts, RestoreFrom, RestorePlan, SinkError, SnapshotSink, Stability,
+    TargetFacts, TargetKind, Verification, VmmWrites, Wanted, WpAsyncSource, lower_priority,
 };
 use tempfile::TempDir;
 
@@ -171,7 +170,7 @@ fn restore() {
 }
 
 /// Runs the plan for what is `wanted` of the newest snapshot below `root`.
-fn run_plan(root: OwnedFd, events: &MemoryReporter, wanted: Wanted, shared: bool) {
+fn run_plan(root: OwnedFd, wanted: Wanted, shared: bool) {
     let backend = FsBackend::from_fd(root).unwrap();
     let newest = backend.list(&RelPath::root()).unwrap().pop().unwrap();
     let found = PublishedSnapshot::open(&backend, newest.name.parse().unwrap()).unwrap();
@@ -185,9 +184,7 @@ fn run_plan(root: OwnedFd, events: &MemoryReporter, wanted: Wanted, shared: bool
     let plan = RestorePlan::choose(&facts, &target, wanted, &RestoreCosts::default()).unwrap();
     let memory = MappedMemory::new(image.layout().clone(), MappingOptions::default());
     let memory = Arc::new(memory.unwrap());
-    let restored = plan
-        .run(&memory, &RestoreFrom::new(image, events.clone()))
-        .unwrap();
+    let restored = plan.run(&memory, &RestoreFrom::new(image)).unwrap();
     assert!(restored.check.is_none_or(|check| check.run().is_sound()));
     let mut byte = [0];
     memory.read(7 * PAGE_BYTES, &mut byte).unwrap();
@@ -201,17 +198,17 @@ fn plans() {
         let (folder, root) = directory();
         let fd = root.try_clone().unwrap();
         capture(fd, &memory(), CaptureOptions::default()).unwrap();
-        (folder, root, MemoryEvents::new().unwrap())
+        (folder, root)
     };
-    let lists = [PROCESS, syscalls::RESTORE, syscalls::SEALED_MEMORY];
-    under_filter("plans", &lists, prepare, |(folder, root, events)| {
+    let lists = [PROCESS, syscalls::RESTORE, syscalls::RUN_PLAN];
+    under_filter("plans", &lists, prepare, |(folder, root)| {
         for policy in Verification::ALL {
             for shared in [false, true] {
                 let wanted = Wanted::default().verification(policy);
-                run_plan(root.try_clone().unwrap(), &events.1, wanted, shared);
+                run_plan(root.try_clone().unwrap(), wanted, shared);
             }
         }
-        std::mem::forget((folder, root, events));
+        std::mem::forget((folder, root));
     });
 }
 

@@ -294,6 +294,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "asks whether the kernel checks a file",
     ),
     (
+        "crates/snapshot-memory/src/plan/watch.rs",
+        "hands mappings to the guard of mapped files",
+    ),
+    (
         "crates/snapshot-memory/src/priority.rs",
         "asks the kernel for another priority",
     ),

@@ -7,11 +7,16 @@ mod check;
 mod costs;
 mod facts;
 mod fill;
+#[cfg(target_os = "linux")]
+mod host;
 mod mappings;
 mod method;
 mod offer;
 mod refusal;
+mod report;
 mod restore_plan;
+#[cfg(target_os = "linux")]
+mod restored;
 #[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]
@@ -19,6 +24,8 @@ mod sealed;
 #[cfg(target_os = "linux")]
 mod verity;
 mod wanted;
+#[cfg(target_os = "linux")]
+mod watch;
 
 #[cfg(target_os = "linux")]
 pub use background::{BackgroundCheck, CheckHandle, CheckOutcome};
@@ -30,9 +37,12 @@ pub use fill::{FillError, FillOptions, FillTarget, Filled, fill_memory};
 pub use mappings::{FileRun, MAX_MAPPINGS, Mappable};
 pub use method::{Faults, MappedFrom, MethodKind, RestoreMethod};
 pub use refusal::{Refusal, Why};
+pub use report::MemoryReport;
 pub use restore_plan::{Advice, CheckedBy, Estimate, NoPlan, RestorePlan};
 #[cfg(target_os = "linux")]
-pub use run::{MemoryReport, RestoreFrom, RestoreMemoryError, RestoredMemory};
+pub use restored::RestoredMemory;
+#[cfg(target_os = "linux")]
+pub use run::{RestoreFrom, RestoreMemoryError};
 #[cfg(target_os = "linux")]
 pub use sealed::{SealedError, SealedMemory};
 #[cfg(target_os = "linux")]

@@ -5,21 +5,26 @@ use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use serde::Serialize;
 use snapshot_format::PageRange;
 
 use super::background::BackgroundCheck;
 use super::check::{Mapped, MappedFiles, RawImage};
 use super::fill::{FillError, FillOptions, fill_memory};
 use super::mappings::{FileRun, MAX_MAPPINGS, Mappable};
-use super::method::{MappedFrom, RestoreMethod};
+use super::method::{Faults, MappedFrom, RestoreMethod};
+use super::report::MemoryReport;
 use super::restore_plan::{CheckedBy, RestorePlan};
+use super::restored::RestoredMemory;
 use super::sealed::SealedMemory;
+use super::watch::{GuardedMemory, MappedPart};
+use crate::bus_guard::{BusGuard, BusGuardError};
 use crate::capture::Cancel;
 use crate::image::{ImageError, MemoryImage};
 use crate::mapping::MappedMemory;
-use crate::restore::{MemoryFailure, MemoryReporter, Verification};
+use crate::restore::{MemoryEvents, MemoryFailure, PageSource, Verification};
+use crate::serve::{PageServer, ServeError, ServeOptions, SharedPages};
 use crate::source::GuestMemorySource;
+use crate::uffd::{FaultModes, UffdContext, UffdOptions};
 
 /// What a plan works on.
 #[derive(Clone, Debug)]
@@ -32,39 +37,17 @@ pub struct RestoreFrom {
     /// The memfd of this snapshot that guests share, filled already; a plan that needs one makes it
     /// where there is none.
     pub sealed: Option<Arc<SealedMemory>>,
-    /// Who is told of memory that is lost once the guest runs.
-    pub events: MemoryReporter,
+    /// The pages that served clones of this snapshot share; a plan that needs them makes them where
+    /// there are none.
+    pub shared: Option<Arc<SharedPages>>,
+    /// How memory is served, by a plan that serves it.
+    pub serve: ServeOptions,
+    /// What the userfaultfd of a served memory is to be able to do: whether it tracks writes, too.
+    pub uffd: UffdOptions,
+    /// Tells of mapped files that are cut, in place of a signal that ends the process.
+    pub guard: Option<BusGuard>,
     /// Breaks off what runs before the guest does.
     pub cancel: Cancel,
-}
-
-/// Memory that is in place, and what has to live as long as it is used.
-#[derive(Debug)]
-#[must_use = "dropping it drops what brings pages of a running guest"]
-pub struct RestoredMemory {
-    /// What was done.
-    pub report: MemoryReport,
-    /// The check that the plan promises, to be run beside the guest; of
-    /// [`Verification::Background`] only.
-    pub check: Option<BackgroundCheck>,
-    /// The memfd that other guests of the snapshot can be restored from.
-    pub sealed: Option<Arc<SealedMemory>>,
-}
-
-/// What was done to bring memory back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[non_exhaustive]
-pub struct MemoryReport {
-    /// How memory was put in place.
-    pub method: RestoreMethod,
-    /// When its pages are checked.
-    pub verification: Verification,
-    /// What checks them.
-    pub checked_by: CheckedBy,
-    /// Bytes that were read and checked before the guest may run.
-    pub checked_bytes: u64,
-    /// Bytes that were copied to memory of this guest, or to a memfd that guests share.
-    pub copied_bytes: u64,
 }
 
 /// Memory could not be put in place: the machine must not run.
@@ -80,6 +63,15 @@ pub enum RestoreMemoryError {
     /// The memfd that guests share could not be made.
     #[error(transparent)]
     Sealed(#[from] super::sealed::SealedError),
+    /// Memory could not be served.
+    #[error(transparent)]
+    Serve(Box<ServeError>),
+    /// Mapped files could not be watched.
+    #[error(transparent)]
+    Guard(#[from] BusGuardError),
+    /// Nobody could be told of lost memory.
+    #[error("make an eventfd")]
+    Events(#[source] io::Error),
     /// A file could not be mapped.
     #[error("map {file} at page {page} of the guest")]
     Map {
@@ -117,15 +109,24 @@ pub enum RestoreMemoryError {
     LayoutDiffers,
 }
 
+impl From<ServeError> for RestoreMemoryError {
+    fn from(error: ServeError) -> Self {
+        Self::Serve(Box::new(error))
+    }
+}
+
 impl RestoreFrom {
-    /// The memory of a snapshot, whose lost pages are told to `events`.
+    /// The memory of a snapshot; served by one thread, if it is.
     #[must_use]
-    pub fn new(image: Arc<MemoryImage>, events: MemoryReporter) -> Self {
+    pub fn new(image: Arc<MemoryImage>) -> Self {
         Self {
             image,
             raw: None,
             sealed: None,
-            events,
+            shared: None,
+            serve: ServeOptions::new(1),
+            uffd: UffdOptions::default(),
+            guard: None,
             cancel: Cancel::default(),
         }
     }
@@ -141,6 +142,34 @@ impl RestoreFrom {
     #[must_use]
     pub fn sealed(mut self, sealed: Arc<SealedMemory>) -> Self {
         self.sealed = Some(sealed);
+        self
+    }
+
+    /// The same, with the pages that were made for other clones of the snapshot.
+    #[must_use]
+    pub fn shared(mut self, pages: Arc<SharedPages>) -> Self {
+        self.shared = Some(pages);
+        self
+    }
+
+    /// The same, served in another way.
+    #[must_use]
+    pub fn serve(mut self, serve: ServeOptions) -> Self {
+        self.serve = serve;
+        self
+    }
+
+    /// The same, served by another userfaultfd.
+    #[must_use]
+    pub fn uffd(mut self, uffd: UffdOptions) -> Self {
+        self.uffd = uffd;
+        self
+    }
+
+    /// The same, with a guard over the files that are mapped.
+    #[must_use]
+    pub fn guard(mut self, guard: BusGuard) -> Self {
+        self.guard = Some(guard);
         self
     }
 
@@ -176,20 +205,19 @@ impl RestorePlan {
                 MappedFrom::RawImage => self.map_raw(memory, from),
                 MappedFrom::SealedMemfd => self.map_sealed(memory, from),
             },
-            RestoreMethod::Served { .. } => Err(RestoreMemoryError::Missing {
-                what: "a page server",
-            }),
+            RestoreMethod::Served { faults, .. } => self.serve(memory, from, faults),
             RestoreMethod::Eager => {
                 let options = self.fill_options(from);
                 let filled = fill_memory(&*from.image, &**memory, &options)?;
-                Ok(self.done(filled.copied_bytes, filled.copied_bytes))
+                let report = self.report().copied(filled.copied_bytes);
+                Ok(RestoredMemory::new(memory, report))
             }
         }
     }
 
     fn map_data_files(
         &self,
-        memory: &MappedMemory,
+        memory: &Arc<MappedMemory>,
         from: &RestoreFrom,
         mappings: u64,
     ) -> Result<RestoredMemory, RestoreMemoryError> {
@@ -209,7 +237,9 @@ impl RestorePlan {
             image: Arc::clone(&from.image),
             mapped: Mapped::Runs(runs.clone()),
         };
-        self.check_and_map(files, from, || {
+        let parts = runs.iter().map(|run| part_of(&from.image, run));
+        let parts: Vec<MappedPart> = parts.collect::<Result<_, _>>()?;
+        self.check_and_map(memory, files, from, &parts, || {
             runs.iter()
                 .try_for_each(|run| map_run(memory, &from.image, run))
         })
@@ -217,7 +247,7 @@ impl RestorePlan {
 
     fn map_raw(
         &self,
-        memory: &MappedMemory,
+        memory: &Arc<MappedMemory>,
         from: &RestoreFrom,
     ) -> Result<RestoredMemory, RestoreMemoryError> {
         let what = "the raw image";
@@ -249,7 +279,12 @@ impl RestorePlan {
             mapped: Mapped::Raw(raw),
         };
         let pages = PageRange::new(0, memory.layout().page_count());
-        self.check_and_map(files, from, || {
+        let part = MappedPart {
+            pages,
+            file: Arc::from(name.as_str()),
+            offset: 0,
+        };
+        self.check_and_map(memory, files, from, &[part], || {
             let mapped = memory.map_file(pages, descriptor, 0);
             mapped.map_err(failed_to_map(&name, 0))
         })
@@ -257,7 +292,7 @@ impl RestorePlan {
 
     fn map_sealed(
         &self,
-        memory: &MappedMemory,
+        memory: &Arc<MappedMemory>,
         from: &RestoreFrom,
     ) -> Result<RestoredMemory, RestoreMemoryError> {
         let (sealed, copied_bytes) = match &from.sealed {
@@ -271,32 +306,77 @@ impl RestorePlan {
         };
         let mapped = sealed.map_over(memory);
         mapped.map_err(failed_to_map("the memfd that guests share", 0))?;
-        Ok(RestoredMemory {
-            sealed: Some(sealed),
-            ..self.done(copied_bytes, copied_bytes)
-        })
+        let report = self.report().copied(copied_bytes);
+        let mut restored = RestoredMemory::new(memory, report);
+        restored.sealed = Some(sealed);
+        Ok(restored)
     }
 
     /// Maps files with `map`, after a check or with one to follow, as the plan says.
     fn check_and_map(
         &self,
+        memory: &Arc<MappedMemory>,
         files: MappedFiles,
         from: &RestoreFrom,
+        parts: &[MappedPart],
         map: impl FnOnce() -> Result<(), RestoreMemoryError>,
     ) -> Result<RestoredMemory, RestoreMemoryError> {
-        let mut checked_bytes = 0;
+        let mut report = self.report();
         if self.verification == Verification::Eager {
-            checked_bytes = files.check_all(&self.fill_options(from))?;
+            report.checked_bytes = files.check_all(&self.fill_options(from))?;
         }
         map()?;
-        let is_due = self.verification == Verification::Background;
-        let check = is_due
-            .then(|| BackgroundCheck::new(files, from.events.clone()))
-            .transpose()?;
-        Ok(RestoredMemory {
-            check,
-            ..self.done(checked_bytes, 0)
-        })
+        let (events, reporter) = MemoryEvents::new().map_err(RestoreMemoryError::Events)?;
+        let mut restored = RestoredMemory::new(memory, report);
+        if let Some(guard) = from.guard {
+            let guarded = GuardedMemory::new(guard, memory, parts, &reporter)?;
+            restored.guarded = Some(guarded);
+        }
+        if self.verification == Verification::Background {
+            restored.check = Some(BackgroundCheck::new(files, reporter)?);
+        }
+        restored.events = Some(events);
+        Ok(restored)
+    }
+
+    /// Has `memory` served: fresh memory, or private mappings of the pages that clones share.
+    fn serve(
+        &self,
+        memory: &Arc<MappedMemory>,
+        from: &RestoreFrom,
+        faults: Faults,
+    ) -> Result<RestoredMemory, RestoreMemoryError> {
+        let source: Arc<dyn PageSource> = Arc::<MemoryImage>::clone(&from.image);
+        let shared = match (faults, &from.shared) {
+            (Faults::Missing, _) => None,
+            (Faults::Minor, Some(pages)) if pages.source().layout() == memory.layout() => {
+                Some(Arc::clone(pages))
+            }
+            (Faults::Minor, Some(_)) => return Err(RestoreMemoryError::LayoutDiffers),
+            (Faults::Minor, None) => Some(SharedPages::new(Arc::clone(&source))?),
+        };
+        if let Some(pages) = &shared {
+            let all = PageRange::new(0, memory.layout().page_count());
+            let mapped = memory.map_file(all, pages.memfd(), 0);
+            mapped.map_err(failed_to_map("the pages that clones share", 0))?;
+        }
+        let context = UffdContext::new(from.uffd).map_err(ServeError::from)?;
+        let modes = FaultModes {
+            missing: true,
+            minor: shared.is_some(),
+            writes: context.is_tracking(),
+        };
+        let ranges = context.register(&**memory, modes);
+        let ranges = ranges.map_err(ServeError::from)?;
+        let context = Arc::new(context);
+        let server = match shared.clone() {
+            Some(pages) => PageServer::start_shared(context, ranges, pages, from.serve),
+            None => PageServer::start(context, ranges, source, from.serve),
+        };
+        let mut restored = RestoredMemory::new(memory, self.report());
+        restored.server = Some(server?);
+        restored.shared = shared;
+        Ok(restored)
     }
 
     /// Fails where the plan rests on fs-verity and a file is no longer under it.
@@ -320,19 +400,17 @@ impl RestorePlan {
             .cancel(from.cancel.clone())
     }
 
-    fn done(&self, checked_bytes: u64, copied_bytes: u64) -> RestoredMemory {
-        RestoredMemory {
-            report: MemoryReport {
-                method: self.method,
-                verification: self.verification,
-                checked_by: self.checked_by,
-                checked_bytes,
-                copied_bytes,
-            },
-            check: None,
-            sealed: None,
-        }
+    fn report(&self) -> MemoryReport {
+        MemoryReport::new(self.method, self.verification, self.checked_by)
     }
+}
+
+fn part_of(image: &MemoryImage, run: &FileRun) -> Result<MappedPart, RestoreMemoryError> {
+    Ok(MappedPart {
+        pages: run.pages,
+        file: Arc::from(image.file(run.file)?.names().data.as_str()),
+        offset: run.offset,
+    })
 }
 
 fn map_run(

@@ -11,7 +11,7 @@ use crate::plan::{
     Estimate, KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts, TargetFacts,
     TargetKind, Wanted,
 };
-use crate::restore::{FailureCause, MemoryEvents, SourceError};
+use crate::restore::{FailureCause, SourceError};
 
 fn target() -> TargetFacts {
     let kernel = KernelFacts {
@@ -71,16 +71,15 @@ fn raw_of(chain: &Chain) -> RawImage {
     }
 }
 
-fn from(image: MemoryImage) -> (RestoreFrom, MemoryEvents) {
-    let (events, reporter) = MemoryEvents::new().unwrap();
-    (RestoreFrom::new(Arc::new(image), reporter), events)
+fn from(image: MemoryImage) -> RestoreFrom {
+    RestoreFrom::new(Arc::new(image))
 }
 
 // spec: RPL-09
 #[test]
 fn mapped_data_files_are_the_guests_memory_and_its_writes_stay_its_own() {
     let chain = chain();
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let wanted = named(MethodKind::Mapped, Verification::Trusted);
     let plan = plan(&from.image, wanted);
     let guest = || {
@@ -105,7 +104,7 @@ fn mapped_data_files_are_the_guests_memory_and_its_writes_stay_its_own() {
 #[test]
 fn a_raw_image_is_mapped_as_a_whole() {
     let chain = chain();
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let from = from.raw(raw_of(&chain));
     let wanted = Wanted::default().verification(Verification::Trusted);
     let facts = MemoryFacts::of(&from.image, wanted).unwrap();
@@ -129,7 +128,7 @@ fn a_raw_image_is_mapped_as_a_whole() {
 fn an_eager_check_of_mapped_files_comes_before_the_guest() {
     let wanted = named(MethodKind::Mapped, Verification::Eager);
     let chain = chain();
-    let (sound, _events) = from(chain.image());
+    let sound = from(chain.image());
     let done = plan(&sound.image, wanted).run(&fresh(sound.image.layout()), &sound);
     let report = done.unwrap().report;
     assert_eq!(report.verification, Verification::Eager);
@@ -141,7 +140,7 @@ fn an_eager_check_of_mapped_files_comes_before_the_guest() {
     one.take(None, LayoutChoice::Sparse);
     for offset in [3 * 4096 + 5, 40 * 4096] {
         flip(&one.data_path(0), offset);
-        let (damaged, _events) = from(one.image());
+        let damaged = from(one.image());
         let plan = plan(&damaged.image, wanted);
         let error = plan
             .run(&fresh(damaged.image.layout()), &damaged)
@@ -162,21 +161,21 @@ fn damage_that_is_found_while_the_guest_runs_is_an_event() {
     // Pages that are stored, and a zero page of a raw image.
     let raw = raw_of(&chain);
     flip(&chain.data_path(0), 555 * 4096);
-    let (from, events) = from(chain.image());
+    let from = from(chain.image());
     let wanted = named(MethodKind::Mapped, Verification::Background);
     let plan = plan(&from.image, wanted);
     let memory = fresh(from.image.layout());
-    let restored = plan.run(&memory, &from).unwrap();
+    let mut restored = plan.run(&memory, &from).unwrap();
     assert_eq!(restored.report.verification, Verification::Background);
-    assert!(events.take().is_empty());
-    let check = restored.check.unwrap();
+    assert!(restored.events().unwrap().take().is_empty());
+    let check = restored.check.take().unwrap();
     let handle = check.handle();
     assert_eq!(handle.progress(), (0, 2000 * PAGE_BYTES));
     let outcome = std::thread::spawn(move || check.run()).join().unwrap();
     assert_eq!(outcome.failures, 1);
     assert!(!outcome.is_sound());
     assert_eq!(handle.progress(), (2000 * PAGE_BYTES, 2000 * PAGE_BYTES));
-    let told = events.take();
+    let told = restored.events().unwrap().take();
     let pages = told[0].pages;
     assert!((pages.start.0..pages.end().0).contains(&555), "{}", told[0]);
     let damage = FailureCause::Source(SourceError::Image(ImageError::Stray {
@@ -200,7 +199,7 @@ fn a_raw_image_is_compared_with_the_snapshot() {
         flip(&raw, offset);
         let backend = FsBackend::open(chain.folder.path()).unwrap();
         let file = backend.open(&RelPath::root().join("raw").unwrap()).unwrap();
-        let (from, events) = from(chain.image());
+        let from = from(chain.image());
         let from = from.raw(RawImage {
             file: Arc::from(file),
             name: "raw".to_owned(),
@@ -209,9 +208,10 @@ fn a_raw_image_is_compared_with_the_snapshot() {
         let facts = MemoryFacts::of(&from.image, wanted).unwrap();
         let facts = facts.raw_image(RawImageFacts { verity: false });
         let restored = plan_of(&facts, &target(), wanted).run(&fresh(from.image.layout()), &from);
-        let outcome = restored.unwrap().check.unwrap().run();
+        let mut restored = restored.unwrap();
+        let outcome = restored.check.take().unwrap().run();
         assert_eq!(outcome.failures, failures);
-        let told = events.take();
+        let told = restored.events().unwrap().take();
         let FailureCause::Source(SourceError::Other(error)) = &told[0].cause else {
             unreachable!("{}", told[0])
         };
@@ -226,7 +226,7 @@ fn a_raw_image_is_compared_with_the_snapshot() {
 #[test]
 fn a_check_that_is_cancelled_is_not_sound() {
     let chain = chain();
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let wanted = named(MethodKind::Mapped, Verification::Background);
     let restored = plan(&from.image, wanted).run(&fresh(from.image.layout()), &from);
     let check = restored.unwrap().check.unwrap();
@@ -243,7 +243,7 @@ fn an_eager_restore_keeps_huge_pages() {
     let mut chain = Chain::of_pages(4096);
     chain.write(PageRange::new(0, 4096), 1);
     chain.take(None, LayoutChoice::Sparse);
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let layout = from.image.layout().clone();
     let options = MappingOptions::default().huge_pages(true);
     let probe = MappedMemory::new(layout.clone(), options).unwrap();
@@ -268,12 +268,13 @@ fn an_eager_restore_keeps_huge_pages() {
 #[test]
 fn a_shared_eager_restore_fills_one_memfd_for_all() {
     let chain = chain();
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let wanted = Wanted::default().verification(Verification::Eager);
     let facts = MemoryFacts::of(&from.image, wanted).unwrap();
     let plan = plan_of(&facts, &target().shared(true), wanted);
     let first = fresh(from.image.layout());
     let restored = plan.run(&first, &from).unwrap();
+    assert!(restored.events().is_none());
     assert_eq!(restored.report.copied_bytes, 910 * PAGE_BYTES);
     let from = from.sealed(restored.sealed.clone().unwrap());
     let second = fresh(from.image.layout());
@@ -288,7 +289,7 @@ fn a_shared_eager_restore_fills_one_memfd_for_all() {
 #[test]
 fn a_plan_that_no_longer_fits_is_refused_and_never_replaced() {
     let chain = chain();
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let good = plan(
         &from.image,
         named(MethodKind::Mapped, Verification::Trusted),
@@ -331,7 +332,7 @@ fn a_raw_image_of_another_length_is_refused() {
         .unwrap()
         .set_len(4096)
         .unwrap();
-    let (from, _events) = from(chain.image());
+    let from = from(chain.image());
     let from = from.raw(raw);
     let wanted = Wanted::default().verification(Verification::Trusted);
     let facts = MemoryFacts::of(&from.image, wanted).unwrap();
@@ -346,4 +347,88 @@ fn a_raw_image_of_another_length_is_refused() {
         RestoreMemoryError::Image(ImageError::DataLength { .. })
     );
     assert!(is_length, "{error}");
+}
+
+/// A target of the host that the tests run on; `None`, told as a skip, where nothing can be served.
+fn serving_target() -> Option<TargetFacts> {
+    let kernel = KernelFacts::of_host(UffdOptions::default());
+    if !kernel.missing {
+        crate::skip::skip("uffd", "the kernel gives no userfaultfd");
+        return None;
+    }
+    Some(TargetFacts::new(TargetKind::Anonymous, kernel))
+}
+
+// spec: RPL-13
+#[test]
+fn a_served_plan_brings_pages_on_fault_and_clones_share_them() {
+    let chain = chain();
+    let from = from(chain.image());
+    let Some(target) = serving_target() else {
+        return;
+    };
+    let wanted = Wanted::default().method(MethodKind::Served);
+    let facts = MemoryFacts::of(&from.image, wanted).unwrap();
+    assert_eq!(facts.mappings, crate::plan::MappingCount::NotCounted);
+    for shared in [false, true] {
+        let plan = plan_of(&facts, &target.shared(shared), wanted);
+        assert_eq!(plan.verification, Verification::OnFault);
+        let first = plan.run(&fresh(from.image.layout()), &from).unwrap();
+        assert_eq!(first.shared.is_some(), shared);
+        let again = match &first.shared {
+            Some(pages) => from.clone().shared(Arc::clone(pages)),
+            None => from.clone(),
+        };
+        let second = plan.run(&fresh(from.image.layout()), &again).unwrap();
+        first.memory().write(103 * PAGE_BYTES, &[9; 4096]).unwrap();
+        assert!(bytes_of(&**second.memory()) == chain.bytes());
+        let mut byte = [0];
+        first.memory().read(103 * PAGE_BYTES, &mut byte).unwrap();
+        assert_eq!(byte, [9]);
+        assert!(second.events().unwrap().take().is_empty());
+        assert!(second.server().unwrap().stats().faults > 0);
+    }
+}
+
+/// Waits until there is something to take; panics where nothing comes.
+fn wait_for(events: &MemoryEvents) -> Vec<MemoryFailure> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let mut bell = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+    let rang = poll(&mut bell, PollTimeout::from(60_000_u16)).unwrap();
+    assert_eq!(rang, 1, "no event in a minute");
+    events.take()
+}
+
+// spec: RPL-09
+#[test]
+fn a_file_that_is_cut_under_a_mapped_guest_is_an_event() {
+    let mut chain = Chain::of_pages(64);
+    chain.write(PageRange::new(0, 64), 1);
+    chain.take(None, LayoutChoice::Sparse);
+    let from = from(chain.image()).guard(BusGuard::install().unwrap());
+    let wanted = named(MethodKind::Mapped, Verification::Trusted);
+    let restored = plan(&from.image, wanted).run(&fresh(from.image.layout()), &from);
+    let restored = restored.unwrap();
+    let path = chain.data_path(0);
+    // The owner of a read-only file may cut it, after making it writable.
+    let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    std::fs::set_permissions(&path, permissions).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(10 * 4096).unwrap();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut byte = [0xff];
+            restored.memory().read(40 * PAGE_BYTES, &mut byte).unwrap();
+            byte
+        });
+        let told = wait_for(restored.events().unwrap());
+        let FailureCause::Mapping { offset, .. } = told[0].cause else {
+            unreachable!("{}", told[0])
+        };
+        assert_eq!(offset, 40 * 4096);
+        restored.abandon();
+        assert_eq!(reader.join().unwrap(), [0]);
+    });
 }

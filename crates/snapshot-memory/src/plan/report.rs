@@ -1,0 +1,48 @@
+//! What was done to bring memory back.
+
+use serde::Serialize;
+
+use super::method::RestoreMethod;
+use super::restore_plan::CheckedBy;
+use crate::restore::Verification;
+
+/// What was done to bring memory back: no restore leaves open whether its pages were checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MemoryReport {
+    /// How memory was put in place.
+    pub method: RestoreMethod,
+    /// When its pages are checked.
+    pub verification: Verification,
+    /// What checks them.
+    pub checked_by: CheckedBy,
+    /// Bytes that were read and checked before the guest may run.
+    pub checked_bytes: u64,
+    /// Bytes that were copied to memory of this guest, or to a memfd that guests share, before the
+    /// guest may run.
+    pub copied_bytes: u64,
+}
+
+impl MemoryReport {
+    /// Memory that was put in place by `method`, its pages checked as told; nothing was read yet.
+    #[must_use]
+    pub fn new(method: RestoreMethod, verification: Verification, checked_by: CheckedBy) -> Self {
+        Self {
+            method,
+            verification,
+            checked_by,
+            checked_bytes: 0,
+            copied_bytes: 0,
+        }
+    }
+
+    /// The same, after so many bytes were checked and copied.
+    #[must_use]
+    pub fn copied(self, len_bytes: u64) -> Self {
+        Self {
+            checked_bytes: len_bytes,
+            copied_bytes: len_bytes,
+            ..self
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Memory that is in place, and what has to live as long as it is used.
+
+use std::sync::Arc;
+
+use super::background::BackgroundCheck;
+use super::report::MemoryReport;
+use super::sealed::SealedMemory;
+use super::watch::GuardedMemory;
+use crate::bus_guard::BusWatch;
+use crate::mapping::MappedMemory;
+use crate::restore::MemoryEvents;
+use crate::serve::{PageServer, SharedPages};
+
+/// Memory that is in place, and what has to live as long as it is used.
+///
+/// A served memory whose pages are not all there must be unmapped before its server ends, since
+/// missing pages would then be zero. So this holds the memory, too, and lets go of it first: keep
+/// it until the guest has ended, and hand the memory itself to nobody who stays longer.
+#[derive(Debug)]
+#[must_use = "dropping it ends what brings pages to a running guest"]
+pub struct RestoredMemory {
+    /// What was done.
+    pub report: MemoryReport,
+    /// The check that is promised, to be run beside the guest: there is one under
+    /// [`Verification::Background`](crate::Verification::Background) only.
+    pub check: Option<BackgroundCheck>,
+    /// The memfd that other guests of the snapshot can be restored from.
+    pub sealed: Option<Arc<SealedMemory>>,
+    /// The pages that other clones of the snapshot can share.
+    pub shared: Option<Arc<SharedPages>>,
+    // Dropped in this order.
+    pub(super) guarded: Option<GuardedMemory>,
+    pub(super) memory: Arc<MappedMemory>,
+    pub(super) server: Option<PageServer>,
+    pub(super) events: Option<MemoryEvents>,
+}
+
+impl RestoredMemory {
+    /// Memory of which everything is there.
+    pub(super) fn new(memory: &Arc<MappedMemory>, report: MemoryReport) -> Self {
+        Self {
+            report,
+            check: None,
+            sealed: None,
+            shared: None,
+            guarded: None,
+            memory: Arc::clone(memory),
+            server: None,
+            events: None,
+        }
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<MappedMemory> {
+        &self.memory
+    }
+
+    /// What is lost of the memory while the guest runs; `None` where nothing can be any more.
+    #[must_use]
+    pub fn events(&self) -> Option<&MemoryEvents> {
+        self.events
+            .as_ref()
+            .or(self.server.as_ref().map(PageServer::events))
+    }
+
+    /// What serves the memory, where it is served.
+    #[must_use]
+    pub fn server(&self) -> Option<&PageServer> {
+        self.server.as_ref()
+    }
+
+    /// The same, to finish or to stop it.
+    pub fn server_mut(&mut self) -> Option<&mut PageServer> {
+        self.server.as_mut()
+    }
+
+    /// What watches the mapped files, where a guard was given.
+    #[must_use]
+    pub fn watch(&self) -> Option<&BusWatch> {
+        self.guarded.as_ref().map(GuardedMemory::watch)
+    }
+
+    /// Lets threads of a guest that was stopped, and will not run again, go on over zero pages, so
+    /// that they can end.
+    pub fn abandon(&self) {
+        if let Some(server) = &self.server {
+            server.abandon();
+        }
+        if let Some(watch) = self.watch() {
+            watch.abandon();
+        }
+    }
+}
