@@ -57,6 +57,7 @@
 //! | `sink`, `staged` | stage, seal, publish |
 //! | `serve` | memory that is there at once: pages served when they are touched |
 //! | `uffd` | userfaultfd: missing pages and dirty pages |
+//! | `working_set` | the pages that a guest touches first: recorded, written, brought back |
 //! | `syscalls` | the system calls of each feature |
 //! | `testing`, `skip` | conformance suites, tests under a filter; under the feature `testing` |
 //!
@@ -113,6 +114,7 @@ pub mod syscalls;
 pub mod testing;
 #[cfg(target_os = "linux")]
 mod uffd;
+mod working_set;
 mod zero;
 
 #[cfg(target_os = "linux")]
@@ -173,5 +175,9 @@ pub use staged::{
 #[cfg(target_os = "linux")]
 pub use uffd::{
     FaultModes, ServedRange, UffdContext, UffdError, UffdOptions, WpAsyncMemory, WpAsyncSource,
+};
+pub use working_set::{
+    FreshMemory, PageTarget, ReplayOptions, Replayed, TouchedPages, WorkingSet, WorkingSetError,
+    WorkingSetOptions, WrittenWorkingSet, write_working_set,
 };
 pub use zero::is_zero;

@@ -281,6 +281,14 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "calls statx",
     ),
     (
+        "crates/snapshot-memory/src/direct/read_ring.rs",
+        "hands buffers to an io_uring to be filled",
+    ),
+    (
+        "crates/snapshot-memory/src/working_set/mincore.rs",
+        "asks mincore which pages are resident",
+    ),
+    (
         "crates/snapshot-memory/src/direct/ring.rs",
         "hands memory to an io_uring",
     ),

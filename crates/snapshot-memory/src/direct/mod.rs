@@ -25,6 +25,9 @@ mod plain;
 #[cfg(test)]
 mod plan;
 mod queue;
+mod read;
+#[cfg(target_os = "linux")]
+mod read_ring;
 mod refused;
 #[cfg(target_os = "linux")]
 mod ring;
@@ -42,6 +45,7 @@ pub(crate) use flight::DirectQueue;
 #[cfg(target_os = "linux")]
 pub(crate) use open::{Probe, open};
 pub use queue::{Piece, QueueMode, WriteQueue};
+pub(crate) use read::{FilledBuffer, READ_DEPTH, ReadQueue};
 pub use refused::DirectRefused;
 pub use through::WriteThrough;
 #[cfg(any(target_os = "linux", test, feature = "testing"))]

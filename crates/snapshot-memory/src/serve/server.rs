@@ -104,6 +104,12 @@ impl PageServer {
         Worker::new(Arc::clone(&self.engine), fills).run();
     }
 
+    /// Pages of the image that it serves from.
+    #[must_use]
+    pub fn page_count(&self) -> u64 {
+        self.engine.origin.source().layout().page_count()
+    }
+
     /// What was lost of the memory.
     #[must_use]
     pub fn events(&self) -> &MemoryEvents {

@@ -71,7 +71,7 @@ fn look(pagemap: &File, run: &HostRun<'_>) -> io::Result<Sampled> {
     let start = run.address().addr() as u64;
     let range = start..start + run.len_bytes() as u64;
     let mut regions = [PageRegion::default(); MAX_REGIONS];
-    let count = ioctl::find_present(pagemap, &range, &mut regions)?;
+    let (count, _) = ioctl::find_present(pagemap, &range, &mut regions)?;
     let mut found = Sampled::default();
     for region in regions.iter().take(count) {
         let bytes = region.end.saturating_sub(region.start);

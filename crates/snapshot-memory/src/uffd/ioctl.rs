@@ -181,18 +181,18 @@ pub(super) fn find_written(
 }
 
 /// Puts the pages of `range` that are present into `found`, as runs of addresses of which all or
-/// none are on huge pages. Gives the number of runs.
+/// none are on huge pages. Gives the number of runs and the address where the next call goes on.
 pub(super) fn find_present(
     pagemap: &File,
     range: &Range<u64>,
     found: &mut [PageRegion],
-) -> io::Result<usize> {
+) -> io::Result<(usize, u64)> {
     let present = PmScanArg {
         category_mask: abi::PAGE_IS_PRESENT,
         return_mask: abi::PAGE_IS_PRESENT | abi::PAGE_IS_HUGE,
         ..PmScanArg::default()
     };
-    scan(pagemap, range, &present, found).map(|(count, _)| count)
+    scan(pagemap, range, &present, found)
 }
 
 /// Scans `range` for what `wanted` says, into `found`.

@@ -12,6 +12,7 @@ mod fill;
 mod huge_pages;
 mod ioctl;
 mod message;
+mod present;
 mod served_range;
 mod wp_async;
 
@@ -20,5 +21,6 @@ pub use error::UffdError;
 pub(crate) use fill::{FillMode, Filled};
 pub(crate) use huge_pages::{Backing, backing};
 pub(crate) use message::Message;
+pub(crate) use present::present_runs;
 pub use served_range::ServedRange;
 pub use wp_async::{WpAsyncMemory, WpAsyncSource};
