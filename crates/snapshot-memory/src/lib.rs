@@ -47,6 +47,7 @@
 //! | `directory` | snapshots in a plain directory |
 //! | `dirty` | bitmaps, sources, the tracker and its epochs |
 //! | `frames` | pages compressed and decoded, 16 at a time |
+//! | `handler` | pages of a guest from another process |
 //! | `guest_io`, `mapping`, `source` | guest memory, reached without a reference |
 //! | `plan` | which way of bringing memory back is best, and the doing of it |
 //! | `priority` | giving way to others |
@@ -92,6 +93,8 @@ mod envelope_file;
 mod error;
 mod frames;
 mod guest_io;
+#[cfg(target_os = "linux")]
+mod handler;
 mod image;
 mod mapping;
 mod plan;
@@ -134,6 +137,11 @@ pub use dirty::{
 pub use envelope_file::EnvelopeFile;
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
 pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
+#[cfg(target_os = "linux")]
+pub use handler::{
+    HandlerError, HandlerEvent, HandlerOptions, HandlerState, HandlerStop, HandlerWatch,
+    HandshakeError, PageHandler, ServiceEnd, ServiceRefused,
+};
 pub use image::{
     CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MapFile, MemoryImage,
     PageCounts,

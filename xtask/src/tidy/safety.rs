@@ -237,6 +237,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "makes machines of its own",
     ),
     (
+        "crates/hypervisor-kvm/tests/mapped.rs",
+        "maps a file that is cut, as guest memory",
+    ),
+    (
         "crates/hypervisor-kvm/tests/syscalls.rs",
         "makes machines of its own",
     ),
@@ -277,6 +281,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "maps files that are cut",
     ),
     (
+        "crates/snapshot-memory/tests/page_handler.rs",
+        "gives pages of guest memory back",
+    ),
+    (
         "crates/snapshot-memory/src/direct/alignment.rs",
         "calls statx",
     ),
@@ -295,6 +303,14 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
     (
         "crates/snapshot-memory/src/guest_io.rs",
         "hands guest memory to the kernel",
+    ),
+    (
+        "crates/snapshot-memory/src/handler/descriptors.rs",
+        "takes descriptors out of messages",
+    ),
+    (
+        "crates/snapshot-memory/src/handler/peer.rs",
+        "opens descriptors of processes",
     ),
     ("crates/snapshot-memory/src/mapping.rs", "maps memory"),
     (

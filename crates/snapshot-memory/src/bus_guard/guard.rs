@@ -73,8 +73,9 @@ impl BusWatch {
 
     /// Looks for pages that have no bytes, reports each run of them, and says how many there are.
     ///
-    /// For a VMM whose KVM_RUN failed with EFAULT, which tells neither address nor reason. It costs
-    /// little where a file was cut; where it was not, everything is read. Needs Linux 5.14.
+    /// For a VMM whose KVM_RUN failed with EFAULT, which tells neither address nor reason, or ended
+    /// with an MMIO exit at an address that is memory. It costs little where a file was cut; where
+    /// it was not, everything is read. Needs Linux 5.14.
     pub fn look(&self) -> Result<u64, BusGuardError> {
         let mut pages = 0;
         for run in self.watched.runs() {

@@ -5,7 +5,8 @@
 //! ring, and the thread that read is held where it is until the VMM has stopped the guest and
 //! abandons its memory. The guest sees no byte that is not of its snapshot.
 //!
-//! A vCPU gets no signal: KVM_RUN fails with EFAULT, and [`BusWatch::look`] finds what is lost.
+//! A vCPU gets no signal: KVM_RUN fails with EFAULT or, where the kernel emulates the instruction,
+//! ends with an MMIO exit at an address that is memory. [`BusWatch::look`] finds what is lost.
 //!
 //! [`MemoryEvents`]: crate::MemoryEvents
 
