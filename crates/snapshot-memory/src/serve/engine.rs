@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use nix::errno::Errno;
 use snapshot_format::{PAGE_BYTES, PageIndex, PageRange};
@@ -74,7 +74,7 @@ pub(super) enum Cause {
 }
 
 /// Pages cannot be put in place.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct PlaceError {
     pub(super) pages: PageRange,
     pub(super) errno: Errno,
@@ -125,11 +125,16 @@ impl Engine {
         let mut one_by_one = false;
         while done < part.pages.count {
             let rest = part.slice(done, part.pages.count - done);
-            let gate = self.gate.read();
+            let gate = self.close_to_messages();
             let (state, alike) = self.states.run(rest.pages);
             let is_wanted = matches!(state, PageState::Absent | PageState::Lost);
             if !is_wanted {
-                done += alike.max(1);
+                let settled = rest.slice(0, alike.clamp(1, rest.pages.count));
+                if cause == Cause::Demand {
+                    // It came, or was given back, in between, and nobody was woken for that.
+                    self.wake(&settled.addresses)?;
+                }
+                done += settled.pages.count;
                 continue;
             }
             let limit = if one_by_one { 1 } else { MAX_PAGES_A_CALL };
@@ -171,23 +176,30 @@ impl Engine {
 
     /// Has one page that is missing though it is not absent become zero, or what the shared memfd
     /// has, and wakes who waits for it. A page that is there stays.
-    pub(super) fn place_again(&self, page: &Part, content: Content<'_>) -> Result<(), PlaceError> {
+    pub(super) fn place_again(
+        &self,
+        page: &Part,
+        mut content: Content<'_>,
+    ) -> Result<(), PlaceError> {
         loop {
-            let gate = self.gate.read();
-            let (content, protect) = match (content, self.states.get(page.pages.start)) {
-                // It was given back in between.
-                (Content::Cached, PageState::Discarded) => (Content::Zero, false),
-                // What was taken away without a word, or was given back: it counts as written.
-                (Content::Zero, _) => (Content::Zero, false),
+            let gate = self.close_to_messages();
+            let (now, protect) = match (content, self.states.get(page.pages.start)) {
+                // What was taken away without a word, or was given back, if only in between: it
+                // counts as written.
+                (Content::Cached, PageState::Discarded) | (Content::Zero, _) => {
+                    (Content::Zero, false)
+                }
                 (other, _) => (other, self.context.is_tracking()),
             };
             let mode = FillMode {
                 wake: true,
                 protect,
             };
-            let filled = self.put_as(page, content, mode);
+            let filled = self.put_as(page, now, mode);
             match filled.stopped {
                 None => return Ok(()),
+                // The memfd does not have it: it is zero in the snapshot.
+                Some(Errno::EFAULT) if matches!(now, Content::Cached) => content = Content::Zero,
                 Some(Errno::EEXIST | Errno::ENOENT) => return self.wake(&page.addresses),
                 Some(Errno::EAGAIN | Errno::EINTR) => {
                     drop(gate);
@@ -314,6 +326,11 @@ impl Engine {
         self.lock_faults().pop_front()
     }
 
+    /// No message is applied while what this gives is held.
+    pub(super) fn close_to_messages(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn has_faults(&self) -> bool {
         !self.lock_faults().is_empty()
     }
@@ -367,7 +384,7 @@ impl Engine {
     }
 }
 
-impl<'a> Content<'a> {
+impl Content<'_> {
     /// What `count` pages from page `skip` on become.
     fn part(self, skip: u64, count: u64) -> Self {
         let Self::Bytes(bytes) = self else {

@@ -24,6 +24,12 @@ pub enum ServeError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Something that cannot be had together.
+    #[error("{what}")]
+    Unsupported {
+        /// What, and what to do instead.
+        what: &'static str,
+    },
     /// Pages to put in place came with another number of bytes.
     #[error("a buffer of {found} bytes for {} pages of 4096", pages.count)]
     BufferLength {
@@ -39,7 +45,7 @@ pub enum ServeError {
         pages: PageRange,
         /// Why.
         #[source]
-        source: SourceError,
+        source: Box<SourceError>,
     },
     /// The process whose memory it is has ended.
     #[error("the process whose memory is served has ended")]
@@ -56,6 +62,11 @@ pub enum ServeError {
 }
 
 impl ServeError {
+    pub(super) fn source(pages: PageRange, source: SourceError) -> Self {
+        let source = Box::new(source);
+        Self::Source { pages, source }
+    }
+
     pub(super) fn system<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::System {
             call,

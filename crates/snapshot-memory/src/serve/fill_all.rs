@@ -8,6 +8,7 @@ use snapshot_format::{PageIndex, PageRange};
 
 use super::ServeError;
 use super::addresses::Part;
+use super::buffer::buffer_for;
 use super::engine::{Cause, Content, Engine, PlaceError};
 use super::state::PageState;
 
@@ -95,7 +96,7 @@ impl Engine {
     /// Fills the run that `part` begins with, unless it is zero; gives its pages and the bytes
     /// read.
     fn fill_run(&self, part: &Part, buffer: &mut [u8]) -> Result<(u64, u64), ServeError> {
-        let source = |pages| move |source| ServeError::Source { pages, source };
+        let source = |pages| move |source| ServeError::source(pages, source);
         let run = self.origin.source().run(part.pages);
         let run = run.map_err(source(part.pages))?;
         let count = run.count.clamp(1, part.pages.count);
@@ -103,7 +104,7 @@ impl Engine {
             return Ok((count, 0));
         }
         let here = part.slice(0, count);
-        let bytes = self.buffer_for(here.pages, buffer);
+        let bytes = buffer_for(here.pages, buffer);
         let read = bytes.len() as u64;
         let content = self.bring(here.pages, bytes).map_err(source(here.pages))?;
         self.put_in_place(&here, content, Cause::Background)?;

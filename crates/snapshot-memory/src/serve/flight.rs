@@ -20,17 +20,13 @@ impl Flights {
     pub(super) fn claim(&self, window: u64, page: PageIndex) -> bool {
         let mut flights = self.lock();
         let flight = flights.iter_mut().find(|flight| flight.window == window);
-        match flight {
-            Some(flight) => {
-                flight.waiting.push(page);
-                false
-            }
-            None => {
-                let waiting = Vec::new();
-                flights.push(Flight { window, waiting });
-                true
-            }
+        if let Some(flight) = flight {
+            flight.waiting.push(page);
+            return false;
         }
+        let waiting = Vec::new();
+        flights.push(Flight { window, waiting });
+        true
     }
 
     /// The caller is done with `window`; the pages of it that others were asked for meanwhile.

@@ -9,7 +9,7 @@ use super::server::PageServer;
 use super::shared::SharedPages;
 use super::{ServeError, ServedDiscards};
 use crate::error::{DirtyError, MemoryError};
-use crate::mapping::{MappedMemory, MappingOptions};
+use crate::mapping::{MappedMemory, MappingKind, MappingOptions};
 use crate::restore::{MemoryEvents, PageSource};
 use crate::source::{GuestMemorySource, HostRun};
 use crate::uffd::{FaultModes, UffdContext, UffdOptions, WpAsyncSource};
@@ -67,7 +67,16 @@ impl LazyOptions {
 
 impl LazyMemory {
     /// The memory of `source`: mapped at once, each page read when somebody touches it.
+    ///
+    /// A memfd that is tracked is refused.
     pub fn restore(source: Arc<dyn PageSource>, options: LazyOptions) -> Result<Self, ServeError> {
+        if options.uffd.is_tracking() && options.mapping.kind == MappingKind::Memfd {
+            // The kernel forgets where pages of files are whenever it likes, and then that they were
+            // written.
+            let what = "writes to a memfd cannot be tracked while its pages are served: use \
+                        anonymous memory, or the dirty log of the hypervisor";
+            return Err(ServeError::Unsupported { what });
+        }
         let memory = MappedMemory::new(source.layout().clone(), options.mapping);
         let memory = memory.map_err(ServeError::system("map guest memory"))?;
         let (context, ranges) = registered(&memory, options, false)?;

@@ -3,13 +3,14 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `server`, `worker`, `fill_all` | the server, its threads, and what they do while nobody waits |
-//! | `engine`, `state`, `flight`, `addresses` | the one way in which pages get into memory |
+//! | `engine`, `buffer`, `state`, `flight`, `addresses` | the one way in which pages get into memory |
 //! | `origin`, `shared` | where they come from: a source, or a memfd that clones share |
 //! | `lazy` | memory, userfaultfd and server in one |
 //! | `discards`, `stats`, `trace` | what is told of it |
 
 mod addresses;
 mod bell;
+mod buffer;
 mod discards;
 mod engine;
 mod error;

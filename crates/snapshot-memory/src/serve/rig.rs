@@ -9,12 +9,13 @@ use snapshot_format::{MemoryLayout, PAGE_BYTES, PageIndex, PageRange};
 
 use super::{LazyMemory, LazyOptions, ServeError};
 use crate::restore::{PageRun, PageSource, SourceError};
-use crate::uffd::{UffdContext, UffdError, UffdOptions};
+use crate::uffd::UffdError;
 
 /// Pages that tell their number, every fifth run of 7 of them zero; some of them damaged, and all of
 /// them held back while the test wants it.
 pub(super) struct Numbered {
     layout: MemoryLayout,
+    has_zero: bool,
     damaged: Mutex<BTreeSet<u64>>,
     held: Mutex<bool>,
     released: Condvar,
@@ -24,8 +25,18 @@ pub(super) struct Numbered {
 
 impl Numbered {
     pub(super) fn new(pages: u64) -> Arc<Self> {
+        Self::with(pages, true)
+    }
+
+    /// The same, no page of them zero.
+    pub(super) fn without_zero(pages: u64) -> Arc<Self> {
+        Self::with(pages, false)
+    }
+
+    fn with(pages: u64, has_zero: bool) -> Arc<Self> {
         Arc::new(Self {
             layout: MemoryLayout::single(pages * PAGE_BYTES).unwrap(),
+            has_zero,
             damaged: Mutex::default(),
             held: Mutex::new(false),
             released: Condvar::new(),
@@ -47,10 +58,6 @@ impl Numbered {
         self.damaged.lock().unwrap().insert(page);
     }
 
-    pub(super) fn mend(&self) {
-        self.damaged.lock().unwrap().clear();
-    }
-
     /// Has reads wait, or those that wait go on.
     pub(super) fn hold(&self, held: bool) {
         *self.held.lock().unwrap() = held;
@@ -69,12 +76,12 @@ impl PageSource for Numbered {
     }
 
     fn run(&self, pages: PageRange) -> Result<PageRun, SourceError> {
-        let is_zero = Self::is_zero(pages.start.0);
-        let alike =
-            (pages.start.0..pages.end().0).take_while(|page| Self::is_zero(*page) == is_zero);
+        let is_zero = |page| self.has_zero && Self::is_zero(page);
+        let first = is_zero(pages.start.0);
+        let alike = (pages.start.0..pages.end().0).take_while(|page| is_zero(*page) == first);
         Ok(PageRun {
             count: alike.count() as u64,
-            is_zero,
+            is_zero: first,
         })
     }
 
@@ -88,33 +95,31 @@ impl PageSource for Numbered {
         if let Some(page) = damaged.range(pages.start.0..pages.end().0).next() {
             return Err(SourceError::Other(format!("page {page} is damaged").into()));
         }
-        out.copy_from_slice(&Self::bytes(pages));
+        let bytes = if self.has_zero {
+            Self::bytes(pages)
+        } else {
+            let words = (pages.start.0..pages.end().0).flat_map(|page| [page + 1; 512]);
+            words.flat_map(u64::to_le_bytes).collect()
+        };
+        out.copy_from_slice(&bytes);
         Ok(())
-    }
-}
-
-/// Whether this host lets a process serve its own faults; says so where it does not.
-pub(super) fn can_serve(options: UffdOptions) -> bool {
-    match UffdContext::new(options) {
-        Ok(_) => true,
-        Err(error @ (UffdError::Lacks { .. } | UffdError::NotPermitted)) => {
-            crate::skip::skip("uffd", &error.to_string());
-            false
-        }
-        Err(error) => panic!("{error}"),
     }
 }
 
 /// Memory of `source`; `None`, and said so, where this host cannot serve it.
 pub(super) fn lazy(source: Arc<dyn PageSource>, options: LazyOptions) -> Option<LazyMemory> {
-    match LazyMemory::restore(source, options) {
-        Ok(memory) => Some(memory),
-        Err(ServeError::Uffd(error @ (UffdError::Lacks { .. } | UffdError::NotPermitted))) => {
-            crate::skip::skip("uffd", &error.to_string());
-            None
-        }
-        Err(error) => panic!("{error}"),
+    unless_skipped(LazyMemory::restore(source, options))
+}
+
+/// What was made; `None`, and said so, where this host cannot serve memory.
+pub(super) fn unless_skipped<T>(made: Result<T, ServeError>) -> Option<T> {
+    if let Err(ServeError::Uffd(error @ (UffdError::Lacks { .. } | UffdError::NotPermitted))) =
+        &made
+    {
+        crate::skip::skip("uffd", &error.to_string());
+        return None;
     }
+    Some(made.unwrap())
 }
 
 /// The first 8 bytes of a page, which may have to be waited for.
@@ -133,13 +138,11 @@ pub(super) fn word(memory: &LazyMemory, page: u64) -> u64 {
 ///
 /// If it is not within a minute.
 pub(super) fn until(mut condition: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if condition() {
-            return;
-        }
+    let came = (0..60_000).any(|_| {
         std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("it did not come about within a minute");
+        condition()
+    });
+    assert!(came, "it did not come about within a minute");
 }
 
 /// Runs `test` on a thread of its own, so that a fault that nobody serves fails it.

@@ -18,7 +18,7 @@ use super::origin::Origin;
 use super::shared::SharedPages;
 use super::stats::ServeStats;
 use super::trace::FaultTrace;
-use super::worker::Worker;
+use super::worker::{Worker, give_way};
 use crate::restore::{MemoryEvents, PageSource};
 use crate::uffd::{ServedRange, UffdContext};
 
@@ -85,7 +85,7 @@ impl PageServer {
             let thread = std::thread::Builder::new().name("page-server".into());
             let run = move || {
                 if fills && number > 0 {
-                    worker.lower_priority();
+                    give_way();
                 }
                 worker.run();
             };
@@ -135,7 +135,7 @@ impl PageServer {
             let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
             let bytes = bytes.get(at(skip)..at(skip + len)).unwrap_or_default();
             let content = self.engine.origin.keep(part.pages, bytes);
-            let content = content.map_err(|source| ServeError::Source { pages, source })?;
+            let content = content.map_err(|source| ServeError::source(pages, source))?;
             self.engine.put_in_place(&part, content, Cause::Prefetch)?;
         }
         Ok(())

@@ -77,7 +77,7 @@ impl SharedPages {
         let mut at = 0;
         while at < end {
             let asked = PageRange::new(at, (end - at).min(FILL_BYTES as u64 / PAGE_BYTES));
-            let failed = |pages| move |source| ServeError::Source { pages, source };
+            let failed = |pages| move |source| ServeError::source(pages, source);
             let run = self.source.run(asked).map_err(failed(asked))?;
             let pages = PageRange::new(at, run.count.clamp(1, asked.count));
             if !run.is_zero {
@@ -87,8 +87,11 @@ impl SharedPages {
             }
             at = pages.end().0;
         }
-        seal(&self.memfd, SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL)
-            .map_err(ServeError::system("seal a memfd"))
+        match seal(&self.memfd, SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL) {
+            // It is sealed already.
+            Err(Errno::EPERM) => Ok(()),
+            other => other.map_err(ServeError::system("seal a memfd")),
+        }
     }
 
     /// Has `pages` be in the memfd; `buffer` is as long.

@@ -126,7 +126,7 @@ impl PageStates {
 
     /// All of `pages` are discarded from now on.
     pub(super) fn discard(&self, pages: PageRange) {
-        self.change(pages, |word, mask| (word & !(mask * 3)) | mask << 1);
+        self.change(pages, |word, mask| (word & !(mask * 3)) | (mask << 1));
     }
 
     /// Absent pages of `pages` are lost from now on; gives whether one was absent.
@@ -139,7 +139,7 @@ impl PageStates {
             },
             |word, mask| {
                 was_absent = word & (mask * 3) == 0;
-                if was_absent { word | mask * 3 } else { word }
+                if was_absent { word | (mask * 3) } else { word }
             },
         );
         was_absent

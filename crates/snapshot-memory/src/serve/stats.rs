@@ -16,6 +16,8 @@ pub struct ServeStats {
     pub background_pages: u64,
     /// Pages that were put in place as zero, without reading.
     pub zero_pages: u64,
+    /// Huge pages among those that were put in place on demand.
+    pub huge_pages: u64,
     /// Bytes that the source was asked for.
     pub bytes_read: u64,
     /// Pages that the VMM gave back.
@@ -39,6 +41,7 @@ pub(super) enum Counter {
     Prefetch,
     Background,
     Zero,
+    Huge,
     BytesRead,
     Discarded,
     AlreadyThere,
@@ -71,6 +74,7 @@ impl Counters {
             prefetch_pages: count(Counter::Prefetch),
             background_pages: count(Counter::Background),
             zero_pages: count(Counter::Zero),
+            huge_pages: count(Counter::Huge),
             bytes_read: count(Counter::BytesRead),
             discarded_pages: count(Counter::Discarded),
             already_there: count(Counter::AlreadyThere),

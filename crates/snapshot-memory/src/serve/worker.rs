@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
-use snapshot_format::{PAGE_BYTES, PageIndex, PageRange};
+use snapshot_format::{PageIndex, PageRange};
 
 use super::addresses::Part;
 use super::bell::Woken;
+use super::buffer::{Buffer, buffer_for};
 use super::engine::{Cause, Content, Engine, PlaceError};
 use super::fill_all::Step;
 use super::state::PageState;
@@ -21,7 +22,7 @@ use crate::uffd::Message;
 #[derive(Debug)]
 pub(super) struct Worker {
     engine: Arc<Engine>,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     messages: Vec<Message>,
     fills: bool,
 }
@@ -29,8 +30,14 @@ pub(super) struct Worker {
 /// A page that is waited for did not come.
 #[derive(Debug)]
 enum Failed {
-    Source(PageRange, SourceError),
+    Source(Box<SourceError>),
     Place(PlaceError),
+}
+
+impl Failed {
+    fn source(error: SourceError) -> Self {
+        Self::Source(Box::new(error))
+    }
 }
 
 impl From<PlaceError> for Failed {
@@ -42,20 +49,11 @@ impl From<PlaceError> for Failed {
 impl Worker {
     /// A thread of `engine`, which also fills in the background where `fills`.
     pub(super) fn new(engine: Arc<Engine>, fills: bool) -> Self {
-        let len = engine.options.window_pages * PAGE_BYTES;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
         Self {
+            buffer: Buffer::new(engine.options),
             engine,
-            buffer: vec![0; len],
             messages: Vec::new(),
             fills,
-        }
-    }
-
-    /// Has this thread, which fills what nobody waits for, give way to others.
-    pub(super) fn lower_priority(&self) {
-        if let Err(error) = lower_priority() {
-            tracing::debug!(%error, "filling is not of low priority");
         }
     }
 
@@ -192,10 +190,7 @@ impl Worker {
         match brought {
             Ok(run) => self.bring_rest(run, absent, window),
             Err(Failed::Place(error)) => engine.report_place(&error),
-            Err(Failed::Source(pages, error)) => {
-                debug_assert_eq!(pages.count, 1);
-                engine.lose(page, error);
-            }
+            Err(Failed::Source(error)) => engine.lose(page, *error),
         }
     }
 
@@ -209,7 +204,7 @@ impl Worker {
         let mut rest = pages;
         loop {
             let run = self.engine.origin.source().run(rest);
-            let run = run.map_err(|error| Failed::Source(pages, error))?;
+            let run = run.map_err(Failed::source)?;
             let here = PageRange::new(rest.start.0, run.count.clamp(1, rest.count));
             if page < here.end() {
                 self.bring_alike(here, run.is_zero, window)?;
@@ -244,15 +239,28 @@ impl Worker {
         let engine = &self.engine;
         let part = window.of_pages(pages);
         if is_zero {
+            engine.recorder.add(pages);
             engine.place(&part, Content::Zero, Cause::Demand)?;
         } else {
-            let bytes = engine.buffer_for(pages, &mut self.buffer);
-            let content = engine.bring(pages, bytes);
-            let content = content.map_err(|error| Failed::Source(pages, error))?;
-            engine.place(&part, content, Cause::Demand)?;
+            let bytes = buffer_for(pages, &mut self.buffer);
+            if engine.takes_huge(&part) {
+                engine.read(pages, bytes).map_err(Failed::source)?;
+                engine.recorder.add(pages);
+                engine.place_huge(&part, bytes)?;
+            } else {
+                let content = engine.bring(pages, bytes).map_err(Failed::source)?;
+                engine.recorder.add(pages);
+                engine.place(&part, content, Cause::Demand)?;
+            }
         }
-        engine.recorder.add(pages);
         Ok(())
+    }
+}
+
+/// Has the calling thread, which fills what nobody waits for, give way to others.
+pub(super) fn give_way() {
+    if let Err(error) = lower_priority() {
+        tracing::debug!(%error, "filling is not of low priority");
     }
 }
 
@@ -266,23 +274,6 @@ fn timeout(limit: Option<Duration>) -> PollTimeout {
 }
 
 impl Engine {
-    /// The part of a buffer that holds `pages`.
-    pub(super) fn buffer_for<'a>(&self, pages: PageRange, buffer: &'a mut [u8]) -> &'a mut [u8] {
-        let len = pages.len_bytes().and_then(|len| usize::try_from(len).ok());
-        let len = len.unwrap_or(0).min(buffer.len());
-        buffer.split_at_mut(len).0
-    }
-
-    /// Brings `pages` from where they come from.
-    pub(super) fn bring<'a>(
-        &self,
-        pages: PageRange,
-        bytes: &'a mut [u8],
-    ) -> Result<Content<'a>, SourceError> {
-        self.counters.add(Counter::BytesRead, bytes.len() as u64);
-        self.origin.bring(pages, bytes)
-    }
-
     /// `page` cannot be had: who waits for it goes on waiting, and the VMM hears of it, once.
     fn lose(&self, page: PageIndex, error: SourceError) {
         if self.states.lose(page) {

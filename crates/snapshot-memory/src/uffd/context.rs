@@ -81,6 +81,12 @@ impl UffdOptions {
         }
     }
 
+    /// Whether writes are tracked as well.
+    #[must_use]
+    pub fn is_tracking(self) -> bool {
+        self.tracks
+    }
+
     fn features(self) -> u64 {
         let track = abi::FEATURE_WP_ASYNC | abi::FEATURE_WP_UNPOPULATED | abi::FEATURE_WP_SHMEM;
         let parts = [
