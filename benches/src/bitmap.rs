@@ -32,7 +32,11 @@ pub(crate) fn run(rounds: NonZeroUsize) -> Result<Vec<Row>, BenchError> {
         name: "iterate-16m-1pct".to_owned(),
         policy: "runs of dirty pages, in order".to_owned(),
         file_system: None,
-        counts: BTreeMap::from([("pages", PAGES), ("dirty", bitmap.count())]),
+        counts: BTreeMap::from([
+            ("pages".to_owned(), PAGES),
+            ("dirty".to_owned(), bitmap.count()),
+        ]),
+        figures: BTreeMap::new(),
     };
     let samples = alternate(vec![iterate], rounds, || Ok(()))?;
     Ok(samples

@@ -70,12 +70,13 @@ pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchErr
                 policy: "durable, digests, published".to_owned(),
                 file_system: Some(place.file_system().name.clone()),
                 counts: BTreeMap::from([
-                    ("mem_bytes", len_bytes),
-                    ("measured", at(0.5)),
-                    ("measured_p25", at(0.25)),
-                    ("measured_p75", at(0.75)),
-                    ("built_in", built_in),
+                    ("mem_bytes".to_owned(), len_bytes),
+                    ("measured".to_owned(), at(0.5)),
+                    ("measured_p25".to_owned(), at(0.25)),
+                    ("measured_p75".to_owned(), at(0.75)),
+                    ("built_in".to_owned(), built_in),
                 ]),
+                figures: BTreeMap::new(),
             };
             case.compare(times, &[])
         });

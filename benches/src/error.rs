@@ -2,9 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
-use snapshot_format::{DecodeError, NameError};
-use snapshot_memory::{DirectoryError, PublishError, SinkError};
+use hypervisor_bridge::{SnapshotError, StepError};
+use snapshot_format::{DecodeError, NameError, ParseIdError};
+use snapshot_memory::{
+    DirectoryError, DirtyError, ImageError, NoPlan, PublishError, RestoreMemoryError, ServeError,
+    SinkError, WorkingSetError,
+};
+use snapshot_store::StoreError;
 
 /// A benchmark that could not be run; a slow one is no error.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,9 @@ pub(crate) enum BenchError {
     /// A parent of ours could not be read.
     #[error("open the parent")]
     Directory(#[from] DirectoryError),
+    /// An id of ours.
+    #[error("name the snapshot")]
+    Id(#[from] ParseIdError),
     /// A name of ours.
     #[error("name the machine")]
     Name(#[from] NameError),
@@ -64,9 +73,102 @@ pub(crate) enum BenchError {
         /// What the drawing library says.
         reason: String,
     },
+    /// The store of ours.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// A job without its description.
+    #[error("a process that is to do a job was not told which")]
+    NoJob,
+    /// A process that does a job said nothing.
+    #[error("a process ended without an answer")]
+    NoAnswer,
+    /// A process that does a job failed.
+    #[error("a process failed: {status}")]
+    Child {
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// Two that read the same pages found other bytes.
+    #[error("{who} read other bytes than {other} in {case}")]
+    Differs {
+        /// One.
+        who: String,
+        /// The other.
+        other: String,
+        /// Where.
+        case: String,
+    },
+    /// An address outside of guest memory.
+    #[error("guest memory ends before offset {offset:#x}")]
+    Outside {
+        /// Where it was read.
+        offset: u64,
+    },
+    /// A call to KVM.
+    #[error("{call}")]
+    Kvm {
+        /// Which.
+        call: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Guest memory could not be served.
+    #[error("serve guest memory")]
+    Serve(#[source] Box<ServeError>),
+    /// No way of restoring does what a case is about.
+    #[error("plan a restore")]
+    Plan(#[source] Box<NoPlan>),
+    /// Guest memory could not be put in place.
+    #[error("restore guest memory")]
+    Restore(#[source] Box<RestoreMemoryError>),
+    /// A snapshot of ours could not be read.
+    #[error("read a snapshot")]
+    Image(#[source] Box<ImageError>),
+    /// A working set could not be recorded, written or brought back.
+    #[error("working set")]
+    WorkingSet(#[source] Box<WorkingSetError>),
+    /// A snapshot without a working set where one is replayed.
+    #[error("the snapshot has no working set")]
+    NoWorkingSet,
+    /// A part of a machine.
+    #[error("a machine of the bench")]
+    Step(#[source] StepError),
+    /// A snapshot of a machine.
+    #[error("freeze a machine")]
+    Snapshot(#[source] Box<SnapshotError>),
+    /// Dirty pages of a machine.
+    #[error("track written pages")]
+    Dirty(#[from] DirtyError),
+    /// A guest did something else than its program says.
+    #[error("the guest left its program: {exit}")]
+    Guest {
+        /// What it did.
+        exit: String,
+    },
     /// The report.
     #[error("the report is not as it should be")]
     Json(#[source] serde_json::Error),
+}
+
+/// Makes large errors, which are boxed, ones of a benchmark.
+macro_rules! from_boxed {
+    ($($variant:ident($error:ty)),* $(,)?) => {$(
+        impl From<$error> for BenchError {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        }
+    )*};
+}
+
+from_boxed! {
+    Image(ImageError),
+    Plan(NoPlan),
+    Restore(RestoreMemoryError),
+    Serve(ServeError),
+    Snapshot(SnapshotError),
+    WorkingSet(WorkingSetError),
 }
 
 impl BenchError {

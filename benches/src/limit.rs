@@ -41,6 +41,11 @@ impl HugeBuffer {
         })
     }
 
+    /// The bytes.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..self.start + self.len_bytes]
+    }
+
     /// Writes `len_bytes` bytes, from its start and over again, to the new file `path`, preallocated, and makes it
     /// as durable as `sync` says; how long that took. `len_bytes` is a multiple of 4096.
     pub(crate) fn write_direct(

@@ -16,12 +16,17 @@ use crate::report::Report;
 mod bar;
 mod bitmap;
 mod chart;
+mod child;
+mod clones;
 mod cost;
 mod engine;
 mod error;
 mod guest;
+mod kvm;
 mod limit;
+mod live;
 mod machine;
+mod machine_code;
 mod markdown;
 mod memory;
 mod options;
@@ -30,6 +35,7 @@ mod peer;
 mod place;
 mod plan;
 mod report;
+mod restore;
 mod row;
 mod rss;
 mod sample;
@@ -39,7 +45,12 @@ mod state;
 mod statistics;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    child::serve().unwrap_or_else(|| exit_code(run(&Options::parse())))
+}
+
+/// Says why something failed, if it did.
+fn exit_code(done: Result<(), BenchError>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("benches: {error}");
@@ -77,7 +88,12 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
     let dir = options.dir();
     let machine = Machine::look(&dir);
     let mut rows = Vec::new();
-    let needs_files = |suite: &Suite| matches!(suite, Suite::Memory | Suite::Cost);
+    let needs_files = |suite: &Suite| {
+        matches!(
+            suite,
+            Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live
+        )
+    };
     for &kind in &options.fs {
         if !options.suite.iter().any(needs_files) {
             break;
@@ -89,7 +105,9 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
             match suite {
                 Suite::Memory => rows.extend(memory::run(options, &place)?),
                 Suite::Cost => rows.extend(cost::run(options, &place)?),
-                Suite::Bitmap | Suite::State => {}
+                Suite::Restore if place.is_host() => rows.extend(restore::run(options, &place)?),
+                Suite::Live if place.is_host() => rows.extend(live::run(options, &place)?),
+                Suite::Restore | Suite::Live | Suite::Bitmap | Suite::State => {}
             }
         }
     }
@@ -97,7 +115,7 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
         match suite {
             Suite::Bitmap => rows.extend(bitmap::run(options.rounds())?),
             Suite::State => rows.extend(state::run(options.rounds())?),
-            Suite::Memory | Suite::Cost => {}
+            Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live => {}
         }
     }
     Ok(Report { machine, rows })

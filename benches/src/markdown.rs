@@ -58,6 +58,10 @@ fn heading(row: &Row) -> String {
     let place = file_system.map_or_else(String::new, |name| format!(" on {name}"));
     let columns = match suite {
         "cost" => "| Figure | Measured | Quartiles | Built in | Runs |\n|---|---|---|---|---|\n",
+        suite if names_policy(suite) => {
+            "| Case | Policy | Ours | Quartiles | Against | Its | Ratio | Quartiles | Runs | Bar |\n\
+             |---|---|---|---|---|---|---|---|---|---|\n"
+        }
         _ => {
             "| Case | Ours | Quartiles | Against | Its | Ratio | Quartiles | Runs | Bar |\n\
              |---|---|---|---|---|---|---|---|---|\n"
@@ -70,16 +74,21 @@ fn heading(row: &Row) -> String {
 fn case_lines(rows: &[Row]) -> String {
     let mut lines = String::new();
     for (number, row) in rows.iter().enumerate() {
+        let policy = match (names_policy(&row.suite), number) {
+            (false, _) => String::new(),
+            (true, 0) => format!("{} |", policy(row)),
+            (true, _) => " |".to_owned(),
+        };
         let own = if number == 0 {
             format!(
-                "`{}` | {} | {}–{}",
+                "`{}` |{policy} {} | {}–{}",
                 row.case,
                 millis(row.ours_ms),
                 millis(row.ours_p25_ms),
                 millis(row.ours_p75_ms)
             )
         } else {
-            "| |".to_owned()
+            format!("|{policy} |")
         };
         let rival = row.against().map_or_else(
             || "| | |".to_owned(),
@@ -114,6 +123,25 @@ fn case_lines(rows: &[Row]) -> String {
         );
     }
     lines
+}
+
+/// Whether the cases of a suite differ in what is checked, and when.
+fn names_policy(suite: &str) -> bool {
+    matches!(suite, "restore" | "live")
+}
+
+/// The policy of a row and the times that its own is made of.
+fn policy(row: &Row) -> String {
+    let parts = row.counts.keys().filter_map(|name| {
+        let part = name.strip_suffix("_ms")?;
+        let ms = row.figure(name)?;
+        Some(format!("{} {}", part.replace('_', " "), millis(ms)))
+    });
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() {
+        return format!(" {}", row.policy);
+    }
+    format!(" {} ({})", row.policy, parts.join(", "))
 }
 
 fn verdict(bar: &Bar) -> String {
@@ -168,6 +196,16 @@ mod tests {
                 "ours_ms": 1.67, "ours_p25_ms": 1.6, "ours_p75_ms": 1.7, "runs": 11,
                 "measured": 4700, "measured_p25": 4500, "measured_p75": 5100, "built_in": 5000,
             },
+            {
+                "suite": "live", "case": "pause-4g", "policy": "KVM dirty log", "ours_ms": 0.2,
+                "ours_p25_ms": 0.1, "ours_p75_ms": 0.3, "runs": 200, "stop_ms": 0.125,
+                "p99_ms": 0.4, "peer": "stop-and-copy", "peer_ms": 10.0, "ratio": 50.0,
+                "pair_p25": 49.0, "pair_p75": 51.0, "unstable": false,
+            },
+            {
+                "suite": "live", "case": "pause-4g", "policy": "KVM dirty log", "ours_ms": 0.2,
+                "ours_p25_ms": 0.1, "ours_p75_ms": 0.3, "runs": 200,
+            },
         ]);
         Report {
             machine: Machine::look(&std::env::temp_dir()),
@@ -186,6 +224,8 @@ mod tests {
             "| `iterate-16m-1pct` | 1.67 | 1.60–1.70 | | | | | 11 | ≤ 2 ms: met |",
             "### Suite `cost` on xfs",
             "| `extent-ns` | 4700 | 4500–5100 | 5000 | 11 |",
+            "| `pause-4g` | KVM dirty log (p99 0.40, stop 0.12) | 0.20 | 0.10–0.30 | \
+             peer `stop-and-copy` | 10.0 | 50.00 | 49.00–51.00 | 200 | p99 0.40 ms, ≤ 0.50: met |",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

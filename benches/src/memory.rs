@@ -123,11 +123,12 @@ impl Suite<'_> {
             policy: format!("{}; {layout} by {}", plan.policy(), stored.engine.name()),
             file_system: Some(self.place.file_system().name.clone()),
             counts: BTreeMap::from([
-                ("mem_bytes", len_bytes),
-                (counted, bytes),
-                ("bytes_stored", stored.data_bytes),
-                ("bytes_metadata", stored.metadata_bytes),
+                ("mem_bytes".to_owned(), len_bytes),
+                (counted.to_owned(), bytes),
+                ("bytes_stored".to_owned(), stored.data_bytes),
+                ("bytes_metadata".to_owned(), stored.metadata_bytes),
             ]),
+            figures: BTreeMap::new(),
         };
         Ok(rows(&case, samples, plan))
     }

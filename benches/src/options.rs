@@ -9,6 +9,7 @@ use snapshot_format::PAGE_BYTES;
 
 use crate::place::PlaceKind;
 use crate::plan;
+use crate::{live, restore};
 
 /// Rounds that are measured unless `--quick` is given.
 const ROUNDS: NonZeroUsize = NonZeroUsize::new(11).unwrap();
@@ -19,6 +20,9 @@ const QUICK_ROUNDS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 const DEFAULT_MEM_BYTES: u64 = 1 << 30;
 
 const QUICK_MEM_BYTES: u64 = 128 << 20;
+
+/// How much smaller guests are with `--quick`, where a case names their size.
+const QUICK_DIVISOR: u64 = 16;
 
 /// Measures vmsnap against its peers and the limits of the machine, in one run, alternately.
 #[derive(Parser, Debug)]
@@ -33,18 +37,18 @@ pub(crate) struct Options {
     )]
     pub(crate) suite: Vec<Suite>,
 
-    /// Only these cases of the suite `memory`, separated by commas
+    /// Only these cases, separated by commas
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "NAME",
-        value_parser = PossibleValuesParser::new(plan::names()),
+        value_parser = PossibleValuesParser::new(case_names()),
         hide_possible_values = true
     )]
     case: Vec<String>,
 
-    /// All cases of the suite `memory` on the file system of `--dir`, not only the five that the
-    /// design sets a bar for
+    /// All cases of the suites on the file system of `--dir`, not only those that the design sets a
+    /// bar for and what explains them
     #[arg(long, conflicts_with = "case")]
     pub(crate) all: bool,
 
@@ -103,6 +107,10 @@ pub(crate) enum Suite {
     State,
     /// The figures that layouts are chosen by.
     Cost,
+    /// Guest memory brought back: first reads, working sets, clones.
+    Restore,
+    /// Guests frozen while they run: how long they stand still.
+    Live,
 }
 
 impl Options {
@@ -116,13 +124,33 @@ impl Options {
         self.mem.unwrap_or(default)
     }
 
-    /// Whether a case of the suite `memory` is measured, which is `by_default` if none is named.
+    /// What stands for `bytes` of guest memory in a case with its size in its name: less of it with
+    /// `--quick`.
+    pub(crate) fn scaled(&self, bytes: u64) -> u64 {
+        bytes / self.divisor()
+    }
+
+    /// What stands for so many pages that are read: fewer with `--quick`, though not none.
+    pub(crate) fn scaled_pages(&self, pages: u64) -> u64 {
+        pages.div_ceil(self.divisor())
+    }
+
+    fn divisor(&self) -> u64 {
+        if self.quick { QUICK_DIVISOR } else { 1 }
+    }
+
+    /// Whether a case is measured, which is `by_default` if none is named.
     pub(crate) fn wants(&self, case: &str, by_default: bool) -> bool {
         if self.case.is_empty() {
             by_default
         } else {
             self.case.iter().any(|name| name == case)
         }
+    }
+
+    /// Whether the run only shows that it runs.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
     }
 
     /// Rounds that count; one more, before them, warms up.
@@ -140,6 +168,12 @@ impl Options {
             .as_deref()
             .map_or_else(std::env::temp_dir, Path::to_owned)
     }
+}
+
+/// The names of all cases that can be asked for.
+fn case_names() -> Vec<&'static str> {
+    let names = plan::names().chain(restore::plan::names());
+    names.chain(live::plan::names()).collect()
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
@@ -213,7 +247,7 @@ mod tests {
         let none = parse(&["--fs", "host,xfs,tmpfs"]).unwrap();
         assert!(none.wants("diff-1pct", true) && !none.wants("diff-1pct", false));
         assert_eq!(none.fs.len(), 3);
-        for name in plan::names() {
+        for name in case_names() {
             parse(&["--case", name]).unwrap();
         }
         for bad in [

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::sample::Samples;
 use crate::statistics::Pairs;
@@ -42,9 +43,9 @@ pub(crate) struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unstable: Option<bool>,
     pub(crate) runs: usize,
-    /// Counts that belong to the case, such as bytes.
+    /// Figures that belong to the case, such as bytes.
     #[serde(flatten)]
-    pub(crate) counts: BTreeMap<String, u64>,
+    pub(crate) counts: BTreeMap<String, Number>,
 }
 
 /// Whom a case is compared with.
@@ -78,13 +79,20 @@ pub(crate) struct Case {
     /// The kind of file system that is written to, if any is.
     pub(crate) file_system: Option<String>,
     /// Counts that belong to it.
-    pub(crate) counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<String, u64>,
+    /// And figures that are no whole numbers.
+    pub(crate) figures: BTreeMap<String, f64>,
 }
 
 impl Case {
     /// A row for each of `rivals`, or one without a rival where there are none.
     pub(crate) fn compare(&self, ours: &Samples, rivals: &[Rival]) -> Vec<Row> {
         let counts = self.counts.iter();
+        let counts = counts.map(|(name, &count)| (name.clone(), count.into()));
+        let figures = self.figures.iter();
+        // What is no number was not measured.
+        let figures =
+            figures.filter_map(|(name, &figure)| Some((name.clone(), Number::from_f64(figure)?)));
         let row = Row {
             suite: self.suite.to_owned(),
             case: self.name.clone(),
@@ -94,9 +102,7 @@ impl Case {
             ours_p25_ms: ours.quantile_ms(0.25),
             ours_p75_ms: ours.quantile_ms(0.75),
             runs: ours.ms.len(),
-            counts: counts
-                .map(|(name, count)| ((*name).to_owned(), *count))
-                .collect(),
+            counts: counts.chain(figures).collect(),
             ..Row::default()
         };
         if rivals.is_empty() {
@@ -167,7 +173,12 @@ impl Row {
 
     /// One of its counts.
     pub(crate) fn count(&self, name: &str) -> Option<u64> {
-        self.counts.get(name).copied()
+        self.counts.get(name)?.as_u64()
+    }
+
+    /// One of its figures, a count or not.
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        self.counts.get(name)?.as_f64()
     }
 }
 
@@ -190,7 +201,8 @@ mod tests {
             name: "diff-1pct".to_owned(),
             policy: "durable".to_owned(),
             file_system: Some("ext4".to_owned()),
-            counts: BTreeMap::from([("bytes_stored", 4096)]),
+            counts: BTreeMap::from([("bytes_stored".to_owned(), 4096)]),
+            figures: BTreeMap::from([("p99_ms".to_owned(), 1.5), ("none".to_owned(), f64::NAN)]),
         }
     }
 
@@ -211,7 +223,7 @@ mod tests {
                     "ours_ms": 10.0, "ours_p25_ms": 10.0, "ours_p75_ms": 10.0,
                     "peer": "squib-4k", "peer_ms": 20.0, "ratio": 2.0,
                     "pair_p25": 2.0, "pair_p75": 2.0, "unstable": false,
-                    "runs": 3, "bytes_stored": 4096,
+                    "runs": 3, "bytes_stored": 4096, "p99_ms": 1.5,
                 },
                 {
                     "suite": "memory", "case": "diff-1pct", "policy": "durable",
@@ -219,7 +231,7 @@ mod tests {
                     "ours_ms": 10.0, "ours_p25_ms": 10.0, "ours_p75_ms": 10.0,
                     "limit": "contiguous", "limit_ms": 8.0, "limit_ratio": 1.25,
                     "pair_p25": 1.25, "pair_p75": 1.25, "unstable": false,
-                    "runs": 3, "bytes_stored": 4096,
+                    "runs": 3, "bytes_stored": 4096, "p99_ms": 1.5,
                 },
             ])
         );

@@ -42,13 +42,14 @@ pub(crate) fn run(mem_bytes: u64, place: &Place) -> Result<Vec<Row>, BenchError>
         policy: "peak of resident memory beyond the guest's".to_owned(),
         file_system: Some(place.file_system().name.clone()),
         counts: BTreeMap::from([
-            ("mem_bytes", mem_bytes),
-            ("rss_bytes", peak.saturating_sub(before)),
+            ("mem_bytes".to_owned(), mem_bytes),
+            ("rss_bytes".to_owned(), peak.saturating_sub(before)),
             (
-                "rss_allowed_bytes",
+                "rss_allowed_bytes".to_owned(),
                 ALLOWED_BYTES + mem_bytes / PAGE_BYTES * ALLOWED_BITS / 8,
             ),
         ]),
+        figures: BTreeMap::new(),
     };
     let ours = Samples {
         name: "ours",
@@ -58,7 +59,7 @@ pub(crate) fn run(mem_bytes: u64, place: &Place) -> Result<Vec<Row>, BenchError>
 }
 
 /// A line `name: N kB` of the process's status, in bytes.
-fn resident(name: &str) -> Result<u64, BenchError> {
+pub(crate) fn resident(name: &str) -> Result<u64, BenchError> {
     let path = Path::new(STATUS);
     let text = fs::read_to_string(path).map_err(BenchError::at("read", path))?;
     kilobytes(&text, name).ok_or_else(|| {

@@ -45,7 +45,10 @@ pub(crate) fn run(rounds: NonZeroUsize) -> Result<Vec<Row>, BenchError> {
         rounds,
         || Ok(()),
     )?;
-    let counts = BTreeMap::from([("vcpus", VCPUS.into()), ("bytes", bytes.len() as u64)]);
+    let counts = BTreeMap::from([
+        ("vcpus".to_owned(), VCPUS.into()),
+        ("bytes".to_owned(), bytes.len() as u64),
+    ]);
     let rows = samples.iter().flat_map(|ours| {
         let case = Case {
             suite: "state",
@@ -53,6 +56,7 @@ pub(crate) fn run(rounds: NonZeroUsize) -> Result<Vec<Row>, BenchError> {
             policy: "whole state.vms, BLAKE3 of every section".to_owned(),
             file_system: None,
             counts: counts.clone(),
+            figures: BTreeMap::new(),
         };
         case.compare(ours, &[])
     });

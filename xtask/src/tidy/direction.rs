@@ -83,7 +83,13 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ),
     (
         "benches",
-        &["snapshot-format", "snapshot-memory", "snapshot-store"],
+        &[
+            "hypervisor-bridge",
+            "hypervisor-kvm",
+            "snapshot-format",
+            "snapshot-memory",
+            "snapshot-store",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -182,7 +182,21 @@ const FORBIDDING_ROOTS: [&str; 3] = [
 
 /// The modules that may hold `unsafe`, and what for.
 const UNSAFE_MODULES: &[(&str, &str)] = &[
+    (
+        "benches/src/clones.rs",
+        "vouches that the memory of a clone outlives its machine",
+    ),
     ("benches/src/guest.rs", "hands guest memory to the engine"),
+    ("benches/src/kvm.rs", "registers guest memory with KVM"),
+    (
+        "benches/src/live/guest.rs",
+        "makes a machine that writes, and interrupts its vCPU",
+    ),
+    (
+        "benches/src/restore/one_page.rs",
+        "userfaultfd as most VMMs use it",
+    ),
+    ("benches/src/restore/plain.rs", "maps a raw image"),
     (
         "crates/hypervisor-bridge/src/paused.rs",
         "the promise that a machine is paused",
