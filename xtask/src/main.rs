@@ -1,13 +1,13 @@
 //! The project's own tasks. `cargo xtask` prints them.
 
 mod bench;
+mod campaign;
 mod cargo;
 mod checks;
 mod crash;
 mod failure;
 mod fuzz;
 mod hostile;
-mod instants;
 mod lint;
 mod requirement;
 mod sabotage;
@@ -20,6 +20,7 @@ mod tidy;
 use std::process::ExitCode;
 
 use failure::Failure;
+use sabotage::Check;
 
 const HELP: &str = "\
 cargo xtask TASK
@@ -35,6 +36,10 @@ cargo xtask TASK
   hostile [--sabotage NAME]     flips, truncations and lies; last line `hostile inputs: N, accepted wrong: A, panics: P`
   instants [--count N] [--seed N] [--programs NAMES] [--sabotage NAME]   guests snapshotted at random instants, each
                                 restored in a new process; last line `instants: N, differences: D`
+  soak [--generations N] [--seed N] [--sabotage NAME]   guests restored, run and snapshotted in every way, one
+                                generation after the other; last line `generations: N, differences: D`
+  kill [--count N] [--seed N] [--sabotage NAME]   processes that use a store, ended by SIGKILL at random instants;
+                                last line `kills: N, losses: L`
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail
   sabotage --prove              runs each defect against its check and demands the failure
@@ -56,7 +61,9 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["crash", rest @ ..] => crash::run(rest),
         ["hostile", rest @ ..] => hostile::run(rest),
-        ["instants", rest @ ..] => instants::run(rest, &required),
+        ["instants", rest @ ..] => campaign::run(Check::Instants, rest, &required),
+        ["soak", rest @ ..] => campaign::run(Check::Soak, rest, &required),
+        ["kill", rest @ ..] => campaign::run(Check::Kill, rest, &required),
         ["fuzz", rest @ ..] => fuzz::run(rest, &required),
         ["targets"] => targets::run(&required),
         ["sabotage", rest @ ..] => sabotage::run(rest),

@@ -1,8 +1,8 @@
 //! `sabotage`: the deliberate defects, and the proof that each check can fail.
 
+use crate::campaign;
 use crate::checks;
 use crate::failure::Failure;
-use crate::instants;
 
 /// A check that a defect must fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,6 +13,10 @@ pub(crate) enum Check {
     Hostile,
     /// `cargo xtask instants`.
     Instants,
+    /// `cargo xtask soak`.
+    Soak,
+    /// `cargo xtask kill`.
+    Kill,
 }
 
 impl Check {
@@ -22,6 +26,8 @@ impl Check {
             Self::Crash => "crash",
             Self::Hostile => "hostile",
             Self::Instants => "instants",
+            Self::Soak => "soak",
+            Self::Kill => "kill",
         }
     }
 }
@@ -74,8 +80,8 @@ fn prove() -> Result<(), Failure> {
     for (name, check) in DEFECTS {
         println!("== {name}: {} must fail", check.name());
         let (shown, counts) = match check {
-            Check::Instants => instants::under(name)?,
-            _ => checks::run(check.name(), Some(name))?,
+            Check::Crash | Check::Hostile => checks::run(check.name(), Some(name))?,
+            Check::Instants | Check::Soak | Check::Kill => campaign::under(check, name)?,
         };
         // A program that does not build or dies early proves nothing: the counts must say it.
         let is_caught = !shown.status.success() && counts.is_some_and(|c| c.wrong() > 0);

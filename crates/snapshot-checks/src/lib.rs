@@ -7,6 +7,10 @@
 //! - `mount`: file systems of their own, for the real ones
 //! - `crash`: every call of a store's operations cut, failed and torn, in memory
 //! - `instants`: guests that compute, snapshotted at random instants and restored in new processes
+//! - `soak`: one guest after the other, each from the snapshot of the one before, every byte compared
+//! - `kill`: processes that use a store, ended in the middle; what they published stays
+//! - `stored_guest`, `compare`: guests in and out of a store; every byte against an array
+//! - `random`, `watchdog`: numbers that come again with their seed; an end for what stands still
 //! - `golden`: the golden files, which the others start from
 //! - `way`: the engines and layouts that memory is written with
 //! - `whole_file`: every check of one file, and everything that it says
@@ -17,15 +21,21 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub mod block;
+mod compare;
 pub mod crash;
 mod defect;
 pub mod fuzz;
 pub mod golden;
 pub mod hostile;
 pub mod instants;
+pub mod kill;
 #[cfg(target_os = "linux")]
 pub mod mount;
+mod random;
 pub mod seal;
+pub mod soak;
+mod stored_guest;
+mod watchdog;
 mod way;
 mod whole_file;
 

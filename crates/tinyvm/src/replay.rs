@@ -34,6 +34,15 @@ impl Position {
         }
     }
 
+    /// After so many writes to the heap, on the way to the next.
+    #[must_use]
+    pub fn after(writes: u64) -> Self {
+        Self {
+            writes,
+            has_stored_vector: false,
+        }
+    }
+
     /// Writes to the heap that were done.
     #[must_use]
     pub fn writes(self) -> u64 {
@@ -166,12 +175,8 @@ mod tests {
     #[test]
     fn a_replay_goes_forward_and_knows_the_pattern_alone() {
         let mut replay = Replay::new(&config()).unwrap();
-        let position = |writes| Position {
-            writes,
-            has_stored_vector: false,
-        };
-        replay.advance(position(3)).unwrap();
-        let back = replay.advance(position(2)).unwrap_err();
+        replay.advance(Position::after(3)).unwrap();
+        let back = replay.advance(Position::after(2)).unwrap_err();
         assert!(matches!(back, GuestError::WentBack { from: 3, to: 2 }));
         let program = Program::Token;
         let other = GuestConfig {

@@ -9,10 +9,10 @@ use snapshot_memory::skip::skip;
 use tinyvm::Program;
 
 use super::census::Census;
-use super::moment::Random;
 use super::options::Options;
 use super::process::{self, NoReport};
 use super::task::{Report, Taken, Task};
+use crate::random::Random;
 
 /// Snapshots that a run takes at most; each is a diff of the one before.
 const MOST_SNAPSHOTS: u64 = 3;

@@ -1,11 +1,12 @@
 //! The command line of `instants`.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tinyvm::Program;
 
 use super::task::Task;
+use crate::random::seed_of_now;
 
 /// Snapshots guests at random instants, restores each in a new process, and compares the ends.
 #[derive(Parser, Clone, Debug)]
@@ -51,11 +52,7 @@ pub enum Work {
 impl Options {
     /// Where the randomness begins.
     pub(super) fn seed(&self) -> u64 {
-        self.seed.unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            let nanos = now.map_or(0, |now| now.as_nanos());
-            u64::try_from(nanos & u128::from(u32::MAX)).unwrap_or_default()
-        })
+        self.seed.unwrap_or_else(seed_of_now)
     }
 
     /// How long a guest may take.

@@ -14,8 +14,9 @@ use snapshot_memory::{DirectorySink, PublishedSnapshot};
 use tinyvm::{Backend, Guest, GuestConfig, Image, Program, Purpose, SnapshotPages};
 
 use super::census::Census;
-use super::moment::{Moment, Random};
+use super::moment::Moment;
 use super::options::program;
+use crate::random::Random;
 
 /// What a process of its own does with one guest.
 #[derive(Args, Clone, Debug)]

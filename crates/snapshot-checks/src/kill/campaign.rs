@@ -1,0 +1,135 @@
+//! Who is ended when, and the verdict.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use snapshot_memory::backend::FsBackend;
+use snapshot_memory::skip::skip;
+use snapshot_store::{OpenOptions, Store};
+
+use super::judge::Judge;
+use super::options::Options;
+use super::task::{Role, Said, Task};
+use super::victim::{Moment, Victim};
+use crate::random::Random;
+use crate::stored_guest::{Failure, tell};
+use crate::watchdog::Watchdog;
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    kills: u64,
+    losses: u64,
+    /// How often each was ended.
+    victims: BTreeMap<Role, u64>,
+}
+
+impl Tally {
+    /// Whether nothing was lost.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.losses == 0
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kills, losses) = (self.kills, self.losses);
+        write!(f, "kills: {kills}, losses: {losses}")
+    }
+}
+
+/// Ends processes, and looks at the store after each; prints what was lost.
+///
+/// The error is one of this process: nothing is known about the store then.
+pub fn run(options: &Options) -> Result<Tally, Failure> {
+    let seed = options.seed();
+    println!("seed: {seed}");
+    let place = match &options.dir {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    }?;
+    let store = place.path().join("store");
+    Store::create(
+        Arc::new(FsBackend::create(&store)?),
+        &OpenOptions::default(),
+    )?;
+    let kvm = tinyvm::kvm_available();
+    if let Err(error) = &kvm {
+        skip("kvm", &error.to_string());
+    }
+    let mut campaign = Campaign {
+        options,
+        store,
+        has_kvm: kvm.is_ok(),
+        random: Random::new(seed),
+        judge: Judge::default(),
+        tally: Tally::default(),
+    };
+    // A process that is waited for has its own time; this one is for the store.
+    let watchdog = Watchdog::start(options.timeout() * 3, |begun| {
+        println!("{begun} stands still");
+        println!("kills: 1, losses: 1");
+    })?;
+    for number in 1..=options.count {
+        watchdog.begins(format!("kill {number}"));
+        campaign.round(number)?;
+        if options.fail_fast && !campaign.tally.is_clean() {
+            break;
+        }
+    }
+    let victims = campaign.tally.victims.iter();
+    let victims: Vec<String> = victims
+        .map(|(role, count)| format!("{role:?} {count}"))
+        .collect();
+    let published = campaign.judge.count();
+    println!("victims: {}; published: {published}", victims.join(", "));
+    Ok(campaign.tally)
+}
+
+struct Campaign<'o> {
+    options: &'o Options,
+    store: PathBuf,
+    has_kvm: bool,
+    random: Random,
+    judge: Judge,
+    tally: Tally,
+}
+
+impl Campaign<'_> {
+    fn round(&mut self, number: u64) -> Result<(), Failure> {
+        let roles = [Role::Vmm, Role::Vmm, Role::Writer];
+        let role = self.random.pick(&roles).copied().unwrap_or(Role::Vmm);
+        let task = Task {
+            role,
+            store: self.store.clone(),
+            kvm: self.has_kvm && self.random.is_one_in(2),
+            seed: self.random.next(),
+        };
+        let moment = Moment::choose(&mut self.random);
+        let victim = Victim::start(&task, self.options.sabotage.as_deref())?;
+        let (ended, problem) = victim.end_at(moment, self.options.timeout())?;
+        self.tally.kills += 1;
+        *self.tally.victims.entry(role).or_default() += 1;
+        for said in &ended.heard {
+            if let Said::Published(id) = said {
+                self.judge.announced(*id);
+            }
+        }
+        if let Some(problem) = problem {
+            let (status, errors) = (ended.status, ended.errors.trim());
+            self.lost(number, role, &format!("{problem}: {status}: {errors}"));
+        }
+        if let Err(error) = self.judge.look(&self.store) {
+            self.lost(number, role, &tell(&*error));
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, number: u64, role: Role, problem: &str) {
+        self.tally.losses += 1;
+        println!("kill {number}, {role:?}: {problem}");
+    }
+}
