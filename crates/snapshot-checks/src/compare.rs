@@ -56,7 +56,7 @@ fn tell(page: u64, found: &[u8], expected: &[u8]) -> String {
         let mut word = [0; 8];
         let rest = bytes.get(at..).unwrap_or_default();
         word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        format!("{:016x}", u64::from_be_bytes(word))
+        format!("{:016x}", u64::from_le_bytes(word).swap_bytes())
     };
     format!(
         "page {page} at {at:#x} is {} and not {}",
