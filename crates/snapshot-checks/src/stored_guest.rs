@@ -3,13 +3,17 @@
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-use hypervisor_bridge::{Cancel, Overrides};
-use snapshot_format::{PageRange, SnapshotId, VmName};
+use hypervisor_bridge::{Cancel, LiveOptions, Overrides};
+use snapshot_format::{PAGE_BYTES, PageRange, SnapshotId, VmName};
+use snapshot_memory::{
+    Background, LayoutChoice, ServeOptions, SharedPages, UffdContext, UffdOptions,
+};
 use snapshot_store::{NewSnapshot, Store};
 use tinyvm::{
-    Backend, Guest, GuestConfig, GuestSnapshot, Image, Position, Program, Purpose, Replay,
-    SnapshotPages, saved_registers,
+    Backend, Capture, Guest, GuestConfig, GuestSnapshot, Image, ImagePages, Position, Program,
+    Purpose, Replay, ServedPages, SnapshotPages, saved_registers,
 };
 
 use crate::compare::compare;
@@ -19,21 +23,62 @@ use crate::way::Way;
 /// Whatever went wrong.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
+/// Runs of pages that are given back at a time, and how many pages they have at most.
+const DISCARDS: u64 = 8;
+const DISCARDED_PAGES: u64 = 24;
+
+/// The first page of what the program writes by chance: below are its code and tables.
+const HEAP_PAGE: u64 = (1 << 20) / PAGE_BYTES;
+
 /// How a guest gets its memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Bring {
     /// All of it is read before it runs.
     Copied,
+    /// Each page is read when it is touched, and no other.
+    Touched,
+    /// So are the pages around it, and all others beside the guest.
+    Filled,
+    /// As one of several clones: read once, mapped by each.
+    Shared,
 }
 
 impl Bring {
-    pub(crate) const ALL: [Self; 1] = [Self::Copied];
+    const ALL: [Self; 4] = [Self::Copied, Self::Touched, Self::Filled, Self::Shared];
+
+    /// One of the ways that this host has.
+    pub(crate) fn choose(random: &mut Random) -> Self {
+        let known: &[Self] = if has_userfaultfd() {
+            &Self::ALL
+        } else {
+            &[Self::Copied]
+        };
+        random.pick(known).copied().unwrap_or(Self::Copied)
+    }
+
+    /// How pages are served, if they are.
+    fn serve(self) -> Option<ServeOptions> {
+        match self {
+            Self::Copied => None,
+            Self::Touched => Some(ServeOptions::new(1).window_bytes(PAGE_BYTES)),
+            Self::Filled => Some(ServeOptions::new(2).background(Background::default())),
+            Self::Shared => Some(ServeOptions::new(1)),
+        }
+    }
+}
+
+/// Whether pages can be served here.
+pub(crate) fn has_userfaultfd() -> bool {
+    UffdContext::new(UffdOptions::default()).is_ok()
 }
 
 impl fmt::Display for Bring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Copied => "copied",
+            Self::Touched => "touched",
+            Self::Filled => "filled",
+            Self::Shared => "shared",
         })
     }
 }
@@ -43,6 +88,8 @@ impl fmt::Display for Bring {
 pub(crate) struct Take {
     /// Which pages.
     pub(crate) pages: SnapshotPages,
+    /// Whether they are written while the guest runs.
+    pub(crate) is_live: bool,
     /// How they get to the disk.
     pub(crate) way: Way,
 }
@@ -55,16 +102,27 @@ impl Take {
         } else {
             SnapshotPages::Diff
         };
-        let way = random.pick(&Way::ALL).copied().unwrap_or_default();
-        Self { pages, way }
+        let mut way = random.pick(&Way::ALL).copied().unwrap_or_default();
+        let is_live = random.is_one_in(2);
+        if is_live {
+            // Packed data has no place for a page that changes.
+            way.layout = LayoutChoice::Auto;
+        }
+        Self {
+            pages,
+            is_live,
+            way,
+        }
     }
 }
 
 impl fmt::Display for Take {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.pages {
-            SnapshotPages::Full => "full",
-            _ => "diff",
+        f.write_str(match (self.pages, self.is_live) {
+            (SnapshotPages::Full, false) => "full",
+            (SnapshotPages::Full, true) => "full live",
+            (_, false) => "diff",
+            (_, true) => "diff live",
         })
     }
 }
@@ -90,15 +148,23 @@ pub(crate) fn restore(
     let record = store.snapshot(id)?;
     let config = GuestConfig::from_bytes(&store.manifest(id)?.vm_config)?;
     let sections = store.state(id)?;
-    let stored = store.image(id)?;
-    let Bring::Copied = bring;
+    let stored = Arc::new(store.image(id)?);
+    let mut read = |pages: PageRange, out: &mut [u8]| {
+        stored.image().read_pages(pages, out).map_err(Into::into)
+    };
+    let pages = match bring.serve() {
+        None => ImagePages::Copied(&mut read),
+        Some(serve) if bring == Bring::Shared => {
+            let pages = SharedPages::new(stored.clone())?;
+            ImagePages::Served(ServedPages::shared(pages, serve))
+        }
+        Some(serve) => ImagePages::Served(ServedPages::of(stored.clone(), serve)),
+    };
     let restored = tinyvm::restore(
         backend,
         Image {
             config,
-            pages: &mut |pages: PageRange, out: &mut [u8]| {
-                stored.image().read_pages(pages, out).map_err(Into::into)
-            },
+            pages,
             sections,
             snapshot: record.reference(),
             purpose,
@@ -126,7 +192,12 @@ pub(crate) fn snapshot(
         .config(config.to_bytes())
         .capture(take.way.options(threads));
     let mut sink = store.sink(new);
-    Ok(guest.snapshot(take.pages, &mut sink, &Cancel::default())?)
+    let capture = if take.is_live {
+        Capture::Live(LiveOptions::default())
+    } else {
+        Capture::Paused
+    };
+    Ok(guest.capture(capture, take.pages, &mut sink, &Cancel::default())?)
 }
 
 /// Where the guest of a snapshot stood, as its state says.
@@ -151,9 +222,10 @@ pub(crate) fn compare_image(store: &Store, id: SnapshotId, replay: &Replay) -> R
 /// Compares every byte of a guest where it stands, and takes `replay` there.
 pub(crate) fn compare_guest(guest: &mut dyn Guest, replay: &mut Replay) -> Result<(), Failure> {
     let mut found = Ok(());
-    guest.look(&mut |memory, registers| {
+    guest.look(&mut |standing| {
+        let memory = standing.memory();
         found = replay
-            .advance(Position::of(registers))
+            .advance(Position::of(standing.registers()))
             .map_err(|error| error.to_string())
             .and_then(|()| {
                 compare("the guest", replay, |pages, out| {
@@ -162,6 +234,32 @@ pub(crate) fn compare_guest(guest: &mut dyn Guest, replay: &mut Replay) -> Resul
             });
     })?;
     Ok(found?)
+}
+
+/// Gives pages of the heap back where the guest stands, takes `replay` there, and has zeros there,
+/// too. Whoever brings the guest its memory may be about to bring just those.
+pub(crate) fn discard(
+    guest: &mut dyn Guest,
+    replay: &mut Replay,
+    random: &mut Random,
+) -> Result<(), Failure> {
+    let mut done = Ok(());
+    guest.look(&mut |standing| {
+        let position = Position::of(standing.registers());
+        done = replay.advance(position).and_then(|()| {
+            for _ in 0..DISCARDS {
+                let page_count = standing.memory().layout().page_count();
+                let count = 1 + random.below(DISCARDED_PAGES);
+                let heap = page_count - HEAP_PAGE - count;
+                let first = HEAP_PAGE + random.below(heap);
+                standing.discard(PageRange::new(first, count))?;
+                let zeros = vec![0; usize::try_from(count * PAGE_BYTES).unwrap_or(0)];
+                replay.write(first * PAGE_BYTES, &zeros);
+            }
+            Ok(())
+        });
+    })?;
+    Ok(done?)
 }
 
 /// An error with all that is below it.

@@ -2,9 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{DataFileRef, Digest, FileKind, Manifest, SnapshotId};
+use snapshot_format::{
+    DataFileRef, Digest, FileKind, Manifest, MemoryLayout, PageRange, SnapshotId,
+};
 use snapshot_memory::backend::WriteFile;
-use snapshot_memory::{DataFile, DataFileNames, MapFile, MemoryImage};
+use snapshot_memory::{
+    DataFile, DataFileNames, MapFile, MemoryImage, PageRun, PageSource, SourceError,
+};
 
 use crate::error::StoreError;
 use crate::lease::Lease;
@@ -32,6 +36,21 @@ impl StoredImage {
     /// Both apart. The lease must outlive the image, and every mapping of its files.
     pub fn into_parts(self) -> (MemoryImage, Lease) {
         (self.image, self.lease)
+    }
+}
+
+/// Whoever serves pages of it holds the lease.
+impl PageSource for StoredImage {
+    fn layout(&self) -> &MemoryLayout {
+        self.image.layout()
+    }
+
+    fn run(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        self.image.run(pages)
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {
+        PageSource::read_pages(&self.image, pages, out)
     }
 }
 

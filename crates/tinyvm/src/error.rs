@@ -3,7 +3,7 @@
 use std::io;
 
 use hypervisor_bridge::{NotGathered, ReloadError, RestoreError, SnapshotError, StepError};
-use snapshot_memory::{DirtyError, MemoryError};
+use snapshot_memory::{DirtyError, MemoryError, MemoryFailure, ServeError, UffdError};
 
 use crate::proof::Program;
 
@@ -49,6 +49,19 @@ pub enum GuestError {
         /// Writes that the guest has done.
         to: u64,
     },
+    /// The memory of a snapshot is not that of its configuration.
+    #[error("the snapshot's {len_bytes} bytes of memory are not what its configuration says")]
+    ForeignMemory {
+        /// How much it has.
+        len_bytes: u64,
+    },
+    /// Pages of the running guest are lost: it does not run any more, and saw nothing wrong.
+    #[error("the guest was stopped")]
+    MemoryLost {
+        /// What was lost, and why.
+        #[source]
+        source: Box<MemoryFailure>,
+    },
     /// There is no KVM, or it is not for this user.
     #[error("KVM cannot be used here; use the process backend")]
     NoKvm {
@@ -83,6 +96,9 @@ pub enum GuestError {
     /// Guest memory could not be reached.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Pages could not be served.
+    #[error(transparent)]
+    Serve(Box<ServeError>),
     /// Written pages could not be tracked.
     #[error(transparent)]
     Dirty(#[from] DirtyError),
@@ -98,6 +114,25 @@ pub enum GuestError {
     /// The hypervisor's state could not be reached.
     #[error(transparent)]
     State(StepError),
+}
+
+impl GuestError {
+    /// Whether this host cannot serve pages to a guest; it can copy them.
+    #[must_use]
+    pub fn is_for_want_of_userfaultfd(&self) -> bool {
+        let Self::Serve(error) = self else {
+            return false;
+        };
+        let lacks =
+            |error: &UffdError| matches!(error, UffdError::Lacks { .. } | UffdError::NotPermitted);
+        matches!(&**error, ServeError::Uffd(error) if lacks(error))
+    }
+}
+
+impl From<ServeError> for GuestError {
+    fn from(error: ServeError) -> Self {
+        Self::Serve(Box::new(error))
+    }
 }
 
 impl From<ReloadError> for GuestError {

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use hypervisor_bridge::{Cancel, GenerationId, Metrics, PauseBreakdown};
+use hypervisor_bridge::{
+    Cancel, Captured, GenerationId, LiveOptions, LiveRequest, Machine, Metrics, PauseBreakdown,
+    SnapshotError, SnapshotRequest, live_snapshot, snapshot,
+};
 use serde::Serialize;
 use snapshot_format::state::{Fingerprint, Registers};
-use snapshot_format::{Digest, MemoryLayout, SnapshotRef};
-use snapshot_memory::{GuestMemorySource, MemoryStats, Published, SnapshotSink};
+use snapshot_format::{Digest, MemoryLayout, PageRange, SnapshotRef};
+use snapshot_memory::{GuestMemorySource, MemoryStats, Published, SnapshotSink, WriteMarker};
 
 use crate::device::PortDevice;
 use crate::digest::{digest_of, generation_of};
 use crate::error::GuestError;
+use crate::memory::GuestMemory;
 
 /// Who runs the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -31,6 +35,46 @@ pub enum SnapshotPages {
     Full,
     /// Those written since the last snapshot of this guest, or since it was restored.
     Diff,
+}
+
+/// When a snapshot writes memory.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Capture<'r> {
+    /// In the pause.
+    Paused,
+    /// While the guest runs; the pause is for what it wrote last.
+    Live(LiveOptions<'r>),
+}
+
+/// A guest that stands still, for a look at it.
+#[derive(Debug)]
+pub struct Standing<'a> {
+    pub(crate) memory: &'a GuestMemory,
+    pub(crate) registers: &'a Registers,
+    pub(crate) marker: &'a WriteMarker,
+}
+
+impl Standing<'_> {
+    /// Its memory.
+    #[must_use]
+    pub fn memory(&self) -> &dyn GuestMemorySource {
+        self.memory
+    }
+
+    /// The registers of its first vCPU.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        self.registers
+    }
+
+    /// Gives pages back to the host, as for a balloon: they are zero from now on.
+    pub fn discard(&self, pages: PageRange) -> Result<(), GuestError> {
+        self.memory.mapped().discard(pages)?;
+        // After it is done: a page that was marked before might be harvested with its old bytes.
+        self.marker.mark(pages);
+        Ok(())
+    }
 }
 
 /// What a snapshot did.
@@ -101,7 +145,8 @@ pub trait Guest: Send {
     /// and stays where it is.
     fn run_to_exit(&mut self, exits: u64) -> Result<bool, GuestError>;
 
-    /// Takes a snapshot of the running guest; it runs on afterwards.
+    /// Takes a snapshot of the running guest, which stands still while memory is written and runs
+    /// on afterwards.
     ///
     /// A diff is relative to [`base`](Self::base), which the sink must have as its parent.
     fn snapshot(
@@ -109,20 +154,53 @@ pub trait Guest: Send {
         pages: SnapshotPages,
         sink: &mut dyn SnapshotSink,
         cancel: &Cancel,
+    ) -> Result<GuestSnapshot, GuestError> {
+        self.capture(Capture::Paused, pages, sink, cancel)
+    }
+
+    /// The same; `capture` says when memory is written.
+    fn capture<'r>(
+        &'r mut self,
+        capture: Capture<'r>,
+        pages: SnapshotPages,
+        sink: &'r mut dyn SnapshotSink,
+        cancel: &'r Cancel,
     ) -> Result<GuestSnapshot, GuestError>;
 
-    /// Stops it where it is, shows its memory and the registers of its first vCPU, and lets it go
-    /// on.
-    fn look(
-        &mut self,
-        see: &mut dyn FnMut(&dyn GuestMemorySource, &Registers),
-    ) -> Result<(), GuestError>;
+    /// Stops it where it is, shows it, and lets it go on.
+    fn look(&mut self, see: &mut dyn FnMut(&Standing<'_>)) -> Result<(), GuestError>;
 
     /// What the next diff is relative to; `None` before the first snapshot.
     fn base(&self) -> Option<SnapshotRef>;
 
     /// Lets it run to its end.
     fn finish(self: Box<Self>) -> Result<Outcome, GuestError>;
+}
+
+/// Takes a snapshot of `machine` in one way or the other.
+pub(crate) fn capture_machine<'r>(
+    capture: Capture<'r>,
+    machine: Machine<'_>,
+    request: SnapshotRequest<'r>,
+) -> Result<Captured, SnapshotError> {
+    let options = match capture {
+        Capture::Paused => return snapshot(machine, request),
+        Capture::Live(options) => options,
+    };
+    let SnapshotRequest {
+        sink,
+        selection,
+        cancel,
+        room_bytes,
+    } = request;
+    let request = LiveRequest {
+        sink,
+        selection,
+        cancel,
+        room_bytes,
+        options,
+    };
+    live_snapshot(machine, request)
 }
 
 impl Outcome {

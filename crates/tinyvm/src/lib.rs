@@ -50,7 +50,8 @@
 //! | `proof` | which programs there are |
 //! | `kvm`, `process` | the two backends; `kvm/proof` is the machine code of the proofs |
 //! | `device` | the port |
-//! | `config`, `load`, `digest` | configuration, memory, digest of memory |
+//! | `config`, `digest` | configuration, digest of memory |
+//! | `memory`, `served` | memory, and pages that are brought when they are touched |
 
 mod config;
 mod device;
@@ -59,23 +60,27 @@ mod error;
 mod guest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
-mod load;
+mod memory;
 mod model;
 mod process;
 mod program;
 mod proof;
 mod purpose;
 mod replay;
+mod served;
 mod start;
 
 pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
-pub use guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
+pub use guest::{Backend, Capture, Guest, GuestSnapshot, Outcome, SnapshotPages, Standing};
 pub use hypervisor_bridge::PageReader;
 pub use proof::Program;
 pub use purpose::{GENERATION_ADDRESS, Purpose};
 pub use replay::{Position, Replay};
-pub use start::{Image, Restored, host, kvm_available, reload, restore, saved_registers, start};
+pub use served::ServedPages;
+pub use start::{
+    Image, ImagePages, Restored, host, kvm_available, reload, restore, saved_registers, start,
+};
 
 #[cfg(test)]
 mod tests;

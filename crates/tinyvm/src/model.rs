@@ -1,13 +1,12 @@
 //! The program again, as Rust: what runs it where there is no KVM, and what KVM is held against.
 
-use std::sync::Arc;
-
 use snapshot_format::state::Registers;
 use snapshot_format::{GuestAddress, PAGE_SHIFT};
-use snapshot_memory::{MappedMemory, MemoryError, WriteMarker};
+use snapshot_memory::{MemoryError, WriteMarker};
 
 use crate::config::GuestConfig;
 use crate::device::PortDevice;
+use crate::memory::GuestMemory;
 use crate::program::{
     CODE, END_FLAGS, END_OFFSET, PORT_ANSWER, PORT_DONE, REPORT_STEPS, VECTOR_IN, VECTOR_OUT,
     entry_registers, next,
@@ -16,14 +15,14 @@ use crate::program::{
 /// Guest memory as the model writes it.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelMemory {
-    pub(crate) memory: Arc<MappedMemory>,
+    pub(crate) memory: GuestMemory,
     /// Where writes are marked, if nothing else notices them.
     pub(crate) marker: Option<WriteMarker>,
 }
 
 impl ModelMemory {
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
-        self.memory.write(address, bytes)?;
+        self.memory.mapped().write(address, bytes)?;
         if let Some(marker) = &self.marker {
             marker.mark_bytes(GuestAddress(address), bytes.len() as u64);
         }
@@ -78,7 +77,7 @@ impl Model {
 
     fn end(&mut self, memory: &ModelMemory, device: &mut PortDevice) -> Result<(), MemoryError> {
         let mut vector = [0; 16];
-        memory.memory.read(VECTOR_IN, &mut vector)?;
+        memory.memory.mapped().read(VECTOR_IN, &mut vector)?;
         memory.write(VECTOR_OUT, &vector)?;
         let r = &mut self.registers;
         let checksum = r.r11 & u64::from(u32::MAX);

@@ -1,7 +1,5 @@
 //! What a restored guest is: the machine that was stopped, or a clone of it.
 
-use std::sync::Arc;
-
 use hypervisor_bridge::{
     Answer, ClockPolicy, CloneIdentity, GenerationDevice, GenerationEvent, GenerationId,
     NewGeneration, RaiseEvent, Restore,
@@ -34,7 +32,7 @@ pub enum Purpose {
 
 /// What a new generation id is written to, and told by.
 pub(crate) struct Change<'a> {
-    pub(crate) memory: &'a Arc<MappedMemory>,
+    pub(crate) memory: &'a MappedMemory,
     pub(crate) dirty: Answer<&'a WriteMarker>,
     pub(crate) event: Answer<&'a mut dyn RaiseEvent>,
 }
@@ -59,7 +57,7 @@ impl Purpose {
             generation: Answer::By(NewGeneration {
                 id,
                 device,
-                memory: &**memory,
+                memory,
                 dirty,
                 event,
             }),

@@ -7,7 +7,7 @@ use snapshot_memory::GuestMemorySource;
 
 use crate::config::GuestConfig;
 use crate::error::GuestError;
-use crate::load::map;
+use crate::memory::GuestMemory;
 use crate::program::{self, CODE, HEAP, STORED_OFFSET, VECTOR_IN, VECTOR_OUT, heap_pages, next};
 use crate::proof::Program;
 
@@ -66,8 +66,9 @@ impl Replay {
         if program != Program::Pattern {
             return Err(GuestError::NoReplay { program });
         }
-        let memory = map(config)?;
-        program::load(config, &memory)?;
+        let memory = GuestMemory::fresh(config)?;
+        let memory = memory.mapped();
+        program::load(config, memory)?;
         let mut bytes = vec![0; memory.len_bytes()];
         memory.read_pages(PageRange::new(0, config.page_count()), &mut bytes)?;
         Ok(Self {
@@ -139,11 +140,12 @@ mod tests {
         let mut compare = |guest: &mut dyn crate::Guest| {
             let mut position = Position::default();
             guest
-                .look(&mut |memory, registers| {
-                    position = Position::of(registers);
+                .look(&mut |standing| {
+                    position = Position::of(standing.registers());
                     replay.advance(position).unwrap();
                     let mut bytes = vec![0; replay.bytes().len()];
-                    memory
+                    standing
+                        .memory()
                         .read_pages(PageRange::new(0, config().page_count()), &mut bytes)
                         .unwrap();
                     assert!(bytes == replay.bytes(), "at {position:?}");

@@ -12,6 +12,7 @@ use crate::guest::{Backend, Guest};
 use crate::process::ProcessGuest;
 use crate::proof::Program;
 use crate::purpose::Purpose;
+use crate::served::ServedPages;
 
 /// What a guest is restored from.
 #[expect(missing_debug_implementations, reason = "the reader is the caller's")]
@@ -19,7 +20,7 @@ pub struct Image<'i, 'r> {
     /// The configuration that it was started with.
     pub config: GuestConfig,
     /// Its memory.
-    pub pages: &'i mut PageReader<'r>,
+    pub pages: ImagePages<'i, 'r>,
     /// Its state.
     pub sections: SectionOffers,
     /// The snapshot: what the next diff is relative to.
@@ -28,6 +29,27 @@ pub struct Image<'i, 'r> {
     pub purpose: Purpose,
     /// Reasons for an incompatible host that are to be overlooked.
     pub overrides: Overrides,
+}
+
+/// How a guest gets its memory.
+#[expect(missing_debug_implementations, reason = "the reader is the caller's")]
+pub enum ImagePages<'i, 'r> {
+    /// All of it is read before it runs.
+    Copied(&'i mut PageReader<'r>),
+    /// Each page is read when it touches it, or before if there is time.
+    Served(ServedPages),
+}
+
+impl ImagePages<'_, '_> {
+    /// Reads them in `use_them`, which takes them one way or the other.
+    pub(crate) fn read<T>(self, use_them: impl FnOnce(&mut PageReader<'_>) -> T) -> T {
+        match self {
+            Self::Copied(reader) => use_them(reader),
+            Self::Served(pages) => {
+                use_them(&mut |range, out| Ok(pages.source().read_pages(range, out)?))
+            }
+        }
+    }
 }
 
 /// A guest that was restored.

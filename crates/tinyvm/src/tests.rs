@@ -8,8 +8,8 @@ use snapshot_format::state::{Fingerprint, VmX86};
 use snapshot_memory::skip::skip;
 
 use crate::{
-    Backend, GENERATION_ADDRESS, Guest, GuestConfig, GuestError, Image, Outcome, Program, Purpose,
-    Restored, SnapshotPages, host, kvm_available, reload, restore, start,
+    Backend, GENERATION_ADDRESS, Guest, GuestConfig, GuestError, Image, ImagePages, Outcome,
+    Program, Purpose, Restored, SnapshotPages, host, kvm_available, reload, restore, start,
 };
 
 /// Small enough to take a fraction of a second at a microsecond an instruction.
@@ -61,7 +61,7 @@ pub(crate) fn bring_back_as(
 ) -> Result<Box<dyn Guest>, GuestError> {
     let image = Image {
         config,
-        pages: &mut |pages, out| kept.read_pages(pages, out),
+        pages: ImagePages::Copied(&mut |pages, out| kept.read_pages(pages, out)),
         sections: kept.offers(),
         snapshot: kept.reference,
         purpose: Purpose::Resume(ClockPolicy::Frozen),
@@ -210,7 +210,7 @@ fn a_damaged_image_stops_the_restore() {
     let kept = take(&mut *guest, SnapshotPages::Full, &mut sink);
     let image = Image {
         config: config(),
-        pages: &mut |_, _| Err("damaged".into()),
+        pages: ImagePages::Copied(&mut |_, _| Err("damaged".into())),
         sections: kept.offers(),
         snapshot: kept.reference,
         purpose: Purpose::Resume(ClockPolicy::Frozen),
@@ -223,7 +223,7 @@ fn a_damaged_image_stops_the_restore() {
 fn clone_of(backend: Backend, kept: &KeptSnapshot, generation: GenerationId) -> Restored {
     let image = Image {
         config: config(),
-        pages: &mut |pages, out| kept.read_pages(pages, out),
+        pages: ImagePages::Copied(&mut |pages, out| kept.read_pages(pages, out)),
         sections: kept.offers(),
         snapshot: kept.reference,
         purpose: Purpose::Clone {
@@ -305,7 +305,7 @@ fn a_host_that_is_asked_without_a_snapshot_says_what_it_says_in_a_restore() {
 fn reload_of(backend: Backend, config: GuestConfig, kept: &KeptSnapshot) -> ReloadReport {
     let image = Image {
         config,
-        pages: &mut |pages, out| kept.read_pages(pages, out),
+        pages: ImagePages::Copied(&mut |pages, out| kept.read_pages(pages, out)),
         sections: kept.offers(),
         snapshot: kept.reference,
         purpose: Purpose::Resume(ClockPolicy::Frozen),
@@ -364,7 +364,7 @@ fn a_reload_finds_memory_that_is_not_the_image() {
     let mut reads = 0;
     let image = Image {
         config: config(),
-        pages: &mut |pages, out| {
+        pages: ImagePages::Copied(&mut |pages, out| {
             kept.read_pages(pages, out)?;
             reads += 1;
             // The first read of all; it is read again to be compared.
@@ -372,7 +372,7 @@ fn a_reload_finds_memory_that_is_not_the_image() {
                 out.iter_mut().take(1).for_each(|byte| *byte ^= 1);
             }
             Ok(())
-        },
+        }),
         sections: kept.offers(),
         snapshot: kept.reference,
         purpose: Purpose::Resume(ClockPolicy::Frozen),

@@ -11,7 +11,7 @@ use snapshot_format::state::VcpuX86;
 use snapshot_format::{Arch, PageRange, SectionPayload, SnapshotId, VmName};
 use snapshot_memory::backend::{Backend as Files, FsBackend};
 use snapshot_memory::{DirectorySink, PublishedSnapshot};
-use tinyvm::{Backend, Guest, GuestConfig, Image, Program, Purpose, SnapshotPages};
+use tinyvm::{Backend, Guest, GuestConfig, Image, ImagePages, Program, Purpose, SnapshotPages};
 
 use super::census::Census;
 use super::moment::Moment;
@@ -136,9 +136,9 @@ fn restore(
         Backend::Kvm,
         Image {
             config: GuestConfig::from_bytes(&found.manifest.vm_config)?,
-            pages: &mut |pages: PageRange, out: &mut [u8]| {
+            pages: ImagePages::Copied(&mut |pages: PageRange, out: &mut [u8]| {
                 image.read_pages(pages, out).map_err(Into::into)
-            },
+            }),
             sections: found.state(files)?,
             snapshot: found.reference(),
             purpose: Purpose::Resume(ClockPolicy::Frozen),

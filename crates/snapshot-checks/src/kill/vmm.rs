@@ -20,7 +20,7 @@ pub(super) fn run(task: &Task, store: &Store) -> Result<(), Failure> {
         tinyvm::start(backend, &config)?
     } else {
         let latest = store.resolve(&Reference::Latest { vm: vm.clone() })?;
-        let bring = random.pick(&Bring::ALL).copied().unwrap_or(Bring::Copied);
+        let bring = Bring::choose(&mut random);
         restore(
             store,
             backend,

@@ -3,20 +3,22 @@
 use hypervisor_bridge::{ClockPolicy, GenerationId};
 use snapshot_format::{DataLayout, SnapshotId, VmName};
 use snapshot_memory::RelayoutOptions;
-use snapshot_store::{Selection, Store};
+use snapshot_store::Store;
 use tinyvm::{Backend, GENERATION_ADDRESS, Guest, GuestConfig, Purpose, Replay};
 
 use crate::random::Random;
 use crate::stored_guest::{
-    Bring, Failure, Take, compare_guest, compare_image, config, position, restore, snapshot,
+    Bring, Failure, Take, compare_guest, compare_image, config, discard, position, restore,
+    snapshot,
 };
 
 /// Steps that a guest does at most before and after a look at it.
 const STRETCH: u64 = 256;
 
-/// One in so many generations is a clone, is looked at on its way, has its snapshot laid out anew,
-/// or has one deleted that it comes from.
+/// One in so many generations is a clone, gives pages back, is looked at on its way, has a snapshot
+/// laid out anew that it may run from, or has the oldest deleted.
 const CLONE: u64 = 4;
+const DISCARD: u64 = 2;
 const LOOK: u64 = 3;
 const RELAYOUT: u64 = 3;
 const DELETE: u64 = 5;
@@ -51,9 +53,13 @@ impl Lineage {
 
     /// One generation.
     pub(super) fn live(&mut self, store: &Store, random: &mut Random) -> Result<Lived, Failure> {
-        let (bring, mut guest) = self.bring(store, random)?;
-        let guest = guest.as_mut();
+        let (bring, mut running) = self.bring(store, random)?;
+        let guest = running.as_mut();
         guest.run(random.below(STRETCH))?;
+        if random.is_one_in(DISCARD) {
+            discard(guest, &mut self.replay, random)?;
+            guest.run(random.below(STRETCH))?;
+        }
         if random.is_one_in(LOOK) {
             compare_guest(guest, &mut self.replay)?;
             guest.run(random.below(STRETCH))?;
@@ -63,11 +69,19 @@ impl Lineage {
         let id = taken.published.snapshot.id;
         self.replay.advance(position(store, self.backend, id)?)?;
         compare_image(store, id, &self.replay)?;
-        // It runs on, with all that it inherited and all that was brought since.
+        self.snapshots.push(id);
+        if random.is_one_in(RELAYOUT) {
+            self.relayout(store, random)?;
+        }
+        // It runs on, with all that it inherited and all that is brought from here on.
         guest.run(random.below(STRETCH))?;
         compare_guest(guest, &mut self.replay.clone())?;
-        self.snapshots.push(id);
-        self.rearrange(store, random)?;
+        // What it runs from is in use.
+        drop(running);
+        if random.is_one_in(DELETE) && self.snapshots.len() > 2 {
+            let oldest = self.snapshots.remove(0);
+            store.delete(&store.plan_delete(oldest)?)?;
+        }
         Ok(Lived { bring, take })
     }
 
@@ -80,7 +94,7 @@ impl Lineage {
         let Some(&latest) = self.snapshots.last() else {
             return Ok((None, tinyvm::start(self.backend, &self.config)?));
         };
-        let bring = random.pick(&Bring::ALL).copied().unwrap_or(Bring::Copied);
+        let bring = Bring::choose(random);
         let clock = ClockPolicy::Frozen;
         let purpose = if random.is_one_in(CLONE) {
             let generation = GenerationId::random()?;
@@ -93,24 +107,15 @@ impl Lineage {
         Ok((Some(bring), guest))
     }
 
-    /// Changes where the bytes lie that the next generation comes from, or takes snapshots away that
-    /// it no longer names.
-    fn rearrange(&mut self, store: &Store, random: &mut Random) -> Result<(), Failure> {
-        if random.is_one_in(RELAYOUT)
-            && let Some(&id) = random.pick(&self.snapshots)
-        {
-            let layouts = [DataLayout::Sparse, DataLayout::Packed, DataLayout::Frames];
-            let layout = random.pick(&layouts).copied();
-            let layout = layout.unwrap_or(DataLayout::Sparse);
-            store.relayout(id, &RelayoutOptions::of(layout))?;
-            store.verify(Selection::One(id), &mut |_| {
-                std::ops::ControlFlow::Continue(())
-            })?;
-        }
-        if random.is_one_in(DELETE) && self.snapshots.len() > 2 {
-            let id = self.snapshots.remove(0);
-            store.delete(&store.plan_delete(id)?)?;
-        }
+    /// Lays one of the snapshots out anew: maybe one that the running guest gets its pages from.
+    fn relayout(&self, store: &Store, random: &mut Random) -> Result<(), Failure> {
+        let Some(&id) = random.pick(&self.snapshots) else {
+            return Ok(());
+        };
+        let layouts = [DataLayout::Sparse, DataLayout::Packed, DataLayout::Frames];
+        let layout = random.pick(&layouts).copied();
+        let layout = layout.unwrap_or(DataLayout::Sparse);
+        store.relayout(id, &RelayoutOptions::of(layout))?;
         Ok(())
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use hypervisor_bridge::{
-    Answer, Cancel, CopiedMemory, DeviceRestore, Devices, Machine, Paused, RestoreOutcome,
-    RestoreTarget, Selection, SnapshotRequest, StateCapture, StepError, VcpuStop, snapshot,
+    Answer, Cancel, DeviceRestore, Devices, Machine, Paused, RestoreOutcome, RestoreTarget,
+    Selection, SnapshotRequest, StateCapture, StepError, VcpuStop,
 };
 use hypervisor_kvm::{KernelDevices, KvmMachine, KvmOptions};
-use snapshot_format::state::{DeviceState, Fingerprint, Registers, VcpuX86};
+use snapshot_format::state::{DeviceState, Fingerprint, VcpuX86};
 use snapshot_format::{MemoryLayout, SnapshotRef};
 use snapshot_memory::{
-    ConsumerId, DirtyTracker, GuestMemorySource, MappedMemory, SnapshotSink, VmmWrites,
+    ConsumerId, DirtySource, DirtyTracker, GuestMemorySource, SnapshotSink, VmmWrites, WriteMarker,
 };
 
 use super::board::Board;
@@ -19,8 +19,10 @@ use super::vm::Vm;
 use super::{boot, outcome};
 use crate::config::GuestConfig;
 use crate::error::GuestError;
-use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::map;
+use crate::guest::{
+    Backend, Capture, Guest, GuestSnapshot, Outcome, SnapshotPages, Standing, capture_machine,
+};
+use crate::memory::{Brought, GuestMemory, Tracking};
 use crate::proof::Program;
 use crate::purpose::Change;
 use crate::start::Image;
@@ -33,33 +35,35 @@ pub(crate) struct KvmGuest {
     tracker: DirtyTracker,
     consumer: ConsumerId,
     vm: Vm,
-    memory: Arc<MappedMemory>,
+    memory: GuestMemory,
+    /// Where pages are marked that the VMM gives back.
+    marker: WriteMarker,
     program: Program,
 }
 
 impl KvmGuest {
     /// A machine at the start of the program.
     pub(crate) fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
-        let memory = map(config)?;
+        let memory = GuestMemory::fresh(config)?;
         let (vm, vcpus) = Vm::new(memory.clone(), config.program.vcpu_count())?;
-        boot::boot(&vm.kvm, &vcpus, config, &memory)?;
-        let vcpus = VcpuThreads::new(vcpus, Board::new(config))?;
-        let (writes, _) = VmmWrites::new(memory.layout().clone());
+        boot::boot(&vm.kvm, &vcpus, config, memory.mapped())?;
+        let vcpus = VcpuThreads::new(vcpus, Board::new(config), memory.clone())?;
+        let writes = VmmWrites::new(memory.layout().clone());
         Self::watch(vm, vcpus, memory, writes, config.program, None)
     }
 
     /// A machine where a snapshot left it.
     pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
         let config = &image.config;
-        let memory = map(config)?;
+        let (memory, reader) = image.pages.into_memory(config, Tracking::Hypervisor)?;
         let (vm, vcpus) = Vm::new(memory.clone(), config.program.vcpu_count())?;
         let (writes, marker) = VmmWrites::new(memory.layout().clone());
-        let vcpus = VcpuThreads::new(vcpus, Board::new(config))?;
+        let vcpus = VcpuThreads::new(vcpus, Board::new(config), memory.clone())?;
         let mut state = machine(&vm)?;
         let target = RestoreTarget {
-            memory: &mut CopiedMemory {
+            memory: &mut Brought {
                 memory: &memory,
-                read: image.pages,
+                reader,
             },
             state: &mut state,
             devices: &mut BoardTarget {
@@ -67,7 +71,7 @@ impl KvmGuest {
             },
         };
         let change = Change {
-            memory: &memory,
+            memory: memory.mapped(),
             dirty: Answer::By(&marker),
             event: Answer::By(&mut vm.generation_line()),
         };
@@ -76,21 +80,23 @@ impl KvmGuest {
         let outcome = restore.run(target, image.sections)?;
         drop(state);
         let (program, base) = (config.program, Some(image.snapshot));
-        let guest = Self::watch(vm, vcpus, memory, writes, program, base)?;
+        let guest = Self::watch(vm, vcpus, memory, (writes, marker), program, base)?;
         Ok((guest, outcome))
     }
 
     fn watch(
         vm: Vm,
         vcpus: VcpuThreads,
-        memory: Arc<MappedMemory>,
-        writes: VmmWrites,
+        memory: GuestMemory,
+        (writes, marker): (VmmWrites, WriteMarker),
         program: Program,
         base: Option<SnapshotRef>,
     ) -> Result<Self, GuestError> {
         // What the VMM itself wrote is what made a clone of the guest, before the log began.
-        let log = Box::new(vm.dirty_log()?);
-        let tracker = DirtyTracker::new(memory.layout().clone(), vec![log, Box::new(writes)])?;
+        let mut sources: Vec<Box<dyn DirtySource>> = vec![Box::new(vm.dirty_log()?)];
+        sources.push(Box::new(writes));
+        sources.extend(memory.discards());
+        let tracker = DirtyTracker::new(memory.layout().clone(), sources)?;
         let consumer = tracker.subscribe(base);
         Ok(Self {
             vcpus,
@@ -98,6 +104,7 @@ impl KvmGuest {
             consumer,
             vm,
             memory,
+            marker,
             program,
         })
     }
@@ -164,11 +171,12 @@ impl Guest for KvmGuest {
         Ok(board.exits >= target)
     }
 
-    fn snapshot(
-        &mut self,
+    fn capture<'r>(
+        &'r mut self,
+        capture: Capture<'r>,
         pages: SnapshotPages,
-        sink: &mut dyn SnapshotSink,
-        cancel: &Cancel,
+        sink: &'r mut dyn SnapshotSink,
+        cancel: &'r Cancel,
     ) -> Result<GuestSnapshot, GuestError> {
         let (tracker, consumer) = (&self.tracker, self.consumer);
         let selection = match pages {
@@ -180,12 +188,13 @@ impl Guest for KvmGuest {
             steps: 0,
             ended: false,
         };
-        let captured = snapshot(
+        let captured = capture_machine(
+            capture,
             Machine {
                 vcpus: &mut self.vcpus,
                 devices: &mut devices,
                 state: &mut machine(&self.vm)?,
-                memory: &*self.memory,
+                memory: &self.memory,
             },
             SnapshotRequest {
                 sink,
@@ -204,15 +213,16 @@ impl Guest for KvmGuest {
         })
     }
 
-    fn look(
-        &mut self,
-        see: &mut dyn FnMut(&dyn GuestMemorySource, &Registers),
-    ) -> Result<(), GuestError> {
-        let memory = self.memory.clone();
+    fn look(&mut self, see: &mut dyn FnMut(&Standing<'_>)) -> Result<(), GuestError> {
+        let (memory, marker) = (self.memory.clone(), self.marker.clone());
         self.stopped(|state, paused| {
             let first = state.save_vcpu(0, paused);
             let first = first.map_err(|error| GuestError::State(error.into()))?;
-            see(&*memory, &first.registers);
+            see(&Standing {
+                memory: &memory,
+                registers: &first.registers,
+                marker: &marker,
+            });
             Ok(())
         })
     }

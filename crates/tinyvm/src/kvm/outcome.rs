@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use snapshot_format::state::VcpuX86;
-use snapshot_memory::MappedMemory;
+use snapshot_memory::GuestMemorySource;
 
 use super::board::Board;
 use super::extended;
@@ -15,7 +15,7 @@ use crate::proof::Program;
 /// The end of a guest whose vCPUs stand still.
 pub(super) fn of(
     program: Program,
-    memory: &MappedMemory,
+    memory: &dyn GuestMemorySource,
     vcpus: &[VcpuX86],
     board: &Board,
 ) -> Result<Outcome, GuestError> {

@@ -13,37 +13,48 @@ use super::guest::machine;
 use super::thread::{Shared, VcpuThreads};
 use super::vm::Vm;
 use crate::error::GuestError;
-use crate::load::map;
+use crate::memory::GuestMemory;
 use crate::purpose::Change;
 use crate::start::Image;
 
 /// Restores an image, captures the machine, which has not run, and compares all of it.
 pub(crate) fn reload_image(image: Image<'_, '_>) -> Result<ReloadReport, GuestError> {
-    let config = &image.config;
-    let memory = map(config)?;
+    let Image {
+        config,
+        pages,
+        sections,
+        purpose,
+        overrides,
+        ..
+    } = image;
+    let config = &config;
+    let memory = GuestMemory::fresh(config)?;
     let (vm, vcpus) = Vm::new(memory.clone(), config.program.vcpu_count())?;
-    let mut vcpus = VcpuThreads::new(vcpus, Board::new(config))?;
+    let mut vcpus = VcpuThreads::new(vcpus, Board::new(config), memory.clone())?;
     let paused = vcpus.stop().map_err(GuestError::State)?;
     let (_, marker) = VmmWrites::new(memory.layout().clone());
     let change = Change {
-        memory: &memory,
+        memory: memory.mapped(),
         dirty: Answer::By(&marker),
         event: Answer::By(&mut vm.generation_line()),
     };
-    let restore = image.purpose.restore(change)?;
-    let target = ReloadTarget {
-        memory: &mut CopiedMemory {
-            memory: &memory,
-            read: &mut *image.pages,
-        },
-        state: &mut machine(&vm)?,
-        devices: &mut BoardReload(&vcpus.shared),
-        paused: &paused,
-    };
-    let restore = restore.overriding(image.overrides);
-    let mut report = reload(restore, target, image.sections, MOVING_FIELDS)?;
-    compare_memory(&mut report, &*memory, image.pages)?;
-    Ok(report)
+    let restore = purpose.restore(change)?;
+    let restore = restore.overriding(overrides);
+    let mut state = machine(&vm)?;
+    pages.read(|pages| {
+        let target = ReloadTarget {
+            memory: &mut CopiedMemory {
+                memory: memory.mapped(),
+                read: &mut *pages,
+            },
+            state: &mut state,
+            devices: &mut BoardReload(&vcpus.shared),
+            paused: &paused,
+        };
+        let mut report = reload(restore, target, sections, MOVING_FIELDS)?;
+        compare_memory(&mut report, &memory, pages)?;
+        Ok(report)
+    })
 }
 
 /// The devices, to be written and read.

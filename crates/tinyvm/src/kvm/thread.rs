@@ -13,6 +13,7 @@ use kvm_ioctls::VcpuFd;
 use super::board::Board;
 use super::kick;
 use crate::error::GuestError;
+use crate::memory::GuestMemory;
 
 /// How long a vCPU may take to stop: far longer than any instruction does.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,12 +59,17 @@ impl Shared {
 pub(super) struct VcpuThreads {
     pub(super) shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
+    memory: GuestMemory,
     started: bool,
 }
 
 impl VcpuThreads {
     /// Starts the threads. The vCPUs wait until [`start`](Self::start).
-    pub(super) fn new(vcpus: Vec<VcpuFd>, board: Board) -> Result<Self, GuestError> {
+    pub(super) fn new(
+        vcpus: Vec<VcpuFd>,
+        board: Board,
+        memory: GuestMemory,
+    ) -> Result<Self, GuestError> {
         let system = |call| move |source| GuestError::System { call, source };
         kick::install().map_err(system("sigaction"))?;
         let shared = Arc::new(Shared {
@@ -81,6 +87,7 @@ impl VcpuThreads {
         let mut threads = Self {
             shared,
             handles: Vec::with_capacity(vcpus.len()),
+            memory,
             started: false,
         };
         for (index, vcpu) in vcpus.into_iter().enumerate() {
@@ -108,8 +115,9 @@ impl VcpuThreads {
 
     /// Waits until `reached` says so, or a thread has failed.
     pub(super) fn wait_until(&self, reached: impl Fn(&Board) -> bool) -> Result<Board, GuestError> {
-        let mut progress = self.shared.lock();
         loop {
+            self.check_memory()?;
+            let progress = self.shared.lock();
             if let Some(reason) = &progress.failed {
                 let reason = reason.clone();
                 return Err(GuestError::ThreadEnded { reason });
@@ -117,8 +125,7 @@ impl VcpuThreads {
             if reached(&progress.board) {
                 return Ok(progress.board.clone());
             }
-            let woken = self.shared.changed.wait_timeout(progress, IDLE);
-            progress = woken.unwrap_or_else(PoisonError::into_inner).0;
+            drop(self.shared.changed.wait_timeout(progress, IDLE));
         }
     }
 
@@ -128,13 +135,34 @@ impl VcpuThreads {
         self.shared.lock().hold_at = exits;
     }
 
+    /// Ends the guest for good if pages of it are lost: no vCPU enters it again, and one that waits
+    /// for such a page comes out.
+    fn check_memory(&self) -> Result<(), GuestError> {
+        let Some(failure) = self.memory.take_failure() else {
+            return Ok(());
+        };
+        let reason = failure.to_string();
+        self.shared.lock().failed.get_or_insert(reason);
+        // A vCPU that is asked to leave does so before it runs on what is not its memory.
+        self.handles.iter().for_each(kick::kick);
+        self.memory.abandon();
+        let source = Box::new(failure);
+        Err(GuestError::MemoryLost { source })
+    }
+
     fn gather(&self) -> Result<(), GuestError> {
+        let mut lost = Ok(());
         let mut kick = |vcpu: usize| {
+            if lost.is_ok() {
+                lost = self.check_memory();
+            }
             if let Some(thread) = self.handles.get(vcpu) {
                 kick::kick(thread);
             }
         };
-        self.shared.meeting.gather(STOP_TIMEOUT, &mut kick)?;
+        let gathered = self.shared.meeting.gather(STOP_TIMEOUT, &mut kick);
+        lost?;
+        gathered?;
         match &self.shared.lock().failed {
             None => Ok(()),
             Some(reason) => Err(GuestError::ThreadEnded {
@@ -162,6 +190,8 @@ impl Drop for VcpuThreads {
     fn drop(&mut self) {
         self.shared.ending.store(true, Ordering::SeqCst);
         self.shared.meeting.release();
+        // It never runs again: nothing needs to be brought any more.
+        self.memory.abandon();
         for thread in self.handles.drain(..) {
             while !thread.is_finished() {
                 kick::kick(&thread);

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use hypervisor_bridge::{GenerationEvent, RaiseEvent, StateRestore, StepError};
 use hypervisor_kvm::{
@@ -20,9 +19,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use snapshot_format::state::Fingerprint;
-use snapshot_memory::{GuestMemorySource, MappedMemory};
+use snapshot_memory::GuestMemorySource;
 
 use crate::error::GuestError;
+use crate::memory::GuestMemory;
 
 /// An address range of three pages that Intel CPUs need outside guest memory.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -34,7 +34,7 @@ pub(super) struct Vm {
     pub(super) kvm: Kvm,
     machine: VmFd,
     vcpus: Vec<OwnedFd>,
-    memory: Arc<MappedMemory>,
+    memory: GuestMemory,
     slot: MemorySlot,
 }
 
@@ -42,7 +42,7 @@ impl Vm {
     /// Creates a machine with interrupt controllers, timer and vCPUs; the vCPUs come apart, each
     /// for its thread.
     pub(super) fn new(
-        memory: Arc<MappedMemory>,
+        memory: GuestMemory,
         vcpu_count: usize,
     ) -> Result<(Self, Vec<VcpuFd>), GuestError> {
         let kvm = Kvm::new().map_err(|error| GuestError::NoKvm {
@@ -54,7 +54,7 @@ impl Vm {
             flags: 0,
             guest_address: 0,
             len_bytes: memory.layout().len_bytes(),
-            host_address: memory.base().as_ptr() as u64,
+            host_address: memory.mapped().base().as_ptr() as u64,
         };
         // Before the chips, and logged from the start: a slot that is added or changed once there
         // are chips waits some milliseconds for readers of what they set up.

@@ -1,16 +1,13 @@
 //! A guest that is a thread of this process.
 
-use std::sync::Arc;
-
 use hypervisor_bridge::{
-    Answer, Cancel, CopiedMemory, Machine, RestoreOutcome, RestoreTarget, Selection,
-    SnapshotRequest, VcpuStop, snapshot,
+    Answer, Cancel, Machine, RestoreOutcome, RestoreTarget, Selection, SnapshotRequest, VcpuStop,
 };
-use snapshot_format::state::{Fingerprint, Registers};
+use snapshot_format::state::Fingerprint;
 use snapshot_format::{MemoryLayout, SnapshotRef};
 use snapshot_memory::{
-    ConsumerId, DirtyError, DirtySource, DirtyTracker, GuestMemorySource, MappedMemory,
-    SnapshotSink, VmmWrites, WpAsyncSource, WriteMarker,
+    ConsumerId, DirtyError, DirtySource, DirtyTracker, GuestMemorySource, SnapshotSink, VmmWrites,
+    WriteMarker,
 };
 
 use super::cpu::CpuThread;
@@ -18,8 +15,10 @@ use super::state::{Port, PortTarget, Source, Target, fingerprint};
 use crate::config::GuestConfig;
 use crate::device::PortDevice;
 use crate::error::GuestError;
-use crate::guest::{Backend, Guest, GuestSnapshot, Outcome, SnapshotPages};
-use crate::load::map;
+use crate::guest::{
+    Backend, Capture, Guest, GuestSnapshot, Outcome, SnapshotPages, Standing, capture_machine,
+};
+use crate::memory::{Brought, GuestMemory, Tracking};
 use crate::model::{Model, ModelMemory};
 use crate::program;
 use crate::purpose::Change;
@@ -30,14 +29,16 @@ pub(crate) struct ProcessGuest {
     cpu: CpuThread,
     tracker: DirtyTracker,
     consumer: ConsumerId,
-    memory: Arc<MappedMemory>,
+    memory: GuestMemory,
+    /// Where pages are marked that the VMM gives back.
+    marker: WriteMarker,
 }
 
 impl ProcessGuest {
     /// A guest at the start of the program.
     pub(crate) fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
-        let memory = map(config)?;
-        program::load(config, &memory)?;
+        let memory = GuestMemory::fresh(config)?;
+        program::load(config, memory.mapped())?;
         let device = PortDevice::new(config.seed);
         let writes = VmmWrites::new(memory.layout().clone());
         Self::watch(Model::new(config), device, memory, writes, None)
@@ -45,20 +46,21 @@ impl ProcessGuest {
 
     /// A guest where a snapshot left it.
     pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
-        let memory = map(&image.config)?;
+        let config = &image.config;
+        let (memory, reader) = image.pages.into_memory(config, Tracking::Userfaultfd)?;
         let (writes, marker) = VmmWrites::new(memory.layout().clone());
         let mut state = Target::default();
         let mut port = PortTarget::default();
         let target = RestoreTarget {
-            memory: &mut CopiedMemory {
+            memory: &mut Brought {
                 memory: &memory,
-                read: image.pages,
+                reader,
             },
             state: &mut state,
             devices: &mut port,
         };
         let change = Change {
-            memory: &memory,
+            memory: memory.mapped(),
             dirty: Answer::By(&marker),
             event: Answer::waive("its program takes no interrupts, and nothing could raise one"),
         };
@@ -77,31 +79,33 @@ impl ProcessGuest {
     fn watch(
         model: Model,
         device: PortDevice,
-        memory: Arc<MappedMemory>,
+        memory: GuestMemory,
         (writes, marker): (VmmWrites, WriteMarker),
         base: Option<SnapshotRef>,
     ) -> Result<Self, GuestError> {
         let mut sources: Vec<Box<dyn DirtySource>> = vec![Box::new(writes)];
+        sources.extend(memory.discards());
         // The kernel's write protection where it has it; else the guest marks its own writes.
-        let marker = match WpAsyncSource::new(memory.clone()) {
+        let own_marker = match memory.watch_writes() {
             Ok(source) => {
                 sources.push(Box::new(source));
                 None
             }
-            Err(DirtyError::Unsupported { .. }) => Some(marker),
+            Err(DirtyError::Unsupported { .. }) => Some(marker.clone()),
             Err(error) => return Err(error.into()),
         };
         let tracker = DirtyTracker::new(memory.layout().clone(), sources)?;
         let consumer = tracker.subscribe(base);
         let written = ModelMemory {
             memory: memory.clone(),
-            marker,
+            marker: own_marker,
         };
         Ok(Self {
             cpu: CpuThread::new(model, device, written)?,
             tracker,
             consumer,
             memory,
+            marker,
         })
     }
 }
@@ -120,7 +124,7 @@ impl Guest for ProcessGuest {
     }
 
     fn run(&mut self, steps: u64) -> Result<u64, GuestError> {
-        let target = self.cpu.shared.lock().device.steps.saturating_add(steps);
+        let target = self.cpu.cpu()?.device.steps.saturating_add(steps);
         self.cpu.start();
         let cpu = self
             .cpu
@@ -132,11 +136,12 @@ impl Guest for ProcessGuest {
         Ok(false)
     }
 
-    fn snapshot(
-        &mut self,
+    fn capture<'r>(
+        &'r mut self,
+        capture: Capture<'r>,
         pages: SnapshotPages,
-        sink: &mut dyn SnapshotSink,
-        cancel: &Cancel,
+        sink: &'r mut dyn SnapshotSink,
+        cancel: &'r Cancel,
     ) -> Result<GuestSnapshot, GuestError> {
         let (tracker, consumer) = (&self.tracker, self.consumer);
         let selection = match pages {
@@ -152,12 +157,13 @@ impl Guest for ProcessGuest {
             steps: 0,
             ended: false,
         };
-        let captured = snapshot(
+        let captured = capture_machine(
+            capture,
             Machine {
                 vcpus: &mut self.cpu,
                 devices: &mut port,
                 state: &mut state,
-                memory: &*self.memory,
+                memory: &self.memory,
             },
             SnapshotRequest {
                 sink,
@@ -176,13 +182,14 @@ impl Guest for ProcessGuest {
         })
     }
 
-    fn look(
-        &mut self,
-        see: &mut dyn FnMut(&dyn GuestMemorySource, &Registers),
-    ) -> Result<(), GuestError> {
+    fn look(&mut self, see: &mut dyn FnMut(&Standing<'_>)) -> Result<(), GuestError> {
         self.cpu.stop().map_err(GuestError::State)?;
         let registers = self.cpu.shared.lock().model.registers;
-        see(&*self.memory, &registers);
+        see(&Standing {
+            memory: &self.memory,
+            registers: &registers,
+            marker: &self.marker,
+        });
         self.cpu.resume().map_err(GuestError::State)
     }
 
@@ -195,6 +202,6 @@ impl Guest for ProcessGuest {
         self.cpu.wait_until(|cpu| cpu.model.is_done())?;
         self.cpu.stop().map_err(GuestError::State)?;
         let cpu = self.cpu.shared.lock().clone();
-        Outcome::new(&*self.memory, &cpu.model.registers, &cpu.device)
+        Outcome::new(&self.memory, &cpu.model.registers, &cpu.device)
     }
 }

@@ -12,34 +12,44 @@ use super::paused::never_started;
 use super::state::{PortTarget, Target, cpu_section, fingerprint};
 use crate::device::PortDevice;
 use crate::error::GuestError;
-use crate::load::map;
+use crate::memory::GuestMemory;
 use crate::purpose::Change;
 use crate::start::Image;
 
 /// Restores an image, captures the guest, which has not run, and compares all of it.
 pub(crate) fn reload_image(image: Image<'_, '_>) -> Result<ReloadReport, GuestError> {
-    let memory = map(&image.config)?;
+    let Image {
+        config,
+        pages,
+        sections,
+        purpose,
+        overrides,
+        ..
+    } = image;
+    let memory = GuestMemory::fresh(&config)?;
     let (_, marker) = VmmWrites::new(memory.layout().clone());
     let change = Change {
-        memory: &memory,
+        memory: memory.mapped(),
         dirty: Answer::By(&marker),
         event: Answer::waive("its program takes no interrupts, and nothing could raise one"),
     };
-    let restore = image.purpose.restore(change)?;
-    let target = ReloadTarget {
-        memory: &mut CopiedMemory {
-            memory: &memory,
-            read: &mut *image.pages,
-        },
-        state: &mut Target::default(),
-        devices: &mut PortTarget::default(),
-        paused: &never_started(),
-    };
-    let restore = restore.overriding(image.overrides);
-    // It has no clock and no counter: nothing moves on its own.
-    let mut report = reload(restore, target, image.sections, &[])?;
-    compare_memory(&mut report, &*memory, image.pages)?;
-    Ok(report)
+    let restore = purpose.restore(change)?;
+    let restore = restore.overriding(overrides);
+    pages.read(|pages| {
+        let target = ReloadTarget {
+            memory: &mut CopiedMemory {
+                memory: memory.mapped(),
+                read: &mut *pages,
+            },
+            state: &mut Target::default(),
+            devices: &mut PortTarget::default(),
+            paused: &never_started(),
+        };
+        // It has no clock and no counter: nothing moves on its own.
+        let mut report = reload(restore, target, sections, &[])?;
+        compare_memory(&mut report, &memory, pages)?;
+        Ok(report)
+    })
 }
 
 impl StateCapture for Target {

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::gate::Overriding;
 use crate::pacing::Pacing;
 use crate::quantity::parse_bytes;
-use child::Restoring;
+use child::{Branch, Restoring};
 use home::Home;
 use machine::Taken;
 use report::{CloneRow, Report, Row, tell};
@@ -41,6 +41,10 @@ pub(crate) struct Demo {
     /// How many diffs to take after the full snapshot
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), default_value = "3")]
     rounds: u32,
+
+    /// Write memory while the guest runs, and stop it only for what it wrote last
+    #[arg(long)]
+    live: bool,
 
     /// How many clones of the last snapshot to run at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256), default_value = "2")]
@@ -79,9 +83,9 @@ impl Demo {
         context.note("running the guest once without a break");
         let expected = child::as_json(&machine::uninterrupted(backend, &config)?)?;
         let store = context.open_or_create()?;
-        let taken = machine::take(context, &store, backend, &config, self.rounds)?;
+        let taken = machine::take(context, &store, backend, &config, self.rounds, self.live)?;
         let last = taken.last().map(|last| last.id);
-        let rows = bring_back(context, backend, taken, &expected, &self.overriding)?;
+        let rows = self.bring_back(context, backend, taken, &expected)?;
         let clones = match last {
             Some(last) => self.fan_out(context, backend, last, &expected)?,
             None => Vec::new(),
@@ -105,6 +109,41 @@ impl Demo {
         Ok(context
             .answer("vmsnap.demo.v1", &report, tell)?
             .ending(exit))
+    }
+
+    /// Restores each snapshot in a process of its own and lets it finish; the middle one also becomes
+    /// the base of a second branch, whose snapshot is restored as well.
+    fn bring_back(
+        &self,
+        context: &Context,
+        backend: Backend,
+        taken: Vec<Taken>,
+        expected: &serde_json::Value,
+    ) -> Result<Vec<Row>, Failure> {
+        let overriding = &self.overriding;
+        let middle = taken.len() / 2;
+        let mut rows = Vec::with_capacity(taken.len() + 1);
+        let mut branched = None;
+        for (at, one) in taken.into_iter().enumerate() {
+            context.check_interrupt()?;
+            context.note(&format!("restoring snapshot {} in a new process", one.id));
+            let branch = (at == middle).then_some(Branch {
+                name: "second",
+                is_live: self.live,
+            });
+            let back = Restoring::start(context, backend, one.id, branch, overriding)?.wait()?;
+            branched = branched.or_else(|| back.branched.clone());
+            rows.push(Row::new(one, &back, expected));
+        }
+        let branched = branched.ok_or_else(|| {
+            Failure::new(
+                Exit::Failed,
+                "the restored guest took no snapshot of its branch",
+            )
+        })?;
+        let back = Restoring::start(context, backend, branched.id, None, overriding)?.wait()?;
+        rows.push(Row::new(branched, &back, expected));
+        Ok(rows)
     }
 
     /// Restores one snapshot in several processes at the same time.
@@ -143,37 +182,6 @@ impl Demo {
             }
         }
     }
-}
-
-/// Restores each snapshot in a process of its own and lets it finish; the middle one also becomes
-/// the base of a second branch, whose snapshot is restored as well.
-fn bring_back(
-    context: &Context,
-    backend: Backend,
-    taken: Vec<Taken>,
-    expected: &serde_json::Value,
-    overriding: &Overriding,
-) -> Result<Vec<Row>, Failure> {
-    let middle = taken.len() / 2;
-    let mut rows = Vec::with_capacity(taken.len() + 1);
-    let mut branched = None;
-    for (at, one) in taken.into_iter().enumerate() {
-        context.check_interrupt()?;
-        context.note(&format!("restoring snapshot {} in a new process", one.id));
-        let branch = (at == middle).then_some("second");
-        let back = Restoring::start(context, backend, one.id, branch, overriding)?.wait()?;
-        branched = branched.or_else(|| back.branched.clone());
-        rows.push(Row::new(one, &back, expected));
-    }
-    let branched = branched.ok_or_else(|| {
-        Failure::new(
-            Exit::Failed,
-            "the restored guest took no snapshot of its branch",
-        )
-    })?;
-    let back = Restoring::start(context, backend, branched.id, None, overriding)?.wait()?;
-    rows.push(Row::new(branched, &back, expected));
-    Ok(rows)
 }
 
 /// Opens the store of a demo that runs already.

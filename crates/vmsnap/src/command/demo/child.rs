@@ -11,7 +11,7 @@ use snapshot_format::SnapshotId;
 use snapshot_store::Reference;
 use tinyvm::{Backend, Outcome, SnapshotPages};
 
-use super::machine::{self, Taken};
+use super::machine::{self, Brought, Taken, Wanted};
 use super::{Choice, open};
 use crate::answer::Answer;
 use crate::command::reference;
@@ -32,6 +32,9 @@ pub(crate) struct DemoRestore {
     #[arg(long)]
     branch: Option<String>,
 
+    #[arg(long)]
+    live: bool,
+
     #[command(flatten)]
     overriding: Overriding,
 }
@@ -47,6 +50,9 @@ pub(super) struct Back {
     pub(super) generation: String,
     /// Whether it had that one at its end.
     pub(super) kept_generation: bool,
+    /// How its memory came, and when it was verified.
+    pub(super) memory: String,
+    pub(super) verification: String,
     /// The [`Metrics`](hypervisor_bridge::Metrics) of the restore.
     pub(super) metrics: serde_json::Value,
     /// The snapshot of the branch, if one was asked for.
@@ -71,8 +77,12 @@ impl DemoRestore {
         let id = context.resolve(&store, &self.reference)?;
         let generation = GenerationId::random()
             .map_err(|error| Failure::new(Exit::Failed, format!("no random numbers: {error}")))?;
-        let (restored, config) =
-            machine::restore(context, &store, backend, id, generation, &self.overriding)?;
+        let Brought {
+            restored,
+            config,
+            memory,
+            verification,
+        } = machine::restore(context, &store, backend, id, generation, &self.overriding)?;
         let metrics = as_json(&restored.outcome.metrics)?;
         let mut guest = restored.guest;
         let failed = |error| machine::failure(&error);
@@ -84,10 +94,12 @@ impl DemoRestore {
                 let steps = config.steps / 16;
                 guest.run(steps).map_err(failed)?;
                 let guest = guest.as_mut();
-                let pages = SnapshotPages::Diff;
-                Some(machine::snapshot(
-                    context, &store, guest, &config, pages, branch,
-                )?)
+                let wanted = Wanted {
+                    pages: SnapshotPages::Diff,
+                    is_live: self.live,
+                    branch,
+                };
+                Some(machine::snapshot(context, &store, guest, &config, wanted)?)
             }
         };
         let outcome: Outcome = guest.finish().map_err(failed)?;
@@ -96,11 +108,20 @@ impl DemoRestore {
             outcome: as_json(&outcome)?,
             generation: generation.to_string(),
             kept_generation: outcome.generation == generation,
+            memory: memory.name().to_owned(),
+            verification: verification.name().to_owned(),
             metrics,
             branched,
         };
         context.answer("vmsnap.demo-restore.v1", &back, |back| format!("{back:?}"))
     }
+}
+
+/// A branch that a restored guest begins by a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Branch<'b> {
+    pub(super) name: &'b str,
+    pub(super) is_live: bool,
 }
 
 /// A process that restores a snapshot.
@@ -116,7 +137,7 @@ impl Restoring {
         context: &Context,
         backend: Backend,
         id: SnapshotId,
-        branch: Option<&str>,
+        branch: Option<Branch<'_>>,
         overriding: &Overriding,
     ) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(|error| failed("find", id, &error))?;
@@ -136,7 +157,10 @@ impl Restoring {
             .stderr(Stdio::inherit());
         command.args(overriding.as_arguments());
         if let Some(branch) = branch {
-            command.args(["--branch", branch]);
+            command.args(["--branch", branch.name]);
+            if branch.is_live {
+                command.arg("--live");
+            }
         }
         let process = command
             .spawn()

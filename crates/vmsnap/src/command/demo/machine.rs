@@ -1,12 +1,17 @@
 //! The guest of the demo: run, snapshot, restore.
 
-use hypervisor_bridge::{ClockPolicy, GenerationId, PauseBreakdown, RestoreError, SnapshotError};
+use std::sync::Arc;
+
+use hypervisor_bridge::{
+    ClockPolicy, GenerationId, LiveOptions, PauseBreakdown, RestoreError, SnapshotError,
+};
 use serde::{Deserialize, Serialize};
 use snapshot_format::{BranchName, PageRange, SnapshotId, VmName};
-use snapshot_memory::{CaptureOptions, SinkError};
+use snapshot_memory::{CaptureOptions, ServeOptions, SinkError, Verification};
 use snapshot_store::{Location, NewSnapshot, Store, StoreError};
 use tinyvm::{
-    Backend, Guest, GuestConfig, GuestError, Image, Outcome, Purpose, Restored, SnapshotPages,
+    Backend, Capture, Guest, GuestConfig, GuestError, Image, ImagePages, Outcome, Purpose,
+    Restored, ServedPages, SnapshotPages,
 };
 
 use super::child::as_json;
@@ -32,6 +37,8 @@ pub(super) struct Taken {
     pub(super) harvest_ns: u64,
     pub(super) write_ns: u64,
     pub(super) sync_ns: u64,
+    pub(super) rounds_ns: u64,
+    pub(super) finish_ns: u64,
     pub(super) seal_ns: u64,
     pub(super) publish_ns: u64,
     pub(super) present: u64,
@@ -88,6 +95,7 @@ pub(super) fn take(
     backend: Backend,
     config: &GuestConfig,
     rounds: u32,
+    is_live: bool,
 ) -> Result<Vec<Taken>, Failure> {
     let mut guest = tinyvm::start(backend, config).map_err(|error| failure(&error))?;
     // The last snapshot leaves the guest something to do.
@@ -106,11 +114,23 @@ pub(super) fn take(
             store,
             guest.as_mut(),
             config,
-            pages,
-            "main",
+            Wanted {
+                pages,
+                is_live,
+                branch: "main",
+            },
         )?);
     }
     Ok(taken)
+}
+
+/// Which snapshot to take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'b> {
+    pub(super) pages: SnapshotPages,
+    /// Whether memory is written while the guest runs.
+    pub(super) is_live: bool,
+    pub(super) branch: &'b str,
 }
 
 /// Takes one snapshot of a running guest.
@@ -119,9 +139,13 @@ pub(super) fn snapshot(
     store: &Store,
     guest: &mut dyn Guest,
     config: &GuestConfig,
-    pages: SnapshotPages,
-    branch: &str,
+    wanted: Wanted<'_>,
 ) -> Result<Taken, Failure> {
+    let Wanted {
+        pages,
+        is_live,
+        branch,
+    } = wanted;
     let named = |error: snapshot_format::NameError| Failure::because(Exit::Failed, &error);
     let parent = match pages {
         SnapshotPages::Diff => guest.base(),
@@ -133,8 +157,13 @@ pub(super) fn snapshot(
         .config(config.to_bytes())
         .capture(CaptureOptions::default().threads(CaptureOptions::best_threads()));
     let mut sink = store.sink(new);
+    let capture = if is_live {
+        Capture::Live(LiveOptions::default())
+    } else {
+        Capture::Paused
+    };
     let done = guest
-        .snapshot(pages, &mut sink, &context.interrupt.cancel())
+        .capture(capture, pages, &mut sink, &context.interrupt.cancel())
         .map_err(|error| failure(&error))?;
     let id = done.published.snapshot.id;
     let time = &done.time;
@@ -149,6 +178,8 @@ pub(super) fn snapshot(
         harvest_ns: time.harvest_ns,
         write_ns: time.write_ns,
         sync_ns: time.seal_ns + time.publish_ns,
+        rounds_ns: time.rounds_ns,
+        finish_ns: time.finish_ns,
         seal_ns: time.seal_ns,
         publish_ns: time.publish_ns,
         present: done.memory.present,
@@ -163,7 +194,36 @@ pub(super) fn snapshot(
     })
 }
 
-/// Puts a snapshot into a new guest, every page verified.
+/// A snapshot in a new guest.
+pub(super) struct Brought {
+    pub(super) restored: Restored,
+    pub(super) config: GuestConfig,
+    /// How its memory comes.
+    pub(super) memory: BroughtMemory,
+    pub(super) verification: Verification,
+}
+
+/// How the memory of a restored guest comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BroughtMemory {
+    /// Each page when it is touched.
+    Served,
+    /// All of it before the guest runs.
+    Copied,
+}
+
+impl BroughtMemory {
+    /// The name in reports.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Copied => "copied",
+        }
+    }
+}
+
+/// Makes a clone of a snapshot. Its pages are brought when it touches them, each verified before;
+/// where this host cannot do that, all of them are before it runs.
 pub(super) fn restore(
     context: &Context,
     store: &Store,
@@ -171,7 +231,7 @@ pub(super) fn restore(
     id: SnapshotId,
     generation: GenerationId,
     overriding: &Overriding,
-) -> Result<(Restored, GuestConfig), Failure> {
+) -> Result<Brought, Failure> {
     let failed = |error| context.failure(&error);
     // Decided by the manifest: nothing else is read of a snapshot that cannot run.
     let overrides = overriding.overrides();
@@ -184,16 +244,14 @@ pub(super) fn restore(
     let record = store.snapshot(id).map_err(failed)?;
     let manifest = store.manifest(id).map_err(failed)?;
     let config = GuestConfig::from_bytes(&manifest.vm_config).map_err(|error| failure(&error))?;
-    let sections = store.state(id).map_err(failed)?;
-    let stored = store.image(id).map_err(failed)?;
+    let stored = Arc::new(store.image(id).map_err(failed)?);
     let mut read = |pages: PageRange, out: &mut [u8]| {
         stored.image().read_pages(pages, out).map_err(Into::into)
     };
-    let restored = tinyvm::restore(
-        backend,
+    let image = |pages, sections| {
         Image {
             config,
-            pages: &mut read,
+            pages,
             sections,
             snapshot: record.reference(),
             // The original ran on after the snapshot: this is another machine.
@@ -201,11 +259,32 @@ pub(super) fn restore(
                 clock: ClockPolicy::Frozen,
                 generation,
             },
-            overrides,
-        },
-    );
-    let restored = restored.map_err(|error| failure(&error))?;
-    Ok((restored, config))
+            overrides: overriding.overrides(),
+        }
+    };
+    let sections = || store.state(id).map_err(failed);
+    let served = ServedPages::of(stored.clone(), ServeOptions::new(1));
+    let verification = served.verification();
+    let brought = |restored, memory, verification| Brought {
+        restored,
+        config,
+        memory,
+        verification,
+    };
+    match tinyvm::restore(backend, image(ImagePages::Served(served), sections()?)) {
+        Ok(restored) => Ok(brought(restored, BroughtMemory::Served, verification)),
+        Err(error) if error.is_for_want_of_userfaultfd() => {
+            let pages = ImagePages::Copied(&mut read);
+            let restored = tinyvm::restore(backend, image(pages, sections()?));
+            let restored = restored.map_err(|error| failure(&error))?;
+            Ok(brought(
+                restored,
+                BroughtMemory::Copied,
+                Verification::Eager,
+            ))
+        }
+        Err(error) => Err(failure(&error)),
+    }
 }
 
 /// An error of the guest, in the words of the command line.

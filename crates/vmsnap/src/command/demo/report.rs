@@ -59,6 +59,8 @@ pub(super) struct Row {
     harvest_ms: f64,
     write_ms: f64,
     sync_ms: f64,
+    rounds_ms: f64,
+    finish_ms: f64,
     seal_ms: f64,
     publish_ms: f64,
     pages: Pages,
@@ -66,6 +68,10 @@ pub(super) struct Row {
     layout: String,
     engine: String,
     restore_first_instruction_ms: f64,
+    /// How the restored guest got its memory: `served` or `copied`.
+    restored: String,
+    /// When it was verified.
+    verification: String,
     /// What the restored guest has in place of the original's generation id.
     generation: String,
     /// Whether memory and registers ended as in the run without a break.
@@ -119,6 +125,8 @@ impl Row {
             harvest_ms: ms(taken.harvest_ns),
             write_ms: ms(taken.write_ns),
             sync_ms: ms(taken.sync_ns),
+            rounds_ms: ms(taken.rounds_ns),
+            finish_ms: ms(taken.finish_ns),
             seal_ms: ms(taken.seal_ns),
             publish_ms: ms(taken.publish_ns),
             pages: Pages {
@@ -130,6 +138,8 @@ impl Row {
             layout: taken.layout,
             engine: taken.engine,
             restore_first_instruction_ms: ms(back.first_instruction_ns),
+            restored: back.memory.clone(),
+            verification: back.verification.clone(),
             generation: back.generation.clone(),
             same_end: back.ended_as(expected),
             metrics: Metrics {
@@ -209,7 +219,8 @@ fn tell_times(rows: &[Row]) -> String {
         .into_iter()
         .chain(columns.iter().map(String::as_str));
     let mut times = table(&titles.collect::<Vec<_>>());
-    let parts: [TimePart; 12] = [
+    let parts: [TimePart; 14] = [
+        ("rounds, before it", |row| row.rounds_ms),
         ("stop", |row| row.pause.stop_ms),
         ("notify", |row| row.pause.notify_ms),
         ("quiesce", |row| row.pause.quiesce_ms),
@@ -220,10 +231,16 @@ fn tell_times(rows: &[Row]) -> String {
         ("memory", |row| row.pause.memory_ms),
         ("resume", |row| row.pause.resume_ms),
         ("= pause", |row| row.pause_ms),
+        ("finish, after it", |row| row.finish_ms),
         ("seal, after it", |row| row.seal_ms),
         ("publish, after it", |row| row.publish_ms),
     ];
+    // What only live snapshots have is shown of those.
+    let any = |part: fn(&Row) -> f64| rows.iter().any(|row| part(row) > 0.0);
     for (name, part) in parts {
+        if matches!(name, "rounds, before it" | "finish, after it") && !any(part) {
+            continue;
+        }
         let cells = rows.iter().map(|row| format!("{:.3}", part(row)));
         times.add_row([name.to_owned()].into_iter().chain(cells));
     }

@@ -4,7 +4,7 @@ use hypervisor_bridge::{ClockPolicy, Difference, ReloadReport};
 use serde::Serialize;
 use snapshot_format::{PageRange, SnapshotId};
 use snapshot_store::Store;
-use tinyvm::{Backend, GuestConfig, GuestError, Image, Purpose};
+use tinyvm::{Backend, GuestConfig, GuestError, Image, ImagePages, Purpose};
 
 use crate::command::demo;
 use crate::context::Context;
@@ -127,7 +127,7 @@ pub(super) fn reload(
     };
     let image = Image {
         config,
-        pages: &mut read,
+        pages: ImagePages::Copied(&mut read),
         sections,
         snapshot: record.reference(),
         purpose: Purpose::Resume(ClockPolicy::Frozen),
