@@ -138,7 +138,7 @@ fn create_temporary(directory: &FsBackend) -> io::Result<(RelPath, Box<dyn Write
 }
 
 /// Whether the directory `inner` is `outer` or lies below it, by whichever way it was named.
-fn lies_in(inner: &Path, outer: &Path) -> io::Result<bool> {
+pub(crate) fn lies_in(inner: &Path, outer: &Path) -> io::Result<bool> {
     let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
     let outer = identity(outer)?;
     for ancestor in inner.canonicalize()?.ancestors() {

@@ -9,6 +9,8 @@ mod inspect;
 mod list;
 mod relayout;
 mod restore;
+#[cfg(target_os = "linux")]
+mod serve;
 mod show;
 mod trash;
 mod tree;
@@ -31,6 +33,9 @@ pub(crate) enum Command {
     Import(import::Import),
     /// Write the memory, and the state, of a snapshot to files
     Restore(restore::Restore),
+    /// Serve the memory of a snapshot to VMs of other processes, page by page
+    #[cfg(target_os = "linux")]
+    Serve(serve::Serve),
     /// Lay the pages of a snapshot out anew: to be mapped, or to take less space
     Relayout(relayout::Relayout),
     /// List the snapshots
@@ -64,6 +69,8 @@ impl Command {
             Self::Demo(command) => command.run(context),
             Self::Import(command) => command.run(context),
             Self::Restore(command) => command.run(context),
+            #[cfg(target_os = "linux")]
+            Self::Serve(command) => command.run(context),
             Self::Relayout(command) => command.run(context),
             Self::List(command) => command.run(context),
             Self::Show(command) => command.run(context),

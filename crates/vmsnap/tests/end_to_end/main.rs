@@ -20,5 +20,7 @@ mod relayout;
 mod reload;
 mod sandbox;
 mod schemas;
+#[cfg(target_os = "linux")]
+mod serve;
 mod signals;
 mod writing;

@@ -1,0 +1,331 @@
+//! `vmsnap serve REF --socket PATH`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use snapshot_format::{PAGE_BYTES, PageRange, SnapshotId};
+use snapshot_memory::{
+    Background, FaultTrace, HandlerError, HandlerEvent, HandlerOptions, MemoryImage, PageHandler,
+    ServeOptions, ServiceEnd, TouchedPages, Verification, WorkingSetOptions, write_working_set,
+};
+use snapshot_store::{Access, Reference, Store};
+
+use crate::answer::Answer;
+use crate::command::reference;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, exit_of_io, printable};
+use crate::output_file::lies_in;
+use crate::quantity::counted;
+use crate::view::short;
+
+/// Serves the memory of a snapshot to VMs that hand theirs over at a socket, as Firecracker does.
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// The snapshot
+    #[arg(value_name = "REF", value_parser = reference)]
+    reference: Reference,
+
+    /// Where to listen; for this user alone
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+
+    /// When pages are checked: each before its guest sees it, or all of them before the first VM too
+    #[arg(long, value_enum, default_value = "on-fault")]
+    verify: Policy,
+
+    /// End with the first VM
+    #[arg(long)]
+    once: bool,
+
+    /// Bring all pages in the background, then leave the VM alone; not for VMs that track writes by
+    /// the same userfaultfd
+    #[arg(long)]
+    fill: bool,
+
+    /// Record what the first VM touches, page by page, as the working set of the snapshot
+    #[arg(long, conflicts_with = "fill")]
+    record: bool,
+}
+
+/// When served pages are checked: never after the guest saw them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Policy {
+    OnFault,
+    Eager,
+}
+
+/// What was done until the end.
+#[derive(Debug, Default, Serialize)]
+struct Served {
+    machines: u64,
+    refused: u64,
+    left_waiting: u64,
+    faults: u64,
+    data_pages: u64,
+    zero_pages: u64,
+    lost_pages: u64,
+}
+
+#[derive(Serialize)]
+struct Document {
+    id: SnapshotId,
+    socket: String,
+    verification: &'static str,
+    #[serde(flatten)]
+    served: Served,
+    recorded: Option<Recorded>,
+}
+
+#[derive(Serialize)]
+struct Recorded {
+    generation: u32,
+    file: Option<String>,
+    data_pages: u64,
+    zero_pages: u64,
+    left_out_pages: u64,
+}
+
+/// What the events of a handler come to.
+#[derive(Default)]
+struct Tally {
+    served: Served,
+    trace: Option<FaultTrace>,
+}
+
+impl Serve {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        let access = if self.record {
+            Access::ReadWrite
+        } else {
+            Access::Auto
+        };
+        let store = context.open(access)?;
+        let id = context.resolve(&store, &self.reference)?;
+        self.check_place(context.store_path()?)?;
+        let image = store.image(id).map_err(|error| context.failure(&error))?;
+        // The lease keeps the snapshot until the end.
+        let (image, _lease) = image.into_parts();
+        if self.verify == Policy::Eager {
+            check_all(context, &image)?;
+        }
+        let image = Arc::new(image);
+        let handler = PageHandler::bind(&self.socket, Arc::clone(&image) as _, self.options());
+        let handler = handler.map_err(|error| told(&error))?;
+        context.note(&format!(
+            "serving snapshot {} at {}",
+            short(id),
+            self.socket.display()
+        ));
+        let tally = self.attend(context, &handler)?;
+        drop(handler);
+        let recorded = match tally.trace.filter(|_| self.record) {
+            Some(trace) => Some(record(context, &store, id, &image, &trace)?),
+            None => None,
+        };
+        let verification = match self.verify {
+            Policy::OnFault => Verification::OnFault,
+            Policy::Eager => Verification::Eager,
+        };
+        let exit = if tally.served.left_waiting > 0 {
+            Exit::Interrupted
+        } else {
+            Exit::Done
+        };
+        let document = Document {
+            id,
+            socket: self.socket.display().to_string(),
+            verification: verification.name(),
+            served: tally.served,
+            recorded,
+        };
+        let answer = context.answer("vmsnap.serve.v1", &document, tell)?;
+        Ok(answer.ending(exit))
+    }
+
+    fn options(&self) -> HandlerOptions {
+        // The thread of each VM that serves it; no more.
+        let serve = ServeOptions::new(0);
+        let serve = if self.record {
+            serve.window_bytes(PAGE_BYTES)
+        } else if self.fill {
+            serve.background(Background::default())
+        } else {
+            serve
+        };
+        let options = HandlerOptions::new(serve).once(self.once);
+        options.finishes(self.fill)
+    }
+
+    /// Nothing but what belongs there may be in a store.
+    fn check_place(&self, store: &Path) -> Result<(), Failure> {
+        let parent = match self.socket.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => Path::new("/"),
+        };
+        let failed = |error| Failure::io("look at the place of the socket", parent, &error);
+        if lies_in(parent, store).map_err(failed)? {
+            let refused = Failure::new(Exit::Refused, "the socket lies in the store");
+            return Err(refused.at(&self.socket).hint("choose another place"));
+        }
+        Ok(())
+    }
+
+    /// Serves until a signal comes or the first VM has ended.
+    fn attend(&self, context: &Context, handler: &PageHandler) -> Result<Tally, Failure> {
+        let tally = Mutex::new(Tally::default());
+        let tell = |event: HandlerEvent| {
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.take(context, event);
+        };
+        let (stop, is_over) = (handler.stopper(), AtomicBool::new(false));
+        let outcome = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    if context.interrupt.is_set() {
+                        return stop.stop();
+                    }
+                    thread::park_timeout(LOOK);
+                }
+            });
+            let outcome = handler.run(&tell);
+            is_over.store(true, Ordering::Release);
+            outcome
+        });
+        outcome.map_err(|error| told(&error))?;
+        Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How often is looked whether the user asked to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Tally {
+    fn take(&mut self, context: &Context, event: HandlerEvent) {
+        match event {
+            HandlerEvent::Began {
+                machine,
+                pid,
+                pages,
+            } => {
+                self.served.machines += 1;
+                let process = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                context.note(&format!(
+                    "VM {machine} of process {process}: {} to serve",
+                    counted(pages, "page")
+                ));
+            }
+            HandlerEvent::Refused { machine, error, .. } => {
+                self.served.refused += 1;
+                let told = Failure::because(Exit::Failed, &error);
+                context.note(&format!("VM {machine} was refused: {told}"));
+            }
+            HandlerEvent::Lost { machine, failure } => {
+                let told = Failure::because(Exit::Failed, &failure);
+                context.note(&format!("VM {machine}: {told}"));
+            }
+            HandlerEvent::Ended {
+                machine,
+                end,
+                stats,
+                trace,
+            } => {
+                let served = &mut self.served;
+                served.faults += stats.faults;
+                served.data_pages += stats.demand_pages + stats.background_pages;
+                served.zero_pages += stats.zero_pages;
+                served.lost_pages += stats.lost_pages;
+                served.left_waiting += u64::from(end == ServiceEnd::Stopped);
+                if self.trace.is_none() && !trace.runs.is_empty() {
+                    self.trace = Some(trace);
+                }
+                context.note(&format!("VM {machine} ended: {}", end.name()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads the whole image, which checks it.
+fn check_all(context: &Context, image: &MemoryImage) -> Result<(), Failure> {
+    let (pages, step) = (image.layout().page_count(), 256);
+    let progress = context.progress("verify", pages * PAGE_BYTES);
+    let mut bytes = vec![0; 256 * 4096];
+    for first in (0..pages).step_by(step) {
+        context.check_interrupt()?;
+        let range = PageRange::new(first, (pages - first).min(step as u64));
+        let len = usize::try_from(range.count * PAGE_BYTES).unwrap_or(usize::MAX);
+        let out = bytes.get_mut(..len).unwrap_or_default();
+        let read = image.read_pages(range, out);
+        read.map_err(|error| context.failure(&error.into()))?;
+        progress.add(len as u64);
+    }
+    Ok(())
+}
+
+/// Makes what a VM touched the working set of the snapshot.
+fn record(
+    context: &Context,
+    store: &Store,
+    id: SnapshotId,
+    image: &MemoryImage,
+    trace: &FaultTrace,
+) -> Result<Recorded, Failure> {
+    let failed = |error| context.failure(&error);
+    let reference = store.detail(id).map_err(failed)?.record.reference();
+    let touched = TouchedPages::of_trace(image.layout().page_count(), trace);
+    let options = WorkingSetOptions::default();
+    let mut stage = store.stage_working_set(id).map_err(failed)?;
+    let most = options.max_bytes.min(touched.pages() * PAGE_BYTES);
+    stage.require_room(most).map_err(failed)?;
+    let written = write_working_set(image, reference, &touched, &options, stage.file());
+    let written = written.map_err(|error| Failure::because(Exit::Failed, &error))?;
+    let report = stage.publish().map_err(failed)?;
+    Ok(Recorded {
+        generation: report.generation,
+        file: report.file,
+        data_pages: written.data_pages,
+        zero_pages: written.zero_pages,
+        left_out_pages: written.left_out_pages,
+    })
+}
+
+/// An error of the handler, in the words of the command line.
+fn told(error: &HandlerError) -> Failure {
+    match error {
+        HandlerError::InTheWay(path) => {
+            let told = Failure::because(Exit::Exists, error);
+            told.concerning(path).hint("choose another path")
+        }
+        HandlerError::Socket { path, source, .. } => {
+            Failure::because(exit_of_io(source.kind()), error).concerning(path)
+        }
+        error => Failure::because(Exit::Failed, error),
+    }
+}
+
+fn tell(document: &Document) -> String {
+    let served = &document.served;
+    let mut text = format!(
+        "served snapshot {} to {}: {}, {}, {} of zero",
+        short(document.id),
+        counted(served.machines, "VM"),
+        counted(served.faults, "fault"),
+        counted(served.data_pages, "page"),
+        counted(served.zero_pages, "page"),
+    );
+    if let Some(recorded) = &document.recorded {
+        text = format!(
+            "{text}; recorded a working set of {}; placement {}",
+            counted(recorded.data_pages, "page"),
+            recorded.generation
+        );
+    }
+    printable(&text)
+}
