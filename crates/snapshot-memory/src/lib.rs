@@ -144,7 +144,7 @@ pub use handler::{
 };
 pub use image::{
     CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MapFile, MemoryImage,
-    PageCounts,
+    OpenDataFile, PageCounts,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use plan::{

@@ -74,6 +74,9 @@ impl Store {
         if let Some(reason) = self.protection(id) {
             return Err(StoreError::Refused { id, reason });
         }
+        if let Some(reason) = self.leased_need(id)? {
+            return Err(StoreError::Refused { id, reason });
+        }
         self.move_between(id, Location::Live, Location::Trash)?;
         if let Some(vm) = &plan.vm {
             vm::refresh(self, vm);
@@ -110,7 +113,31 @@ impl Store {
         }
         let path = directory::snapshot_lock(id);
         let held = self.backend().lock_holders(&path).unwrap_or_default();
-        (!held.is_empty()).then_some(Refusal::Leased { holders: held })
+        if !held.is_empty() {
+            return Some(Refusal::Leased { holders: held });
+        }
+        let others = self.others_that_need(id).ok()?;
+        others.into_iter().find_map(|by| {
+            let path = directory::snapshot_lock(by);
+            let holders = self.backend().lock_holders(&path).unwrap_or_default();
+            (!holders.is_empty()).then_some(Refusal::Needed { by, holders })
+        })
+    }
+
+    /// Who has a lease on a snapshot that needs data of `id`.
+    ///
+    /// A lease that comes a moment later does no harm: it finds the data where it will be.
+    fn leased_need(&self, id: SnapshotId) -> Result<Option<Refusal>, StoreError> {
+        for by in self.others_that_need(id)? {
+            let path = directory::snapshot_lock(by);
+            match lock::take(self.backend(), &path, LockMode::Exclusive, Duration::ZERO) {
+                Err(StoreError::Busy { holders, .. }) => {
+                    return Ok(Some(Refusal::Needed { by, holders }));
+                }
+                taken => drop(taken?),
+            }
+        }
+        Ok(None)
     }
 
     /// Whether `id` is marked as not to be deleted.

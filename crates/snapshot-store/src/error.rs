@@ -214,9 +214,16 @@ pub enum Refusal {
     Protected,
     /// Its `snapshot.json` is damaged, so that nobody knows whether it is marked.
     Unreadable,
-    /// Processes read it, or write a snapshot that needs it.
+    /// Processes read it, or write a child of it.
     Leased {
         /// Which, as far as the system tells.
+        holders: Vec<u32>,
+    },
+    /// Processes read a snapshot that needs its data, or write a child of that.
+    Needed {
+        /// Which snapshot.
+        by: SnapshotId,
+        /// Which processes, as far as the system tells.
         holders: Vec<u32>,
     },
 }
@@ -297,7 +304,9 @@ impl StoreError {
             Self::Refused { reason, .. } => match reason {
                 Refusal::Protected => "take the protection away first",
                 Refusal::Unreadable => "write its metadata anew first",
-                Refusal::Leased { .. } => "wait until those processes are done with it",
+                Refusal::Leased { .. } | Refusal::Needed { .. } => {
+                    "wait until those processes are done with it"
+                }
             },
             Self::DurabilityUncertain { .. } => {
                 "look whether it is there, and verify it; take the next diff relative to the old parent"
@@ -410,6 +419,13 @@ impl fmt::Display for Refusal {
             Self::Protected => f.write_str("protected"),
             Self::Unreadable => f.write_str("taken for protected, as its snapshot.json is damaged"),
             Self::Leased { holders } => write!(f, "in use, {}", Holders(holders)),
+            Self::Needed { by, holders } => {
+                write!(
+                    f,
+                    "needed by snapshot {by}, which is in use, {}",
+                    Holders(holders)
+                )
+            }
         }
     }
 }
@@ -441,53 +457,4 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn io_kind(error: io::Error) -> ErrorKind {
-        let path = RelPath::root();
-        StoreError::io("write", &path, error).kind()
-    }
-
-    #[test]
-    fn errors_of_the_system_keep_what_a_caller_can_act_on() {
-        assert_eq!(
-            io_kind(io::ErrorKind::StorageFull.into()),
-            ErrorKind::NoSpace
-        );
-        assert_eq!(
-            io_kind(io::ErrorKind::QuotaExceeded.into()),
-            ErrorKind::NoSpace
-        );
-        assert_eq!(
-            io_kind(io::ErrorKind::UnexpectedEof.into()),
-            ErrorKind::Corrupt
-        );
-        assert_eq!(
-            io_kind(backend::Refusal::SymbolicLink.into()),
-            ErrorKind::Corrupt
-        );
-        assert_eq!(
-            io_kind(io::ErrorKind::PermissionDenied.into()),
-            ErrorKind::Failed
-        );
-    }
-
-    #[test]
-    fn an_error_survives_the_way_through_a_sink() {
-        let busy = || StoreError::Busy {
-            path: RelPath::root(),
-            holders: vec![7, 9],
-            waited_ms: 5,
-        };
-        let back = StoreError::from(SinkError::from(busy()));
-        assert_eq!(back.kind(), ErrorKind::Busy);
-        assert_eq!(back.to_string(), busy().to_string());
-        assert!(back.to_string().ends_with("held by processes 7, 9"));
-        let published = PublishError::NotCommitted {
-            id: SnapshotId([1; 16]),
-            source: Box::new(busy().into()),
-        };
-        assert_eq!(StoreError::from(published).kind(), ErrorKind::Busy);
-    }
-}
+mod tests;

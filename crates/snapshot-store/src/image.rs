@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{
-    DataFileRef, Digest, FileKind, Manifest, MemoryLayout, PageRange, SnapshotId,
-};
+use snapshot_format::{DataFileRef, Digest, FileKind, MemoryLayout, PageRange, SnapshotId};
 use snapshot_memory::backend::WriteFile;
 use snapshot_memory::{
-    DataFile, DataFileNames, MapFile, MemoryImage, PageRun, PageSource, SourceError,
+    DataFile, DataFileNames, ImageError, MapFile, MemoryImage, OpenDataFile, PageRun, PageSource,
+    SourceError,
 };
 
 use crate::error::StoreError;
@@ -90,29 +89,31 @@ impl Store {
                 what: format!("memory of snapshot {}", placed.manifest.id),
             });
         }
-        let files = placed.placement.dependencies.iter();
-        let files = files.map(|data| self.open_data_file(data));
-        let files: Vec<DataFile> = files.collect::<Result<_, _>>()?;
-        if let (Some(first), Some(own)) = (self.open_first_map(placed)?, files.last()) {
-            own.check_same_root(&first).map_err(StoreError::image)?;
-        }
-        MemoryImage::new(
+        let opener = DependencyOpener {
+            store: self.clone(),
+            own: placed.manifest.id,
+            map_root: placed.manifest.map_root,
+        };
+        MemoryImage::on_demand(
             placed.manifest.layout.clone(),
             placed.placement.flattened.clone(),
-            files,
+            placed.placement.dependencies.clone(),
+            Box::new(opener),
         )
         .map_err(StoreError::image)
     }
 
     /// Opens the map that the manifest names, where the placement names memory that was laid out
     /// anew.
-    pub(crate) fn open_first_map(&self, placed: &Placed) -> Result<Option<MapFile>, StoreError> {
-        let Manifest { id, map_root, .. } = placed.manifest;
-        let own = placed.placement.own_data(map_root).ok().flatten();
-        match (own, map_root) {
-            (Some(own), Some(map_root)) if own.index != 0 => self.open_map(id, map_root).map(Some),
-            _ => Ok(None),
-        }
+    pub(crate) fn open_first_map(
+        &self,
+        own: &DataFileRef,
+        map_root: Option<Digest>,
+    ) -> Result<Option<MapFile>, StoreError> {
+        let again = map_root.filter(|_| own.index != 0);
+        again
+            .map(|map_root| self.open_map(own.snapshot, map_root))
+            .transpose()
     }
 
     /// Opens the first map of a snapshot.
@@ -136,5 +137,54 @@ impl Store {
             data: data_path.as_str().to_owned(),
         };
         DataFile::open(map, bytes, names, data).map_err(StoreError::image)
+    }
+}
+
+/// Opens the data files that a placement names, in `snapshots/` or in `trash/`.
+///
+/// The lease of the image keeps every one of them.
+#[derive(Debug)]
+struct DependencyOpener {
+    store: Store,
+    /// The snapshot that the image is of, and the root that its manifest names.
+    own: SnapshotId,
+    map_root: Option<Digest>,
+}
+
+impl DependencyOpener {
+    fn open_checked(&self, data: &DataFileRef) -> Result<DataFile, StoreError> {
+        let file = self.store.open_data_file(data)?;
+        if data.snapshot == self.own
+            && let Some(first) = self.store.open_first_map(data, self.map_root)?
+        {
+            file.check_same_root(&first)?;
+        }
+        Ok(file)
+    }
+}
+
+impl OpenDataFile for DependencyOpener {
+    fn open(&self, data: &DataFileRef) -> Result<DataFile, ImageError> {
+        self.open_checked(data).map_err(|error| match error {
+            StoreError::Image { source } => *source,
+            StoreError::MissingFile { path } => ImageError::Missing {
+                file: path.as_str().to_owned(),
+            },
+            StoreError::Io {
+                action,
+                path,
+                source,
+            } => ImageError::File {
+                operation: action,
+                file: path.as_str().to_owned(),
+                source,
+            },
+            // Opening a data file fails in no other way.
+            other => ImageError::File {
+                operation: "open",
+                file: data.snapshot.to_string(),
+                source: std::io::Error::other(other),
+            },
+        })
     }
 }

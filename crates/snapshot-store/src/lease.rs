@@ -1,6 +1,5 @@
-//! Keeping snapshots from being deleted while they are used.
+//! Keeping snapshots from being destroyed while they are used.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -12,38 +11,36 @@ use crate::error::StoreError;
 use crate::lock::{self, Held};
 use crate::store::Store;
 
-/// Keeps a snapshot, and every snapshot whose data it needs, from being deleted.
+/// Keeps a snapshot, and every snapshot whose data it needs, from being destroyed.
 ///
-/// It holds shared locks on descriptors of its own, which close on exec: it ends when it is
-/// dropped, when the process dies, or, where a descriptor was passed on, when the last copy is
-/// closed.
+/// It is one shared lock, on the snapshot itself: whoever destroys asks whether anything that
+/// needs the data is leased. The descriptor closes on exec: the lease ends when it is dropped, when
+/// the process dies, or, where the descriptor was passed on, when the last copy is closed.
 #[derive(Debug)]
 pub struct Lease {
-    snapshots: BTreeSet<SnapshotId>,
-    locks: Vec<Held>,
+    snapshot: SnapshotId,
+    lock: Option<Held>,
 }
 
 impl Lease {
-    /// Locks every one of `snapshots`, in the order of their ids.
+    /// Locks `snapshot`.
     ///
     /// In a store that can only be read no lock file is made: what has none is not locked, and
     /// whoever reads it copes with its absence.
-    pub(crate) fn take(store: &Store, snapshots: BTreeSet<SnapshotId>) -> Result<Self, StoreError> {
-        let mut locks = Vec::with_capacity(snapshots.len());
-        for &id in &snapshots {
-            locks.extend(lock_shared(store, id)?);
-        }
-        Ok(Self { snapshots, locks })
+    pub(crate) fn take(store: &Store, snapshot: SnapshotId) -> Result<Self, StoreError> {
+        let lock = lock_shared(store, snapshot)?;
+        Ok(Self { snapshot, lock })
     }
 
-    /// The snapshots that are kept.
-    pub fn snapshots(&self) -> impl Iterator<Item = SnapshotId> + '_ {
-        self.snapshots.iter().copied()
+    /// The snapshot that is kept, with all that any placement of it names.
+    pub fn snapshot(&self) -> SnapshotId {
+        self.snapshot
     }
 
-    /// The descriptors that hold the locks, to pass on to another process.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.locks.iter().filter_map(|lock| lock.as_fd())
+    /// The descriptor that holds the lock, to pass on to another process. `None` where there is
+    /// nothing to lock: in a store that can only be read.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().and_then(|lock| lock.as_fd())
     }
 }
 

@@ -80,7 +80,9 @@ pub(crate) fn open_file(
     index: u32,
 ) -> Result<(RelPath, Box<dyn ReadFile>), StoreError> {
     let name = kind.file_name(index);
-    for location in Location::SEARCH {
+    // A snapshot that comes back from the trash may move from behind the search to before it.
+    let [live, trash] = Location::SEARCH;
+    for location in [live, trash, live] {
         let path = directory::below(&location.snapshot(id), &name);
         match backend.open(&path) {
             Ok(file) => return Ok((path, file)),

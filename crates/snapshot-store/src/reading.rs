@@ -97,53 +97,48 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Keeps a snapshot in use, and all that it needs, from being deleted.
+    /// Keeps a snapshot in use, and all that any placement of it names, from being destroyed: at the
+    /// cost of one lock, however many snapshots those are.
     pub fn lease(&self, id: SnapshotId) -> Result<Lease, StoreError> {
         let ((), lease) = self.leased(id, |_| Ok(()))?;
         Ok(lease)
     }
 
-    /// Leases a snapshot in use with all that it needs, then opens it.
+    /// Leases a snapshot in use, then opens it.
     ///
-    /// What is needed is known only after the placement is read, and that may be replaced before
-    /// the lease is there: so it is read again under the lease. A file that is missing then was
-    /// moved a moment ago, and is looked for anew.
+    /// From the moment in which the lease is there, nothing is destroyed that a placement of the
+    /// snapshot names: so the placement is read after it. A file that is missing then was moved or
+    /// superseded a moment ago, and is looked for anew.
     pub(crate) fn leased<T>(
         &self,
         id: SnapshotId,
         open: impl Fn(&Placed) -> Result<T, StoreError>,
     ) -> Result<(T, Lease), StoreError> {
+        if !self.exists_at(Location::Live, id)? {
+            return Err(not_found(id));
+        }
+        let lease = Lease::take(self, id)?;
         let mut attempt = 1;
         loop {
-            let before = self.live(id)?;
-            let lease = Lease::take(self, before.closure())?;
-            let placed = self.live(id)?;
-            let result = if placed.placement == before.placement {
-                open(&placed).map(Some)
-            } else {
-                Ok(None)
-            };
-            match result {
-                Ok(Some(opened)) => return Ok((opened, lease)),
-                Ok(None) if attempt < ATTEMPTS => {}
-                Ok(None) => {
-                    let path = placed.path(FileKind::Placement, placed.placement.generation);
-                    return Err(StoreError::damaged(&path, "it changes all the time"));
-                }
-                Err(error) if error.is_missing_file() && attempt < ATTEMPTS => {}
+            match self.live(id).and_then(|placed| open(&placed)) {
+                Ok(opened) => return Ok((opened, lease)),
+                Err(error) if error.is_missing_file() && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
-            attempt += 1;
         }
     }
 
     /// Where a snapshot in use lies.
     pub(crate) fn live(&self, id: SnapshotId) -> Result<Placed, StoreError> {
         if !self.exists_at(Location::Live, id)? {
-            return Err(StoreError::NotFound {
-                what: format!("snapshot {id}"),
-            });
+            return Err(not_found(id));
         }
         Placed::read(self.backend(), Location::Live, id)
+    }
+}
+
+fn not_found(id: SnapshotId) -> StoreError {
+    StoreError::NotFound {
+        what: format!("snapshot {id}"),
     }
 }

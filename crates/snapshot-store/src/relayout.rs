@@ -97,7 +97,7 @@ impl Store {
             });
         };
         let file = self.open_data_file(own)?;
-        if let Some(first) = self.open_first_map(placed)? {
+        if let Some(first) = self.open_first_map(own, placed.manifest.map_root)? {
             file.check_same_root(&first).map_err(StoreError::image)?;
         }
         Ok(file)

@@ -9,7 +9,7 @@ use snapshot_memory::backend::{EntryKind, RelPath};
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
-use crate::placed::Placed;
+use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
 
@@ -91,6 +91,39 @@ impl Store {
     pub(crate) fn dependents(&self, id: SnapshotId) -> Result<Vec<SnapshotId>, StoreError> {
         let mut needed = self.needed_by_others()?;
         Ok(needed.remove(&id).into_iter().flatten().collect())
+    }
+
+    /// The other snapshots, deleted ones included, of which any placement names data of `id`, not
+    /// only the one that counts. Where one cannot be read, it may be among them, and so it is.
+    pub(crate) fn others_that_need(&self, id: SnapshotId) -> Result<Vec<SnapshotId>, StoreError> {
+        let mut found = Vec::new();
+        for location in Location::SEARCH {
+            let others = self.ids_at(location)?.into_iter();
+            let others = others.filter(|other| *other != id);
+            found.extend(others.filter(|&other| {
+                let needs = self.names_data_of(location, other, id);
+                needs.unwrap_or(true)
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Whether any placement of `other` names data of `id`.
+    fn names_data_of(
+        &self,
+        location: Location,
+        other: SnapshotId,
+        id: SnapshotId,
+    ) -> Result<bool, StoreError> {
+        let (backend, mut names) = (self.backend(), false);
+        let (manifest, digest) = record::read_manifest(backend, location, other)?;
+        for generation in placed::generations(backend, location, other)? {
+            let placement =
+                placed::read_generation(backend, location, &manifest, digest, generation)?;
+            let mut data = placement.dependencies.iter();
+            names |= data.any(|data| data.snapshot == id);
+        }
+        Ok(names)
     }
 
     /// Bytes of blocks that the files of a snapshot occupy.

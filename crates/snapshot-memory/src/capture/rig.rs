@@ -123,6 +123,7 @@ impl Chain {
     pub(super) fn assert_sound(&self) {
         let last = self.newest();
         for file in last.files() {
+            let file = file.unwrap();
             let mut damages = Vec::new();
             file.check(&mut |error| damages.push(error.to_string()), &mut |_| {
                 std::ops::ControlFlow::Continue(())

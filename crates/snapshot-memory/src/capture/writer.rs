@@ -15,7 +15,7 @@ use super::placer::{Placer, Tally};
 use super::plan::Plan;
 use super::plugged::Plugged;
 use crate::error::{FileError, SinkError};
-use crate::image::{DataFile, MemoryImage};
+use crate::image::MemoryImage;
 use crate::sink::{MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
 use crate::staged::StagedFile;
@@ -110,7 +110,7 @@ impl<'a> MemoryWriter<'a> {
         let choice = Choice::new(&self.options, &self.cost, source, pages, self.stability);
         let base = base.filter(|_| !choice.full);
         self.check_engine(choice, data)?;
-        let number = number_of(base.map_or(1, |base| base.files().len() + 1))?;
+        let number = number_of(base.map_or(1, |base| base.references().len() + 1))?;
         make_room(data, layout, pages, choice)?;
         let map = MapWriter::new(map, number);
         let leaves = LeafWriter::new(map, base, number, choice.unit_pages);
@@ -265,8 +265,7 @@ pub(super) fn flattened(base: &MemoryImage, root: &MapRoot) -> LeafTable {
 
 /// Every data file of a chain.
 pub(super) fn dependencies_of(base: Option<&MemoryImage>) -> Vec<DataFileRef> {
-    let files = base.map_or(&[][..], MemoryImage::files);
-    files.iter().map(DataFile::reference).collect()
+    base.map_or(&[][..], MemoryImage::references).to_vec()
 }
 
 pub(super) fn number_of(file: usize) -> Result<u16, SinkError> {

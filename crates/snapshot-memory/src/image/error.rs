@@ -20,6 +20,12 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// A file that the snapshot needs is not there.
+    #[error("{file} is missing")]
+    Missing {
+        /// The file.
+        file: String,
+    },
     /// A memory map that does not hold what it must.
     #[error("{file} is damaged")]
     Map {
@@ -177,6 +183,7 @@ impl ImageError {
     pub fn file(&self) -> Option<&str> {
         match self {
             Self::File { file, .. }
+            | Self::Missing { file }
             | Self::Map { file, .. }
             | Self::OtherMap { file, .. }
             | Self::DataLength { file, .. }

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use snapshot_format::{
-    GuestPage, LEAF_PAGES, LeafRef, LeafTable, MemoryLayout, OwnerLeaf, PAGE_BYTES, PageRange,
+    DataFileRef, GuestPage, LEAF_PAGES, LeafRef, LeafTable, MemoryLayout, OwnerLeaf, PAGE_BYTES,
+    PageRange,
 };
 
 use super::cache::LeafCache;
 use super::data_file::{DataFile, within_leaf};
+use super::data_files::{DataFiles, OpenDataFile};
 use super::error::ImageError;
 use crate::backend::WriteFile;
 use crate::error::MemoryError;
@@ -23,7 +25,7 @@ use crate::source::{GuestMemorySource, HostRun};
 pub struct MemoryImage {
     layout: MemoryLayout,
     table: LeafTable,
-    files: Vec<DataFile>,
+    files: DataFiles,
     owners: LeafCache<OwnerLeaf>,
 }
 
@@ -55,25 +57,30 @@ impl MemoryImage {
     pub fn new(
         layout: MemoryLayout,
         table: LeafTable,
-        mut files: Vec<DataFile>,
+        files: Vec<DataFile>,
     ) -> Result<Self, ImageError> {
+        Self::of(layout, table, DataFiles::open(files)?)
+    }
+
+    /// The same, of data files that are opened when a page or a leaf of them is wanted.
+    ///
+    /// So an image costs as much to open as what is read of it, whatever the depth of its chain. A
+    /// file that is missing, damaged or not the one that is named fails whoever needs it first,
+    /// before any byte of it is handed out, and is tried again by the next.
+    pub fn on_demand(
+        layout: MemoryLayout,
+        table: LeafTable,
+        references: Vec<DataFileRef>,
+        opener: Box<dyn OpenDataFile>,
+    ) -> Result<Self, ImageError> {
+        Self::of(layout, table, DataFiles::on_demand(references, opener))
+    }
+
+    fn of(layout: MemoryLayout, table: LeafTable, files: DataFiles) -> Result<Self, ImageError> {
         let leaves = layout.leaves();
         let outside = |leaf: &&LeafRef| leaves.binary_search(&leaf.number).is_err();
         if let Some(leaf) = table.refs().iter().find(outside) {
             return Err(ImageError::LeafMemory { leaf: leaf.number });
-        }
-        let spare_frame = Arc::default();
-        for (place, file) in files.iter_mut().enumerate() {
-            file.spare_frame = Arc::clone(&spare_frame);
-            let (expected, found) = (place + 1, file.root.file);
-            if usize::from(found) != expected {
-                let file = file.names.map.clone();
-                return Err(ImageError::FileNumber {
-                    file,
-                    expected,
-                    found,
-                });
-            }
         }
         Ok(Self {
             layout,
@@ -89,15 +96,33 @@ impl MemoryImage {
         &self.layout
     }
 
-    /// The data files of the chain, oldest first.
+    /// What the data files of the chain are named by, oldest first.
     #[must_use]
-    pub fn files(&self) -> &[DataFile] {
-        &self.files
+    pub fn references(&self) -> &[DataFileRef] {
+        self.files.references()
+    }
+
+    /// The data files of the chain, oldest first. Each is opened when it is reached.
+    pub fn files(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = Result<&DataFile, ImageError>> + ExactSizeIterator {
+        (0..self.references().len()).map(|place| self.files.get(place))
+    }
+
+    /// Data file `number` of the chain, counted from 1 as [`Extent::file`] does.
+    pub fn file(&self, number: u16) -> Result<&DataFile, ImageError> {
+        match usize::from(number).checked_sub(1) {
+            Some(place) if place < self.references().len() => self.files.get(place),
+            _ => Err(ImageError::NoSuchFile {
+                file: number,
+                found: self.references().len(),
+            }),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn into_files(self) -> Vec<DataFile> {
-        self.files
+        self.files.into_open()
     }
 
     /// The table of the flattened map.
@@ -124,9 +149,12 @@ impl MemoryImage {
         self.owners.get(number, read).map(Some)
     }
 
-    /// Reads and checks what a diff against this image reads of it: the flattened map, as far as
-    /// it is kept, which is 16 KiB at most for 64 MiB of guest memory.
+    /// Opens every data file, then reads and checks what a diff against this image reads of them:
+    /// the flattened map, as far as it is kept, which is 16 KiB at most for 64 MiB of guest memory.
     pub fn warm(&self) -> Result<(), ImageError> {
+        for file in self.files() {
+            file?;
+        }
         let mut bytes = 0;
         for leaf in self.table.refs() {
             bytes += leaf.len as usize;
@@ -298,17 +326,6 @@ impl MemoryImage {
             }
         }
         file.read_held(&leaf, extent.guest, out)
-    }
-
-    pub(crate) fn file(&self, number: u16) -> Result<&DataFile, ImageError> {
-        let place = usize::from(number).checked_sub(1);
-        let found = self.files.len();
-        place
-            .and_then(|place| self.files.get(place))
-            .ok_or(ImageError::NoSuchFile {
-                file: number,
-                found,
-            })
     }
 }
 

@@ -133,8 +133,8 @@ impl MemoryFacts {
         Ok(Self {
             memory_bytes,
             data_bytes_at_most: memory_bytes.min(leaves * LEAF_PAGES as u64 * PAGE_BYTES),
-            data_files: image.files().len() as u64,
-            map_leaves: if Mappable::needs_map(image) {
+            data_files: image.references().len() as u64,
+            map_leaves: if Mappable::needs_map(image)? {
                 leaves
             } else {
                 0

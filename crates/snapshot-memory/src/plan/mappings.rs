@@ -46,7 +46,7 @@ impl Mappable {
     /// A snapshot of one sparse data file is one run, whatever lies in it. For others the page map
     /// is read, up to where the runs exceed `limit`.
     pub fn of(image: &MemoryImage, limit: usize) -> Result<Self, ImageError> {
-        if !Self::needs_map(image) {
+        if !Self::needs_map(image)? {
             return Ok(Self::Runs(vec![FileRun {
                 pages: everything(image.layout()),
                 file: 1,
@@ -69,11 +69,14 @@ impl Mappable {
 
     /// Whether the page map has to be read: not for a snapshot of one sparse file of the layout of
     /// the image. What is zero there is zero in the file, too.
-    pub(super) fn needs_map(image: &MemoryImage) -> bool {
+    pub(super) fn needs_map(image: &MemoryImage) -> Result<bool, ImageError> {
         let is_plain = |file: &DataFile| {
             file.root().data_layout == DataLayout::Sparse && file.root().layout == *image.layout()
         };
-        !matches!(image.files(), [file] if is_plain(file))
+        if image.references().len() != 1 {
+            return Ok(true);
+        }
+        image.file(1).map(|file| !is_plain(file))
     }
 }
 

@@ -38,12 +38,13 @@ pub fn has_verity(file: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Whether every data file of `image` is under fs-verity; the newest is asked first.
 pub(super) fn has_all(image: &MemoryImage) -> Result<bool, ImageError> {
-    for file in image.files().iter().rev() {
+    for file in image.files().rev() {
+        let file = file?;
         let failed = ImageError::file_at("look at", &file.names().data);
         let has = file.descriptor().map_or(Ok(false), has_verity);
         if !has.map_err(failed)? {
             return Ok(false);
         }
     }
-    Ok(!image.files().is_empty())
+    Ok(!image.references().is_empty())
 }

@@ -1,12 +1,13 @@
 //! Several writers, readers and deleters of one store.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::rig::{image, kind, named, options, path, restored, take, verify};
-use crate::{ErrorKind, OpenOptions, Selection, Store};
+use super::rig::{self, image, kind, named, options, path, restored, store, take, verify};
+use crate::{ErrorKind, OpenOptions, Refusal, Selection, Store, StoreError};
+use snapshot_format::DataLayout;
+use snapshot_memory::RelayoutOptions;
 use snapshot_memory::backend::{Backend, FsBackend, LockMode, MemBackend};
 
 const ROUNDS: u8 = 6;
@@ -63,32 +64,83 @@ fn two_writers_on_disk_give_every_number_once() {
 
 // spec: STO-16
 #[test]
-fn a_lease_covers_all_that_is_needed_and_waits_for_who_is_alone() {
+fn a_lease_is_one_lock_and_covers_all_that_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let backend: Arc<dyn Backend> = Arc::new(FsBackend::open(dir.path()).unwrap());
     let store = Store::create(Arc::clone(&backend), &options()).unwrap();
     let a = take(&store, named("web", "a"), &pages(1)).unwrap();
     let b = take(&store, named("web", "b").parent(Some(a)), &pages(2)).unwrap();
-    let lease = store.lease(b.id).unwrap();
-    let kept: BTreeSet<_> = lease.snapshots().collect();
-    assert_eq!(kept, BTreeSet::from([a.id, b.id]));
-    assert_eq!(lease.descriptors().count(), 2);
-    let lock = path(&format!("locks/{}", a.id));
+    let c = take(&store, named("web", "c").parent(Some(b)), &pages(3)).unwrap();
+    let delete = |id| store.plan_delete(id).and_then(|plan| store.delete(&plan));
+    let lease = store.lease(c.id).unwrap();
+    assert_eq!(lease.snapshot(), c.id);
+    assert!(lease.descriptor().is_some());
+    let refusal = |id| match delete(id) {
+        Err(error @ StoreError::Refused { .. }) => {
+            assert_eq!(error.kind(), ErrorKind::Refused);
+            match error {
+                StoreError::Refused { reason, .. } => reason,
+                _ => unreachable!(),
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    let own = std::process::id();
+    assert_eq!(refusal(c.id), Refusal::Leased { holders: vec![own] });
+    let needed = Refusal::Needed {
+        by: c.id,
+        holders: vec![own],
+    };
+    for id in [a.id, b.id] {
+        assert_eq!(store.plan_delete(id).unwrap().refusal, Some(needed.clone()));
+        assert_eq!(refusal(id), needed);
+    }
+    // Another reader may come; who makes or deletes the snapshot itself is waited for.
+    drop(store.image(c.id).unwrap());
+    let lock = path(&format!("locks/{}", c.id));
     let alone = |wait| backend.lock(&lock, LockMode::Exclusive, wait);
     assert_eq!(
         alone(Duration::ZERO).unwrap_err().kind(),
         std::io::ErrorKind::WouldBlock
     );
-    // Another reader may come.
-    drop(store.image(b.id).unwrap());
     drop(lease);
     let held = alone(Duration::ZERO).unwrap();
-    assert_eq!(kind(store.image(b.id)), Some(ErrorKind::Busy));
+    assert_eq!(kind(store.image(c.id)), Some(ErrorKind::Busy));
     drop(held);
-    let lease = store.image(b.id).unwrap().into_parts().1;
+    let lease = store.image(c.id).unwrap().into_parts().1;
+    assert_eq!(refusal(a.id), needed);
     // It goes with any thread.
     std::thread::spawn(move || drop(lease)).join().unwrap();
-    alone(Duration::ZERO).unwrap();
+    delete(a.id).unwrap();
+    // A lease on what lies on the trash keeps it there: nothing is deleted twice.
+    let lease = store.lease(c.id).unwrap();
+    assert_eq!(refusal(b.id), needed);
+    drop(lease);
+    assert_eq!(restored(&store, c).unwrap(), pages(3));
+}
+
+// spec: STO-21
+#[test]
+fn a_lease_keeps_what_any_placement_of_its_snapshot_names() {
+    let (tree, store) = store();
+    let a = take(&store, named("web", "a"), &pages(1)).unwrap();
+    let b = take(&store, named("web", "b").parent(Some(a)), &pages(2)).unwrap();
+    let delete = || store.plan_delete(a.id).and_then(|plan| store.delete(&plan));
+    // A placement that needs `a` no more, as consolidating will make: the one before does.
+    let place = |n| path(&format!("snapshots/{}/place.{n}.vms", b.id));
+    let lease = store.lease(b.id).unwrap();
+    let first = rig::read(&tree, &place(1));
+    tree.tamper(&place(1), |bytes| bytes[200] ^= 1).unwrap();
+    // What cannot be read may name anything.
+    assert_eq!(kind(delete()), Some(ErrorKind::Refused));
+    tree.tamper(&place(1), |bytes| bytes.clone_from(&first))
+        .unwrap();
+    let packed = RelayoutOptions::of(DataLayout::Packed);
+    store.relayout(b.id, &packed).unwrap();
+    assert_eq!(kind(delete()), Some(ErrorKind::Refused));
+    drop(lease);
+    tree.tamper(&place(1), |bytes| bytes[200] ^= 1).unwrap();
+    delete().unwrap();
 }
 
 /// A parent goes to the trash and back all the time, while its child is restored.

@@ -4,6 +4,7 @@ mod concurrency;
 mod damage;
 mod lifecycle;
 mod model;
+mod on_demand;
 mod plugged;
 mod preparation;
 mod relayout;

@@ -29,8 +29,7 @@ impl Store {
         let targets = self.targets(selection)?;
         let mut findings = Findings::new(targets.len() as u64, tell);
         for id in targets {
-            // Not the whole closure: what others need of it is checked with them.
-            let lease = Lease::take(self, BTreeSet::from([id]))?;
+            let lease = Lease::take(self, id)?;
             match self.whereabouts(id)? {
                 Some(location) => snapshot::check(self, location, id, &mut findings)?,
                 // It was removed since the set was listed.

@@ -69,7 +69,7 @@ impl<'a> LiveWriter<'a> {
         let base = start.base(plan.base)?;
         let layout = plan.layout.clone();
         let plugged = Plugged::between(base.map_or(&layout, MemoryImage::layout), &layout);
-        let number = number_of(base.map_or(1, |base| base.files().len() + 1))?;
+        let number = number_of(base.map_or(1, |base| base.references().len() + 1))?;
         data.set_len(layout.len_bytes())?;
         let aside = Aside::new(plan.aside_bytes, &data)?;
         let control = &start.options.control;

@@ -130,7 +130,7 @@ fn use_all(chain: &Chain) -> Result<Vec<u8>, ImageError> {
         let mut report = |error| {
             first.get_or_insert(error);
         };
-        file.check(&mut report, &mut |_| ControlFlow::Continue(()));
+        file?.check(&mut report, &mut |_| ControlFlow::Continue(()));
     }
     if let Some(error) = first {
         return Err(error);

@@ -43,7 +43,7 @@ fn a_full_snapshot_is_one_mapping_whatever_lies_in_it() {
     }
     chain.take(None, LayoutChoice::Sparse);
     let image = chain.image();
-    assert!(!Mappable::needs_map(&image));
+    assert!(!Mappable::needs_map(&image).unwrap());
     let runs = runs(&image, MAX_MAPPINGS);
     assert_eq!(runs.len(), 1);
     assert!(seen(&chain, &image, &runs) == chain.bytes());
@@ -85,7 +85,7 @@ fn short_runs_of_zero_are_mapped_along_where_the_file_has_zeros() {
     chain.write(range(2999, 1), 2);
     chain.take(Some(&[range(2999, 1)]), LayoutChoice::Packed);
     let image = chain.image();
-    assert!(Mappable::needs_map(&image));
+    assert!(Mappable::needs_map(&image).unwrap());
     let found = runs(&image, MAX_MAPPINGS);
     let pages: Vec<_> = found.iter().map(|run| (run.file, run.pages)).collect();
     assert_eq!(

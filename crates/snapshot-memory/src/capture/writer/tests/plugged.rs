@@ -53,7 +53,10 @@ fn take(chain: &mut Chain, layout: &MemoryLayout, memory: &Memory, dirty: &[u64]
 /// The rules of a map whose layout is not its parent's.
 fn assert_map_follows(chain: &Chain, parent: &MemoryLayout) {
     let image = chain.newest();
-    let (now, root) = (image.layout(), image.files().last().unwrap().root());
+    let (now, root) = (
+        image.layout(),
+        image.files().last().unwrap().unwrap().root(),
+    );
     let leaves = now.leaves();
     for leaf in image.table().refs() {
         assert!(leaves.contains(&leaf.number), "a leaf without memory");
@@ -70,7 +73,13 @@ fn assert_map_follows(chain: &Chain, parent: &MemoryLayout) {
     for page in guest_pages(now).map(GuestPage) {
         if parent.image_page(page).is_none() {
             let number = u32::try_from(page.0 / LEAF).unwrap();
-            let leaf = image.files().last().unwrap().index_leaf(number).unwrap();
+            let leaf = image
+                .files()
+                .last()
+                .unwrap()
+                .unwrap()
+                .index_leaf(number)
+                .unwrap();
             let state = leaf.unwrap().state((page.0 % LEAF) as usize);
             assert_ne!(state, PageState::Inherited, "{page:?} is new");
         }
