@@ -1,4 +1,4 @@
-//! The rows of suite `memory` as SVG charts: the same rows give the same bytes.
+//! The rows of the suites with rivals as SVG charts: the same rows give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,7 +64,17 @@ pub(crate) fn draw(report: &Report, dir: &Path) -> Result<Vec<PathBuf>, BenchErr
 /// system apart.
 fn groups(rows: &[Row]) -> BTreeMap<String, Vec<&Row>> {
     let mut groups: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.suite == "memory") {
+    for row in rows.iter().filter(|row| row.against().is_some()) {
+        let lazy = match (row.suite.as_str(), row.case.starts_with("first-")) {
+            ("restore", true) => Some("restore-first"),
+            ("restore", false) => Some("restore-warm"),
+            ("live", _) => Some("live"),
+            _ => None,
+        };
+        if let Some(name) = lazy {
+            groups.entry(name.to_owned()).or_default().push(row);
+            continue;
+        }
         let suffix = suffix(&row.case);
         let plain = row.case.strip_suffix(suffix).unwrap_or(&row.case);
         let Some(plan) = PLANS.iter().find(|plan| plan.name == plain) else {
@@ -112,14 +122,16 @@ fn draw_head(area: &Area<'_>, kind: Kind, rows: &[&Row]) -> Drawn {
     let first = rows.first();
     let mib = first.and_then(|row| row.count("mem_bytes")).unwrap_or(0) >> 20;
     let place = first.and_then(|row| row.file_system.as_deref());
-    let what = match kind {
-        Kind::Times => "Time to write guest memory",
-        Kind::Ratios => "Ratios of the times to write guest memory",
+    let place = place.unwrap_or("an unknown file system");
+    let time = match kind {
+        Kind::Times => "Time",
+        Kind::Ratios => "Ratios of the times",
     };
-    let title = format!(
-        "{what}: {mib} MiB on {}",
-        place.unwrap_or("an unknown file system")
-    );
+    let title = match first.map(|row| row.suite.as_str()) {
+        Some("restore") => format!("{time} to bring guest memory back, from {place}"),
+        Some("live") => format!("{time} that a guest stands still while it is frozen to {place}"),
+        _ => format!("{time} to write guest memory: {mib} MiB on {place}"),
+    };
     area.draw(&Text::new(title, (16, 10), (FONT, 18)))?;
     let legend: &[(Who, &str)] = match kind {
         Kind::Times => &[

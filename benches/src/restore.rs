@@ -85,7 +85,7 @@ fn contestant<'a>(
 ) -> Result<Contestant<'a>, BenchError> {
     let subject = lab.subject(touching.mem_bytes, touching.depth)?;
     if plan.cache == Cache::Warm {
-        subject.warm()?;
+        lab.warm(&subject)?;
     }
     let pages = lab.options().scaled_pages(plan.pages);
     let is_alike =
@@ -99,7 +99,7 @@ fn contestant<'a>(
             order: number,
         };
         if plan.cache == Cache::Cold {
-            subject.chill()?;
+            lab.chill(&subject)?;
         }
         let job = Job::Touch(TouchJob::new(&subject, touching.way, reading));
         let touched: Touched = child::ask(&job)?;

@@ -23,7 +23,15 @@ fn report() -> Report {
         "limit": "contiguous", "limit_ms": 48.0, "limit_ratio": 1.16,
         "pair_p25": 1.1, "pair_p75": 1.2, "unstable": false,
     });
+    let of = |suite: &str, case: &str| {
+        let mut row = row(case, peer.clone());
+        row["suite"] = suite.into();
+        row
+    };
     let rows = json!([
+        of("live", "pause-4g"),
+        of("restore", "first-read-1g"),
+        of("restore", "clone-100"),
         row("diff-10pct", peer.clone()),
         row("diff-10pct", limit.clone()),
         row("diff-10pct-xfs", peer.clone()),
@@ -46,12 +54,18 @@ fn each_group_has_a_chart_of_times_and_one_of_ratios() {
         .collect();
     names.sort_unstable();
     let expected = [
+        "live-ratios.svg",
+        "live.svg",
         "memory-ratios.svg",
         "memory-variants-ratios.svg",
         "memory-variants.svg",
         "memory-xfs-ratios.svg",
         "memory-xfs.svg",
         "memory.svg",
+        "restore-first-ratios.svg",
+        "restore-first.svg",
+        "restore-warm-ratios.svg",
+        "restore-warm.svg",
     ];
     assert_eq!(names, expected);
 }

@@ -137,7 +137,7 @@ fn first_instruction(
 ) -> Result<Vec<Row>, BenchError> {
     eprintln!("measuring {SUITE}/{name}");
     let subject = lab.subject(mem_bytes, 1)?;
-    subject.warm()?;
+    lab.warm(&subject)?;
     let said = Said::default();
     let recipe = Recipe::Served;
     let ways = [("ours", Way::Ours(recipe))];
@@ -178,7 +178,7 @@ fn first_instruction(
 fn measure(lab: &Lab<'_>, fleet: &Fleet) -> Result<Vec<Row>, BenchError> {
     eprintln!("measuring {SUITE}/{}", fleet.name);
     let subject = lab.subject(MEM_BYTES, 1)?;
-    subject.warm()?;
+    lab.warm(&subject)?;
     let said = Said::default();
     let ways = [("ours", Some(fleet.way)), (ALONE, None)];
     let peers = fleet.peers.iter().map(|&(name, way)| (name, Some(way)));

@@ -1,13 +1,15 @@
 //! The snapshots of a run, made when they are first asked for.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::plan::MAX_DEPTH;
-use super::subject::{Chain, Subject};
+use super::subject::{self, Chain, Subject};
 use crate::error::BenchError;
 use crate::options::Options;
 use crate::place::Place;
+use crate::scratch::forget_cached;
 
 /// The one size of which there is a chain, and not only a full.
 const CHAIN_BYTES: u64 = 1 << 30;
@@ -18,6 +20,8 @@ pub(crate) struct Lab<'a> {
     options: &'a Options,
     place: &'a Place,
     chains: RefCell<BTreeMap<u64, Chain>>,
+    /// Folders and files that the page cache has.
+    warm: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Lab<'a> {
@@ -27,6 +31,7 @@ impl<'a> Lab<'a> {
             options,
             place,
             chains: RefCell::default(),
+            warm: RefCell::default(),
         }
     }
 
@@ -43,6 +48,27 @@ impl<'a> Lab<'a> {
     /// The kind of file system that they are on.
     pub(crate) fn file_system(&self) -> String {
         self.place.file_system().name.clone()
+    }
+
+    /// Has the page cache hold all files of a snapshot and of its chain.
+    pub(crate) fn warm(&self, subject: &Subject) -> Result<(), BenchError> {
+        for path in [&subject.store, &subject.raw] {
+            if self.warm.borrow_mut().insert(path.clone()) {
+                subject::warm(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has it forget them.
+    pub(crate) fn chill(&self, subject: &Subject) -> Result<(), BenchError> {
+        for path in [&subject.store, &subject.raw] {
+            // The raw image of a full is one of the files of the store.
+            let stays = |warm: &PathBuf| !warm.starts_with(path) && !path.starts_with(warm);
+            self.warm.borrow_mut().retain(stays);
+            forget_cached(path).map_err(BenchError::at("forget", path))?;
+        }
+        Ok(())
     }
 
     /// A snapshot of a guest of `mem_bytes` bytes below which there are `depth - 1` others.

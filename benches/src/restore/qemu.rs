@@ -44,7 +44,7 @@ pub(super) fn run(lab: &Lab<'_>) -> Result<Vec<Row>, BenchError> {
         return Ok(Vec::new());
     }
     let subject = lab.subject(MEM_BYTES, 1)?;
-    subject.warm()?;
+    lab.warm(&subject)?;
     let mut rows = Vec::new();
     if wanted(SAVE) {
         rows.extend(save(lab, &subject)?);

@@ -13,7 +13,6 @@ use snapshot_store::{NewSnapshot, OpenOptions, Store};
 use super::synthetic::{Synthetic, layout};
 use crate::error::BenchError;
 use crate::page_set::PageSet;
-use crate::scratch::forget_cached;
 
 /// Part of the pages that each level of a chain has anew.
 const LEVEL_PERCENT: u64 = 1;
@@ -128,30 +127,17 @@ impl Chain {
     }
 }
 
-impl Subject {
-    /// Reads all of its files, so that the page cache has them.
-    pub(crate) fn warm(&self) -> Result<(), BenchError> {
-        let mut buffer = vec![0; WARM_BYTES];
-        warm(&self.store, &mut buffer)
-            .and_then(|()| warm(&self.raw, &mut buffer))
-            .map_err(BenchError::at("read", &self.store))
-    }
-
-    /// Lets the page cache forget all of its files.
-    pub(crate) fn chill(&self) -> Result<(), BenchError> {
-        forget_cached(&self.store)
-            .and_then(|_| forget_cached(&self.raw))
-            .map(drop)
-            .map_err(BenchError::at("forget", &self.store))
-    }
+/// Reads a file, or all files below a folder, so that the page cache has them.
+pub(super) fn warm(path: &Path) -> Result<(), BenchError> {
+    read_all(path, &mut vec![0; WARM_BYTES]).map_err(BenchError::at("read", path))
 }
 
-fn warm(path: &Path, buffer: &mut [u8]) -> std::io::Result<()> {
+fn read_all(path: &Path, buffer: &mut [u8]) -> std::io::Result<()> {
     use std::os::unix::fs::FileExt;
 
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
-            warm(&entry?.path(), buffer)?;
+            read_all(&entry?.path(), buffer)?;
         }
         return Ok(());
     }

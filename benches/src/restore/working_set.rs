@@ -63,6 +63,7 @@ pub(super) fn run(lab: &Lab<'_>) -> Result<Vec<Row>, BenchError> {
     noise.write_direct(&contiguous, len_bytes, Sync::All)?;
     drop(noise);
     let rounds = Rounds {
+        lab,
         subject: &subject,
         pages,
         said: RefCell::default(),
@@ -116,6 +117,7 @@ fn reading(pages: u64, order: u64) -> Reading {
 
 /// What the contestants that bring memory back have in common.
 struct Rounds<'a> {
+    lab: &'a Lab<'a>,
     subject: &'a Subject,
     pages: u64,
     said: RefCell<Said>,
@@ -126,7 +128,7 @@ impl Rounds<'_> {
         let round = Cell::new(0);
         Contestant::new(name, move || {
             let number = round.replace(round.get() + 1);
-            self.subject.chill()?;
+            self.lab.chill(self.subject)?;
             let reading = reading(self.pages, number);
             let job = Job::Touch(TouchJob::new(self.subject, way, reading));
             let touched: Touched = child::ask(&job)?;
