@@ -33,7 +33,7 @@ impl Check {
 }
 
 /// Each defect of `snapshot_format::sabotage`, and the check that must fail under it.
-const DEFECTS: [(&str, Check); 9] = [
+const DEFECTS: [(&str, Check); 11] = [
     ("no-dir-fsync", Check::Crash),
     ("ignored-fsync-error", Check::Crash),
     ("rename-first", Check::Crash),
@@ -43,6 +43,8 @@ const DEFECTS: [(&str, Check); 9] = [
     ("unfinished-exit", Check::Instants),
     ("dropped-events", Check::Instants),
     ("msrs-before-lapic", Check::Instants),
+    ("ignored-discard", Check::Soak),
+    ("stale-aside", Check::Soak),
 ];
 
 /// Lists the defects, or proves that they are caught.

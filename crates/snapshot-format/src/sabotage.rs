@@ -25,11 +25,15 @@ pub enum Sabotage {
     DroppedEvents,
     /// The registers of a vCPU are restored before its local APIC.
     MsrsBeforeLapic,
+    /// Pages that a guest gave back are taken for those that nobody brought yet.
+    IgnoredDiscard,
+    /// What was copied aside in the pause of a live snapshot is not written.
+    StaleAside,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::NoDirFsync,
         Self::IgnoredFsyncError,
         Self::RenameFirst,
@@ -39,6 +43,8 @@ impl Sabotage {
         Self::UnfinishedExit,
         Self::DroppedEvents,
         Self::MsrsBeforeLapic,
+        Self::IgnoredDiscard,
+        Self::StaleAside,
     ];
 
     /// The name on the command line.
@@ -54,6 +60,8 @@ impl Sabotage {
             Self::UnfinishedExit => "unfinished-exit",
             Self::DroppedEvents => "dropped-events",
             Self::MsrsBeforeLapic => "msrs-before-lapic",
+            Self::IgnoredDiscard => "ignored-discard",
+            Self::StaleAside => "stale-aside",
         }
     }
 

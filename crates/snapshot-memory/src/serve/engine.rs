@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use nix::errno::Errno;
+use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{PAGE_BYTES, PageIndex, PageRange};
 
 use super::addresses::{AddressMap, Part};
@@ -300,6 +301,9 @@ impl Engine {
     }
 
     fn discard(&self, addresses: Range<u64>) {
+        if Sabotage::IgnoredDiscard.is_on() {
+            return;
+        }
         let discards = self.lock_discards();
         for pages in self.map.pages_at(addresses) {
             self.states.discard(pages);

@@ -69,6 +69,8 @@ impl Demo {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let config = GuestConfig {
             memory_bytes: self.mem,
+            // Beside a live snapshot the guest gets on: it is not to end before the last one.
+            steps: GuestConfig::default().steps * if self.live { 4 } else { 1 },
             ..GuestConfig::default()
         };
         config

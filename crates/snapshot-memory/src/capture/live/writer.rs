@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
     DataFileRef, DataLayout, MapRoot, MemoryLayout, PAGE_BYTES, PageRange, SnapshotId, SnapshotRef,
 };
@@ -207,7 +208,7 @@ impl<'a> LiveWriter<'a> {
         };
         let layout = self.layout.clone();
         let mut parts = aside.into_parts().peekable();
-        if parts.peek().is_none() {
+        if parts.peek().is_none() || Sabotage::StaleAside.is_on() {
             return Ok(());
         }
         self.with_placer(1, Stability::Running, |placer| {
