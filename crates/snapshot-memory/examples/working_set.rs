@@ -23,6 +23,9 @@ use snapshot_memory::{
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
+/// One timed way of bringing the pages back.
+type Case = dyn Fn(&Rig) -> Fallible<Duration>;
+
 fn main() -> Fallible<()> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().ok_or("which folder?")?;
@@ -30,7 +33,7 @@ fn main() -> Fallible<()> {
     let (mib, pages, rounds) = (number(1024)?, number(16_384)?, number(7)?);
     let rig = Rig::new(Path::new(&folder), mib << 20, pages)?;
     println!("{pages} pages of {mib} MiB; milliseconds, one column a round");
-    let cases: [(&str, &dyn Fn(&Rig) -> Fallible<Duration>); 7] = [
+    let cases: [(&str, &Case); 7] = [
         ("one O_DIRECT read", &Rig::one_read),
         ("open", &Rig::open_only),
         ("into nothing, 1 thread", &|rig| rig.nowhere(1)),

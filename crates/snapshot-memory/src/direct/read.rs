@@ -225,5 +225,5 @@ impl Drop for ReadQueue<'_> {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use snapshot_format::{PAGE_BYTES, PageRange, WorkingSetOrigin};
 
 use super::error::WorkingSetError;
-use super::mincore;
+use super::mincore::{self, PART_BYTES};
 use super::touched::TouchedPages;
+use crate::backend::ReadFile;
 use crate::source::{GuestMemorySource, HostRun};
 use crate::uffd;
 
@@ -48,13 +49,37 @@ impl TouchedPages {
                     call: "mincore",
                     source,
                 })?;
-                let first = first + start as u64 / PAGE_BYTES;
-                for (page, _) in (first..).zip(&pages).filter(|(_, seen)| *seen & 1 != 0) {
-                    touched.add(PageRange::new(page, 1));
-                }
+                touched.add_resident(first + start as u64 / PAGE_BYTES, &pages);
             }
             Ok(())
         })
+    }
+
+    /// The pages of `file`, the raw image of a snapshot of `page_count` pages, that the page cache
+    /// has, in the order of their offsets; with the limits of [`resident`](Self::resident).
+    pub fn resident_in(file: &dyn ReadFile, page_count: u64) -> Result<Self, WorkingSetError> {
+        let asked = |call| move |source| WorkingSetError::Record { call, source };
+        let len_bytes = file.len().map_err(asked("measure a file"))?;
+        if page_count.checked_mul(PAGE_BYTES) != Some(len_bytes) {
+            return Err(WorkingSetError::PageCount {
+                expected: page_count,
+                found: len_bytes / PAGE_BYTES,
+            });
+        }
+        let mut touched = Self::new(page_count, WorkingSetOrigin::Resident);
+        let len_bytes = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        let mut each = |start: usize, pages: &[u8]| {
+            touched.add_resident(start as u64 / PAGE_BYTES, pages);
+        };
+        let fd = file.as_fd().ok_or(WorkingSetError::NotMapped)?;
+        mincore::residency_of_file(fd, len_bytes, &mut each).map_err(asked("mincore"))?;
+        Ok(touched)
+    }
+
+    fn add_resident(&mut self, first: u64, pages: &[u8]) {
+        for (page, _) in (first..).zip(pages).filter(|(_, seen)| *seen & 1 != 0) {
+            self.add(PageRange::new(page, 1));
+        }
     }
 
     fn of_memory(
@@ -75,9 +100,6 @@ impl TouchedPages {
         Ok(touched)
     }
 }
-
-/// Bytes of memory that one call of mincore looks at.
-const PART_BYTES: usize = 1 << 30;
 
 #[cfg(test)]
 mod tests;

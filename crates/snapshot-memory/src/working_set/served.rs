@@ -34,3 +34,6 @@ impl PageTarget for PageServer {
         Ok(self.prefetch_zero(pages)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

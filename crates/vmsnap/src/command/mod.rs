@@ -16,6 +16,7 @@ mod trash;
 mod tree;
 mod undelete;
 mod verify;
+mod working_set;
 
 use clap::Subcommand;
 use snapshot_store::Reference;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Show what a file of a snapshot holds, also a damaged or a newer one
     Inspect(inspect::Inspect),
+    /// Show, record or drop the pages that a guest touches first
+    WorkingSet(working_set::WorkingSetCommand),
     /// Show how much space the snapshots take
     Df(df::Df),
     /// The part of `demo` that runs in a process of its own
@@ -81,6 +84,7 @@ impl Command {
             Self::Trash(command) => command.run(context),
             Self::Verify(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
+            Self::WorkingSet(command) => command.run(context),
             Self::Df(command) => command.run(context),
             Self::DemoRestore(command) => command.run(context),
         }

@@ -23,4 +23,5 @@ mod schemas;
 #[cfg(target_os = "linux")]
 mod serve;
 mod signals;
+mod working_set;
 mod writing;

@@ -106,6 +106,14 @@ fn every_document_has_the_keys_that_are_specified() {
     check("vmsnap.df.v1", &sandbox.json(&["df"]));
     let file = format!("store/snapshots/{full}/manifest.vms");
     check("vmsnap.inspect.v1", &sandbox.json(&["inspect", &file]));
+    let pages = sandbox.write("pages", b"1-3\n");
+    let pages = pages.to_str().unwrap();
+    let line = ["working-set", "record", &full, "--pages", pages];
+    check("vmsnap.working-set-record.v1", &sandbox.json(&line));
+    let line = ["working-set", "show", &full, "--runs"];
+    check("vmsnap.working-set.v1", &sandbox.json(&line));
+    let line = ["working-set", "drop", &full];
+    check("vmsnap.working-set-drop.v1", &sandbox.json(&line));
     check("vmsnap.delete.v1", &sandbox.json(&["delete", &full]));
     check("vmsnap.trash.v1", &sandbox.json(&["trash"]));
     check("vmsnap.undelete.v1", &sandbox.json(&["undelete", &full]));

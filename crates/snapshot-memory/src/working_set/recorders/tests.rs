@@ -1,6 +1,7 @@
 use snapshot_format::MemoryLayout;
 
 use super::*;
+use crate::backend::{Backend, FsBackend, RelPath};
 use crate::mapping::{MappedMemory, MappingOptions};
 use crate::skip::skip;
 
@@ -28,6 +29,30 @@ fn pages_that_were_written_are_present_and_no_others() {
         }
         Err(error) => skip("uffd", &format!("PAGEMAP_SCAN: {error}")),
     }
+}
+
+// spec: WS-15
+#[test]
+fn pages_of_a_file_that_was_just_written_are_resident() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = FsBackend::open(folder.path()).unwrap();
+    let path = RelPath::root().join("image").unwrap();
+    let mut file = backend.create(&path).unwrap();
+    file.write_all_at(0, &vec![1; 40 * 4096]).unwrap();
+    let file = backend.open(&path).unwrap();
+    let touched = TouchedPages::resident_in(&*file, 40).unwrap();
+    assert_eq!(touched.runs(), [PageRange::new(0, 40)]);
+    let error = TouchedPages::resident_in(&*file, 41).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            WorkingSetError::PageCount {
+                expected: 41,
+                found: 40
+            }
+        ),
+        "{error}"
+    );
 }
 
 // spec: WS-15
