@@ -104,6 +104,41 @@ pub const WP_ASYNC: &[&str] = &["ioctl", "openat", "userfaultfd"];
 /// on the threads that read guest memory too. A process that a signal ends needs `tgkill` besides.
 pub const BUS_GUARD: &[&str] = &["eventfd2", "read", "rt_sigaction", "rt_sigreturn", "write"];
 
+/// [`HandlerWatch`](crate::HandlerWatch), for memory that is registered already.
+pub const HANDLER_WATCH: &[&str] = &[
+    "connect",
+    "ioctl",
+    "ppoll",
+    "read",
+    "recvmsg",
+    "sendmsg",
+    "sendto",
+    "setsockopt",
+    "socket",
+];
+
+/// [`PageHandler`](crate::PageHandler), beyond [`CAPTURE_THREADS`] and what reading from the source
+/// takes.
+pub const PAGE_HANDLER: &[&str] = &[
+    "accept4",
+    "bind",
+    "connect",
+    "eventfd2",
+    "fchmod",
+    "getsockopt",
+    "ioctl",
+    "listen",
+    "pidfd_open",
+    "ppoll",
+    "read",
+    "recvmsg",
+    "sendto",
+    "socket",
+    "statx",
+    "unlinkat",
+    "write",
+];
+
 /// Locks of a backend: a wait polls. Naming who holds one opens `/proc/locks` besides.
 pub const LOCKS: &[&str] = &[
     "clock_nanosleep",
@@ -139,11 +174,14 @@ macro_rules! numbers {
 
 /// What a feature of any crate of this project may call, and what ends a test of one.
 const NUMBERS: &[(&str, i64)] = numbers![
+    "accept4" = SYS_accept4,
+    "bind" = SYS_bind,
     "brk" = SYS_brk,
     "clock_gettime" = SYS_clock_gettime,
     "clock_nanosleep" = SYS_clock_nanosleep,
     "clone3" = SYS_clone3,
     "close" = SYS_close,
+    "connect" = SYS_connect,
     "eventfd2" = SYS_eventfd2,
     "exit" = SYS_exit,
     "exit_group" = SYS_exit_group,
@@ -161,12 +199,14 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "geteuid" = SYS_geteuid,
     "getpriority" = SYS_getpriority,
     "getrandom" = SYS_getrandom,
+    "getsockopt" = SYS_getsockopt,
     "gettid" = SYS_gettid,
     "io_uring_enter" = SYS_io_uring_enter,
     "io_uring_register" = SYS_io_uring_register,
     "io_uring_setup" = SYS_io_uring_setup,
     "ioctl" = SYS_ioctl,
     "ioprio_set" = SYS_ioprio_set,
+    "listen" = SYS_listen,
     "lseek" = SYS_lseek,
     "madvise" = SYS_madvise,
     "memfd_create" = SYS_memfd_create,
@@ -178,11 +218,14 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "newfstatat" = SYS_newfstatat,
     "openat" = SYS_openat,
     "openat2" = SYS_openat2,
+    "pidfd_open" = SYS_pidfd_open,
+    "ppoll" = SYS_ppoll,
     "prctl" = SYS_prctl,
     "pread64" = SYS_pread64,
     "pwrite64" = SYS_pwrite64,
     "pwritev" = SYS_pwritev,
     "read" = SYS_read,
+    "recvmsg" = SYS_recvmsg,
     "renameat" = SYS_renameat,
     "renameat2" = SYS_renameat2,
     "rseq" = SYS_rseq,
@@ -192,8 +235,12 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "sched_getaffinity" = SYS_sched_getaffinity,
     "sched_yield" = SYS_sched_yield,
     "set_robust_list" = SYS_set_robust_list,
+    "sendmsg" = SYS_sendmsg,
+    "sendto" = SYS_sendto,
     "setpriority" = SYS_setpriority,
+    "setsockopt" = SYS_setsockopt,
     "sigaltstack" = SYS_sigaltstack,
+    "socket" = SYS_socket,
     "statx" = SYS_statx,
     "uname" = SYS_uname,
     "unlinkat" = SYS_unlinkat,

@@ -25,6 +25,8 @@ use nix::sys::mman::{MmapAdvise, madvise};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use snapshot_format::{GuestAddress, MemoryLayout, MemoryRegion, PAGE_BYTES, PageRange};
 use snapshot_memory::skip::skip;
+use snapshot_memory::syscalls::{self, PROCESS};
+use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
     Background, FailureCause, FaultModes, HandlerEvent, HandlerOptions, HandlerState, HandlerStop,
     HandlerWatch, HandshakeError, MappedMemory, MappingOptions, MemoryEvents, PageHandler, PageRun,
@@ -36,7 +38,7 @@ use snapshot_memory::{
 const PAGES: u64 = 600;
 
 /// How long a test waits for what must come.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn layout() -> MemoryLayout {
     let region = |start, pages: u64| MemoryRegion {
@@ -602,6 +604,77 @@ fn a_vm_that_hides_memory_from_the_handler_waits_for_itself_only() {
     hiding.context.unregister(&all).unwrap();
     assert_eq!(hidden.join().unwrap(), 0);
     handler.end();
+}
+
+// spec: EMB-01
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_vmm_under_its_filter() {
+    if !can_serve() {
+        return;
+    }
+    let lists = [PROCESS, syscalls::BUS_GUARD, syscalls::HANDLER_WATCH];
+    let prepare = || {
+        let handler = Handler::start(options(), None);
+        let guest = Guest::new();
+        (handler, guest)
+    };
+    under_filter(
+        "a_vmm_under_its_filter",
+        &lists,
+        prepare,
+        |(handler, guest)| {
+            let (mut watch, events) = guest.hand_over(&handler.socket());
+            assert_eq!(guest.read(31), 31);
+            assert_eq!(watch.wait(Duration::ZERO), HandlerState::Serving);
+            assert!(events.take().is_empty());
+            watch.abandon().unwrap();
+            assert_eq!(guest.read(599), 0);
+            drop(watch);
+            std::mem::forget(handler);
+        },
+    );
+}
+
+// spec: EMB-01
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_handler_under_its_filter() {
+    if !can_serve() {
+        return;
+    }
+    let lists = [PROCESS, syscalls::CAPTURE_THREADS, syscalls::PAGE_HANDLER];
+    let prepare = || {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("pages.sock");
+        // One that was left behind.
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let there = socket.clone();
+        let guest = Guest::new();
+        let vmm = thread::spawn(move || {
+            while UnixStream::connect(&there).is_err() {
+                thread::yield_now();
+            }
+            let (watch, _events) = guest.hand_over(&there);
+            guest.check_all();
+            drop(watch);
+        });
+        (folder, socket, vmm)
+    };
+    under_filter(
+        "a_handler_under_its_filter",
+        &lists,
+        prepare,
+        |(folder, socket, vmm)| {
+            let (layout, damaged) = (layout(), None);
+            let source = Arc::new(Numbered { layout, damaged });
+            let handler = PageHandler::bind(&socket, source, options().once(true)).unwrap();
+            handler.run(&|_| ()).unwrap();
+            vmm.join().unwrap();
+            drop(handler);
+            std::mem::forget(folder);
+        },
+    );
 }
 
 #[test]

@@ -8,10 +8,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::HandlerError;
 
@@ -65,7 +67,7 @@ impl Drop for Listener {
         let now = fs::symlink_metadata(&self.path).ok();
         // Another handler may have taken the path since.
         let is_ours = now.is_some() && now.as_ref().map(identity_of) == self.identity;
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+        if is_ours && let Err(error) = remove(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "the socket stays behind");
         }
     }
@@ -73,6 +75,10 @@ impl Drop for Listener {
 
 fn identity_of(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+fn remove(path: &Path) -> Result<(), Errno> {
+    unlinkat(AT_FDCWD, path, UnlinkatFlags::NoRemoveDir)
 }
 
 /// Removes a socket on which nobody listens.
@@ -83,10 +89,10 @@ fn take_away_if_forsaken(path: &Path) -> Result<(), HandlerError> {
     if !is_forsaken {
         return Err(HandlerError::InTheWay(path.to_owned()));
     }
-    fs::remove_file(path).map_err(|source| HandlerError::Socket {
+    remove(path).map_err(|errno| HandlerError::Socket {
         path: path.to_owned(),
         call: "remove the socket that was left behind",
-        source,
+        source: errno.into(),
     })
 }
 

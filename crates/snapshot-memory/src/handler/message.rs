@@ -5,11 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use snapshot_format::MemoryLayout;
 
-use super::{HandshakeError, descriptors, regions};
+use super::{HandshakeError, descriptors, regions, wait};
 use crate::uffd::{ServedRange, UffdContext};
 
 /// Bytes of the longest message: 1024 regions with every number at its longest, and as much again.
@@ -79,21 +77,23 @@ fn accept(
     })
 }
 
+/// Waits for more of the message. A peer that sends byte by byte gains no time.
 fn wait(stream: &UnixStream, deadline: Instant, patience: Duration) -> Result<(), HandshakeError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up, so that less than a millisecond is waited for, too.
-        let left = PollTimeout::try_from(left + Duration::from_micros(999));
-        let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, left.unwrap_or(PollTimeout::MAX)) {
-            Ok(0) if Instant::now() >= deadline => return Err(HandshakeError::Late(patience)),
-            Ok(0) | Err(Errno::EINTR) => {}
-            // A peer that sends byte by byte gains no time.
-            Ok(_) if Instant::now() >= deadline => return Err(HandshakeError::Late(patience)),
-            Ok(_) => return Ok(()),
-            Err(errno) => return Err(HandshakeError::system("wait for the message")(errno.into())),
+        if left.is_zero() {
+            return Err(HandshakeError::Late(patience));
+        }
+        let ready = wait::wait(&[stream.as_fd()], Some(left));
+        let ready = ready.map_err(|errno| failed(errno.into()))?;
+        if ready.contains(&true) && Instant::now() < deadline {
+            return Ok(());
         }
     }
+}
+
+fn failed(source: io::Error) -> HandshakeError {
+    HandshakeError::system("wait for the message")(source)
 }
 
 pub(super) fn is_again(error: &io::Error) -> bool {

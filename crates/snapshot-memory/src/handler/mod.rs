@@ -9,7 +9,7 @@
 //! | `notice` | what the two sides say afterwards |
 //! | `watch` | the side of the VMM |
 //! | `server`, `session`, `listener`, `peer` | the side of the handler |
-//! | `settle` | the end of both |
+//! | `settle`, `wait` | what both do |
 
 mod descriptors;
 mod error;
@@ -23,6 +23,7 @@ mod regions;
 mod server;
 mod session;
 mod settle;
+mod wait;
 mod watch;
 
 pub use error::{HandlerError, HandshakeError};

@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::event::HandlerEvent;
 use super::listener::Listener;
 use super::session::Service;
+use super::wait::wait;
 use super::{HandlerError, HandlerOptions};
 use crate::restore::PageSource;
 
@@ -141,18 +142,11 @@ impl PageHandler {
     /// Waits until there is something to do, or for a while if `is_short`; whether to go on.
     fn wait(&self, listener: Option<BorrowedFd<'_>>, is_short: bool) -> Result<bool, HandlerError> {
         let bells = [&self.bells.stop, &self.bells.enough, &self.bells.ended];
-        let fds = bells.into_iter().map(AsFd::as_fd).chain(listener);
-        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let timeout = if is_short {
-            PollTimeout::from(200_u8)
-        } else {
-            PollTimeout::NONE
-        };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(HandlerError::system("wait for VMs")(errno.into())),
-        }
-        let rings = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or(false));
+        let fds: Vec<_> = bells.into_iter().map(AsFd::as_fd).chain(listener).collect();
+        let limit = is_short.then_some(Duration::from_millis(200));
+        let ready = wait(&fds, limit)
+            .map_err(|errno| HandlerError::system("wait for VMs")(errno.into()))?;
+        let rings = |at: usize| ready.get(at).copied().unwrap_or(false);
         if rings(0) || rings(1) {
             return Ok(false);
         }

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use snapshot_format::PAGE_BYTES;
 
@@ -16,6 +15,7 @@ use super::message::{self, Handshake};
 use super::notice::{self, Lines, Notice, Word};
 use super::peer::Peer;
 use super::settle::settle;
+use super::wait::wait;
 use super::{HandlerOptions, descriptors};
 use crate::restore::{MemoryFailure, PageSource};
 use crate::serve::{PageServer, ServeError};
@@ -166,28 +166,17 @@ impl Session<'_> {
 
     /// Waits until there is something to look at.
     fn wait(&mut self, server: &PageServer) -> Result<Option<ServiceEnd>, Errno> {
-        let stream = self.is_heard.then(|| self.stream.as_fd());
-        let fds = [
-            Some(self.service.stop),
-            self.peer.end(),
-            stream,
-            Some(server.events().as_fd()),
-        ];
-        let mut polled: Vec<_> = fds
-            .iter()
-            .flatten()
-            .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
-            .collect();
-        match poll(&mut polled, self.timeout()) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+        let mut fds = vec![self.service.stop, server.events().as_fd()];
+        let end = self.peer.end();
+        fds.extend(end);
+        if self.is_heard {
+            fds.push(self.stream.as_fd());
         }
-        let mut is_ready = polled.iter().map(|fd| fd.any().unwrap_or(false));
-        let mut ready = fds
-            .map(|fd| fd.is_some() && is_ready.next().unwrap_or(false))
-            .into_iter();
+        let ready = wait(&fds, self.timeout())?;
+        let mut ready = ready.into_iter();
         let mut next = || ready.next().unwrap_or(false);
-        let (is_stopped, has_ended, is_talking) = (next(), next(), next());
+        let (is_stopped, _, has_ended) = (next(), next(), end.is_some() && next());
+        let is_talking = next();
         Ok(if is_stopped {
             Some(ServiceEnd::Stopped)
         } else if has_ended {
@@ -200,12 +189,9 @@ impl Session<'_> {
     }
 
     /// What has no descriptor is looked at from time to time.
-    fn timeout(&self) -> PollTimeout {
-        if self.service.options.finishes || self.peer.end().is_none() {
-            PollTimeout::from(250_u8)
-        } else {
-            PollTimeout::NONE
-        }
+    fn timeout(&self) -> Option<Duration> {
+        let must_look = self.service.options.finishes || self.peer.end().is_none();
+        must_look.then_some(Duration::from_millis(250))
     }
 
     /// Takes what the VMM says; whether it said goodbye.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
 };
@@ -18,6 +17,7 @@ use snapshot_format::PageRange;
 use super::message::is_again;
 use super::notice::{self, Lines, Notice, Word};
 use super::settle::settle;
+use super::wait::wait;
 use super::{HandlerError, descriptors, regions};
 use crate::restore::{FailureCause, MemoryFailure, MemoryReporter, SourceError};
 use crate::uffd::{ServedRange, UffdContext, UffdError};
@@ -114,12 +114,10 @@ impl HandlerWatch {
 
     /// Waits until the handler says something or ends, at most `patience`, and looks.
     pub fn wait(&mut self, patience: Duration) -> HandlerState {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
         if self.state == HandlerState::Serving {
-            let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => tracing::warn!(%error, "the page handler cannot be waited for"),
+            let waited = wait(&[self.stream.as_fd()], Some(patience));
+            if let Err(error) = waited {
+                tracing::warn!(%error, "the page handler cannot be waited for");
             }
         }
         self.look()

@@ -18,7 +18,7 @@ use snapshot_memory::{
 use crate::sandbox::{PAGE, Run, Sandbox, page, pattern};
 use crate::schemas::check;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A running `vmsnap serve`.
 struct Serving {
