@@ -97,8 +97,9 @@ impl Choice {
 }
 
 impl Choice {
-    /// How one round of a live snapshot is made, of so many pages.
-    pub(super) fn live(options: &CaptureOptions, page_count: u64) -> Self {
+    /// How one round of a live snapshot is made.
+    pub(super) fn live(options: &CaptureOptions, dirty: &DirtyBitmap) -> Self {
+        let page_count = dirty.count();
         Self {
             full: false,
             data_layout: DataLayout::Sparse,
@@ -191,7 +192,7 @@ fn threads(asked: NonZeroUsize, pages: u64) -> usize {
 }
 
 /// Pages of a run that is long enough for a write of its own: 64 KiB.
-const LONG_RUN_PAGES: u64 = 16;
+pub(super) const LONG_RUN_PAGES: u64 = 16;
 
 /// Chunks of a capture at least, if they are not too small then.
 const CHUNKS: u64 = 16;

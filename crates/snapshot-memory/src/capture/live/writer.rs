@@ -10,7 +10,7 @@ use snapshot_format::{
 use super::aside::Aside;
 use super::leaves::LiveLeaves;
 use super::place::LivePlacer;
-use crate::capture::choice::Choice;
+use crate::capture::choice::{Choice, LONG_RUN_PAGES};
 use crate::capture::chunk::{Body, Chunk, Seen, bytes_of};
 use crate::capture::leaves::LeafWriter;
 use crate::capture::map::{MapWriter, table};
@@ -19,8 +19,10 @@ use crate::capture::pipeline::{Pipeline, PlaceChunks};
 use crate::capture::plan::{Plan, parts_of};
 use crate::capture::plugged::Plugged;
 use crate::capture::writer::{BUFFERS_A_THREAD, dependencies_of, flattened, number_of};
-use crate::capture::{CaptureOptions, CaptureProgress, Dedup, Engine, LayoutChoice, WrittenMemory};
-use crate::direct::DirectBuffer;
+use crate::capture::{
+    CaptureOptions, CaptureProgress, Dedup, Engine, EngineChoice, LayoutChoice, WrittenMemory,
+};
+use crate::direct::{DirectBuffer, QueueMode};
 use crate::dirty::DirtyBitmap;
 use crate::error::SinkError;
 use crate::image::MemoryImage;
@@ -110,15 +112,16 @@ impl<'a> LiveWriter<'a> {
         // Pages that the parent does not have: with the first round, marked or not.
         let widened = self.plugged.widen_once(dirty);
         let dirty = widened.as_ref().unwrap_or(dirty);
-        let pages = dirty.count();
+        let choice = Choice::live(&self.start.options, dirty);
+        let pages = choice.page_count;
         let mut round = LiveRound {
             pages,
             ..LiveRound::default()
         };
         if pages > 0 {
-            let choice = Choice::live(&self.start.options, pages);
+            let mode = self.queue_mode(pages, dirty.run_count());
             self.progress.total_bytes += pages * PAGE_BYTES;
-            round.written_bytes = self.with_placer(choice.threads, stability, |placer| {
+            round.written_bytes = self.with_placer(mode, choice.threads, stability, |placer| {
                 let pipeline = Pipeline {
                     source,
                     choice,
@@ -211,7 +214,9 @@ impl<'a> LiveWriter<'a> {
         if parts.peek().is_none() || Sabotage::StaleAside.is_on() {
             return Ok(());
         }
-        self.with_placer(1, Stability::Running, |placer| {
+        // Not many pages, and where the guest happened to write.
+        let mode = self.queue_mode(1, 1);
+        self.with_placer(mode, 1, Stability::Running, |placer| {
             for (number, (buffer, runs)) in (0..).zip(parts) {
                 placer.place(chunk_of(number, buffer, &runs, &layout))?;
             }
@@ -220,15 +225,26 @@ impl<'a> LiveWriter<'a> {
         Ok(())
     }
 
+    /// Past the page cache where runs are long. Each direct write of a hole waits for the ones
+    /// before it to find blocks (ext4, XFS); the cache takes scattered pages at once, the same
+    /// one many times, and finds blocks for all of them when they are made durable.
+    fn queue_mode(&self, pages: u64, runs: u64) -> QueueMode {
+        let engine = self.start.options.engine;
+        if engine == EngineChoice::Auto && pages < runs * LONG_RUN_PAGES {
+            return QueueMode::Buffered;
+        }
+        engine.queue_mode()
+    }
+
     /// Has `place` place chunks, and waits until they are written: a page may come again
     /// afterwards. How many bytes there were.
     fn with_placer(
         &mut self,
+        mode: QueueMode,
         threads: usize,
         stability: Stability,
         place: impl FnOnce(&mut LivePlacer<'_, '_>) -> Result<(), SinkError>,
     ) -> Result<u64, SinkError> {
-        let mode = self.start.options.engine.queue_mode();
         let queue: StagedQueue<'_> = self.data.write_queue(mode, BUFFERS_A_THREAD * threads)?;
         let mut placer = LivePlacer {
             layout: &self.layout,

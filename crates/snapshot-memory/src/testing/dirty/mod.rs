@@ -22,6 +22,7 @@ use crate::dirty::{ConsumerId, DirtyBitmap, DirtyEpoch, DirtyTracker};
 ///   at least those;
 /// - a harvest clears what it gave and arms the source for the next write to the same page, ORs
 ///   into what is there, and misses nothing that is written while it runs;
+/// - a peek names what was written since, and takes nothing from the harvest that follows;
 /// - a source can be stopped and started again;
 /// - a harvest that fails makes every page dirty, and only until the next epoch;
 /// - memory is plugged, unplugged, resized and moved between harvests, if the rig can.

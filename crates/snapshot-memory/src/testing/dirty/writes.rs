@@ -1,6 +1,7 @@
 //! Writes, harvests, and both at once.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 use snapshot_format::{LEAF_PAGES, MemoryLayout, PAGE_BYTES, PageIndex};
 
@@ -18,6 +19,13 @@ pub(super) fn check(source: &mut dyn DirtySource, rig: &mut dyn DirtyRig) {
     check_boundaries(source, rig);
     check_or(source, rig);
     check_concurrent(source, rig);
+    for threads in [1, 2, 3] {
+        check_peeks(
+            source,
+            rig,
+            NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
+        );
+    }
     for _ in 0..2 {
         let stopped = source.stop();
         assert!(stopped.is_ok(), "{name}: stop failed: {stopped:?}");
@@ -103,6 +111,66 @@ fn check_concurrent(source: &mut dyn DirtySource, rig: &mut dyn DirtyRig) {
         found.or_from(&harvest(source));
         Promise::of(source).check(source.layout(), &found, &pages);
     }
+}
+
+/// A peek names what was written since the last harvest or peek, and takes nothing from the next
+/// harvest that is written after it.
+fn check_peeks(source: &mut dyn DirtySource, rig: &mut dyn DirtyRig, threads: NonZeroUsize) {
+    harvest(source);
+    let ready = source.make_ready(threads);
+    assert!(
+        ready.is_ok(),
+        "{}: not ready for a peek: {ready:?}",
+        source.name()
+    );
+    let pages = boundaries(source.layout(), source.granule_bytes());
+    let (first, second) = pages.split_at(pages.len() / 2);
+    for written in [first, second] {
+        for &page in written {
+            rig.write(PageIndex(page), 3);
+        }
+        let found = peek(source);
+        check_among(source, &found, written, &pages);
+    }
+    // Written before the last peek, and again after it.
+    for &page in first {
+        rig.write(PageIndex(page), 4);
+    }
+    source.rest();
+    let found = harvest(source);
+    check_among(source, &found, first, &pages);
+    check_clean(source, "a harvest must clear what was peeked at");
+    check_writes(source, rig, &pages);
+}
+
+/// All of `due` was found; and of an exact source nothing but `all`.
+fn check_among(source: &dyn DirtySource, found: &DirtyBitmap, due: &[u64], all: &[u64]) {
+    let promise = Promise::of(source);
+    let named = promise.named(source.layout(), all);
+    for &page in due {
+        let page = PageIndex(page);
+        assert!(
+            found.is_set(page),
+            "{}: {page:?} was written",
+            source.name()
+        );
+    }
+    if source.guarantee() == DirtyGuarantee::Exact {
+        named.or_from(found);
+        assert_eq!(
+            named,
+            promise.named(source.layout(), all),
+            "{}: pages that nobody wrote",
+            source.name()
+        );
+    }
+}
+
+fn peek(source: &mut dyn DirtySource) -> DirtyBitmap {
+    let into = DirtyBitmap::new(source.layout().page_count());
+    let result = source.peek(&into);
+    assert!(result.is_ok(), "{}: peek failed: {result:?}", source.name());
+    into
 }
 
 fn harvest(source: &mut dyn DirtySource) -> DirtyBitmap {
