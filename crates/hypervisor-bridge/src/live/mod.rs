@@ -15,7 +15,7 @@ use crate::snapshot::Selection;
 
 /// Where a live snapshot goes, how long it may take, and when to give up.
 #[expect(missing_debug_implementations, reason = "the sink is the caller's")]
-pub struct LiveRequest<'r> {
+pub struct LiveRequest<'r, 'h> {
     /// Where it goes.
     pub sink: &'r mut dyn SnapshotSink,
     /// Which pages it takes; they must be tracked.
@@ -25,8 +25,8 @@ pub struct LiveRequest<'r> {
     /// Bytes of pages that there must be room for; as for
     /// [`SnapshotRequest::room_bytes`](crate::SnapshotRequest::room_bytes).
     pub room_bytes: Option<u64>,
-    /// Rounds, rates and choices.
-    pub options: LiveOptions<'r>,
+    /// Rounds, rates and choices; `'h` is how long a hook of theirs lives.
+    pub options: LiveOptions<'h>,
 }
 
 #[cfg(test)]

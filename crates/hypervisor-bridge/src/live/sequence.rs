@@ -29,7 +29,7 @@ use crate::step::Step;
 /// whatever happens. Only a durable publish commits the dirty pages.
 pub fn live_snapshot(
     mut machine: Machine<'_>,
-    request: LiveRequest<'_>,
+    request: LiveRequest<'_, '_>,
 ) -> Result<Captured, SnapshotError> {
     let _span = tracing::info_span!("live snapshot").entered();
     let LiveRequest {

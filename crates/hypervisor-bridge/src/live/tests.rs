@@ -1,1 +1,5 @@
+#![expect(clippy::panic, reason = "an unexpected variant fails the test")]
 
+mod choices;
+mod exact;
+mod order;
