@@ -233,7 +233,7 @@ fn mapped_memory() {
 // spec: EMB-01
 #[test]
 fn wp_async() {
-    let lists = [PROCESS, syscalls::WP_ASYNC];
+    let lists = [PROCESS, syscalls::WP_ASYNC, syscalls::CAPTURE_THREADS];
     let prepare = || Arc::new(memory());
     if let Err(error) = WpAsyncSource::new(prepare()) {
         return skip("uffd", &error.to_string());
@@ -245,6 +245,12 @@ fn wp_async() {
         let dirty = DirtyBitmap::new(PAGES);
         source.harvest(&dirty).unwrap();
         assert!(dirty.count() > 0);
+        // A peek by several threads is what needs the list of threads.
+        source
+            .make_ready(std::num::NonZeroUsize::MIN.saturating_add(1))
+            .unwrap();
+        source.peek(&dirty).unwrap();
+        source.rest();
         source.stop().unwrap();
         drop(source);
         std::mem::forget(memory);

@@ -1,10 +1,13 @@
 //! Taking a snapshot of a running guest, as a VMM does: with epochs of dirty pages.
 
+use std::num::NonZeroUsize;
+
 use snapshot_format::{
     Description, SectionKind, SectionPayload, SnapshotName, SnapshotRef, VmName,
 };
 use snapshot_memory::{
-    CaptureOptions, ConsumerId, DirtyTracker, MemoryStats, Stability, VmmWrites, WriteMarker,
+    CaptureOptions, ConsumerId, DirtyTracker, LiveMemory, LivePlan, MemoryStats, Stability,
+    VmmWrites, WriteMarker,
 };
 use snapshot_store::{NewSnapshot, Store, StoreError};
 
@@ -82,6 +85,33 @@ impl Attempt {
             Some(_) => Stability::Running,
         };
         let stats = stage.memory(&self.guest, epoch.selection(), stability)?;
+        let published = stage.seal()?.publish()?;
+        epoch.commit(published.snapshot).map_err(unexpected)?;
+        Ok(stats)
+    }
+
+    /// The same live: what the guest writes meanwhile is written again.
+    pub(super) fn take_live(&self, store: &Store, seed: u8) -> Result<MemoryStats, StoreError> {
+        let rounds = self.tracker.live(self.consumer, NonZeroUsize::MIN);
+        let mut rounds = rounds.map_err(unexpected)?;
+        let new = self.new.clone().parent(rounds.base());
+        let mut stage = store.sink(new).stage()?;
+        let mut live: Box<dyn LiveMemory> = Box::new(stage.live(LivePlan {
+            layout: snapshot_memory::GuestMemorySource::layout(&self.guest),
+            base: rounds.base(),
+            aside_bytes: 1 << 20,
+            bytes_per_second: None,
+        })?);
+        let first = rounds.first().map_err(unexpected)?;
+        live.round(&self.guest, &first, Stability::Running)?;
+        self.run(seed);
+        let second = rounds.round().map_err(unexpected)?;
+        live.round(&self.guest, &second, Stability::Running)?;
+        self.run(seed);
+        let epoch = rounds.close().map_err(unexpected)?;
+        live.set_aside(&self.guest, epoch.pages())?;
+        let stats = live.finish()?;
+        stage.section(SectionPayload::raw(SectionKind::CALLER, 0, 1, vec![1; 100]));
         let published = stage.seal()?.publish()?;
         epoch.commit(published.snapshot).map_err(unexpected)?;
         Ok(stats)

@@ -23,6 +23,8 @@ pub(super) enum Operation {
     Create,
     /// A snapshot, by a guest that was restored from its parent.
     Take(Title),
+    /// A live snapshot of such a guest, which writes meanwhile.
+    TakeLive(Title),
     /// To the trash.
     Delete(&'static str),
     /// Back from the trash.
@@ -70,7 +72,7 @@ const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 20] = [
+const PLAN: [(&str, Operation); 22] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -127,6 +129,11 @@ const PLAN: [(&str, Operation); 20] = [
     ),
     ("undelete", Operation::Undelete("web/one")),
     ("second-vm", Operation::Take(title("db", "base", None))),
+    ("live", Operation::TakeLive(title("run", "base", None))),
+    (
+        "live-diff",
+        Operation::TakeLive(title("run", "one", Some("run/base"))),
+    ),
 ];
 
 /// The snapshots of the plan that are taken in every [`Way`].
@@ -201,13 +208,17 @@ pub(super) fn run(
     };
     match operation {
         Operation::Create => done(Ok(())),
-        Operation::Take(title) => {
+        Operation::Take(title) | Operation::TakeLive(title) => {
             let attempt = match begin(title, &store, before, options) {
                 Ok(attempt) => attempt?,
                 Err(error) => return done(Err(error)),
             };
+            let taken = match operation {
+                Operation::TakeLive(_) => attempt.take_live(&store, seed(title)),
+                _ => attempt.take(&store),
+            };
             Ok(Run {
-                result: attempt.take(&store).map(drop),
+                result: taken.map(drop),
                 attempt: Some(attempt),
             })
         }
@@ -270,7 +281,7 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
     let unknown = |name: &str| format!("{name} is not in the model");
     match operation {
         Operation::Create => {}
-        Operation::Take(title) => {
+        Operation::Take(title) | Operation::TakeLive(title) => {
             let parent = title.parent.and_then(|name| before.snapshots.get(name));
             let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))
                 .map_err(|error| chain(&error))?;

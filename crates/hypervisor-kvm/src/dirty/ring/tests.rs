@@ -243,6 +243,51 @@ fn pages_that_could_not_be_protected_again_are_not_trusted() {
     assert_eq!(machine.harvest().unwrap(), []);
 }
 
+fn peek(machine: &mut Machine) -> Result<Vec<PageRange>, DirtyError> {
+    let found = DirtyBitmap::new(machine.source.layout().page_count());
+    machine.source.peek(&found)?;
+    Ok(found.iter_runs().collect())
+}
+
+// spec: SRC-11
+#[test]
+fn a_peek_resets_nothing_and_its_pages_stay_pending_until_they_are_protected() {
+    let mut machine = machine();
+    machine.rings[0].put(0, DIRTY, 3, 1);
+    assert_eq!(peek(&mut machine).unwrap(), [PageRange::new(1, 1)]);
+    assert_eq!(machine.recorder.made(), [""; 0]);
+    machine.rings[0].put(1, DIRTY, 3, 7);
+    let both = [PageRange::new(1, 1), PageRange::new(7, 1)];
+    assert_eq!(peek(&mut machine).unwrap(), both);
+    // Page 1 may have been written since, and no ring would say so.
+    assert_eq!(machine.harvest().unwrap(), both);
+    assert_eq!(machine.recorder.made(), ["reset"]);
+    assert_eq!(machine.harvest().unwrap(), []);
+}
+
+// spec: SRC-11
+#[test]
+fn a_peek_makes_nothing_trusted_that_could_not_be_protected() {
+    let mut machine = machine();
+    machine.rings[0].put(0, DIRTY, 3, 1);
+    machine.recorder.script().refused.push(("reset", libc::EIO));
+    machine.harvest().unwrap_err();
+    // Page 1 is given away, and unprotected: now, and until it is protected.
+    peek(&mut machine).unwrap_err();
+    peek(&mut machine).unwrap_err();
+    machine.recorder.script().refused.clear();
+    machine.harvest().unwrap_err();
+    assert_eq!(machine.harvest().unwrap(), []);
+    // A harvest after a peek that fails gives the pages away as well.
+    machine.rings[0].put(1, DIRTY, 3, 2);
+    assert_eq!(peek(&mut machine).unwrap(), [PageRange::new(2, 1)]);
+    machine.recorder.script().refused.push(("reset", libc::EIO));
+    machine.harvest().unwrap_err();
+    machine.recorder.script().refused.clear();
+    machine.harvest().unwrap_err();
+    assert_eq!(machine.harvest().unwrap(), []);
+}
+
 #[test]
 fn where_the_kernel_writes_without_a_vcpu_the_log_is_fetched_too() {
     let mut machine = machine_with(&[

@@ -130,6 +130,7 @@ impl DirtyRig for WpRig {
 }
 
 // spec: DRT-06
+// spec: SRC-11
 #[test]
 fn asynchronous_write_protection_conforms() {
     for kind in [MappingKind::Anonymous, MappingKind::Memfd] {
