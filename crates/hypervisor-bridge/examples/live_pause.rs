@@ -4,9 +4,6 @@
 //! MiB, all of it touched, written at random pages at that rate; the distribution of each part of
 //! the pause is printed in microseconds.
 
-// UNSAFETY: the promise of a machine whose one thread waits.
-#![expect(unsafe_code, reason = "makes the token of a machine that stands still")]
-
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -14,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hypervisor_bridge::testing::fake_paused;
 use hypervisor_bridge::{
     LiveOptions, LiveRequest, Machine, NoDevices, PauseBreakdown, Paused, Rendezvous, Selection,
     StateCapture, StepError, VcpuStop, live_snapshot,
@@ -195,8 +193,8 @@ struct Stop<'a>(&'a Rendezvous);
 impl VcpuStop for Stop<'_> {
     fn stop(&mut self) -> Result<Paused, StepError> {
         self.0.gather(Duration::from_secs(5), &mut |_| {})?;
-        // SAFETY: the one thread that stands for a vCPU waits at the rendezvous.
-        Ok(unsafe { Paused::promise() })
+        // The one thread that stands for a vCPU waits at the rendezvous.
+        Ok(fake_paused())
     }
 
     fn resume(&mut self) -> Result<(), StepError> {

@@ -3,7 +3,7 @@
 use snapshot_format::SectionPayload;
 use snapshot_memory::{
     Cancel, DirtyBitmap, LiveEpoch, LiveMemory, LivePlan, LiveRounds, MemoryPlan, MemoryStats,
-    SinkError, Stability,
+    Published, SinkError, Stability,
 };
 
 use super::LiveRequest;
@@ -83,12 +83,7 @@ pub fn live_snapshot(
     // The machine runs again. What is left needs neither it nor its memory.
     let (memory, mut time) = running.finish(&mut metrics)?;
     let published = publish(staged, sections, cancel, &mut time)?;
-    epoch
-        .commit(published.snapshot)
-        .map_err(|source| SnapshotError::NotCommitted {
-            published,
-            source: Box::new(source),
-        })?;
+    commit(epoch, published)?;
     metrics.pause = Some(time);
     metrics.memory = Some(MemoryMetrics::of(layout, &memory));
     Ok(Captured {
@@ -96,6 +91,14 @@ pub fn live_snapshot(
         memory,
         time,
         metrics,
+    })
+}
+
+fn commit(epoch: LiveEpoch, published: Published) -> Result<(), SnapshotError> {
+    let committed = epoch.commit(published.snapshot);
+    committed.map_err(|source| SnapshotError::NotCommitted {
+        published,
+        source: Box::new(source),
     })
 }
 
