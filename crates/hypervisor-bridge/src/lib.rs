@@ -33,7 +33,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `machine`, `target`, `copy` | the traits of a machine to capture, and of one to restore into |
+//! | `machine`, `target`, `copy`, `planned` | the traits of a machine to capture, and of one to restore into |
 //! | `snapshot`, `live`, `restore` | the sequences: of a snapshot in one pause, of one while the machine runs, of a restore |
 //! | `clock`, `identity`, `generation` | what whoever restores must say: about time, and about clones |
 //! | `reload` | the proof that a restore loses nothing: restore, capture again, compare |
@@ -52,6 +52,8 @@ mod live;
 mod machine;
 mod metrics;
 mod paused;
+#[cfg(target_os = "linux")]
+mod planned;
 mod reload;
 mod rendezvous;
 mod restore;
@@ -79,6 +81,8 @@ pub use live::{
 pub use machine::{Devices, NoDevices, StateCapture, VcpuStop};
 pub use metrics::{MemoryMetrics, Metrics, SourceMetrics, TrackingMetrics};
 pub use paused::Paused;
+#[cfg(target_os = "linux")]
+pub use planned::PlannedMemory;
 pub use reload::{
     Difference, MOVING_ARM64, Moving, ReloadError, ReloadReport, ReloadTarget, compare_memory,
     compare_sections, reload,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use snapshot_format::{DataLayout, MemoryLayout};
-use snapshot_memory::{DirtyTracker, MemoryStats, SourceFacts};
+use snapshot_memory::{DirtyTracker, MemoryReport, MemoryStats, SourceFacts};
 
 use super::breakdown::{PauseBreakdown, RestoreBreakdown};
 use super::live::LiveReport;
@@ -21,6 +21,8 @@ pub struct Metrics {
     pub pause: Option<PauseBreakdown>,
     /// Where the time of a restore went; `None` for a snapshot.
     pub restore: Option<RestoreBreakdown>,
+    /// How a restore put memory in place, and whether and when its pages are checked.
+    pub restored_memory: Option<MemoryReport>,
     /// What a snapshot wrote of memory.
     pub memory: Option<MemoryMetrics>,
     /// What a live snapshot did while the machine ran; `None` for any other.
@@ -79,10 +81,11 @@ pub struct SourceMetrics {
 
 impl Metrics {
     /// Of a restore.
-    pub(crate) fn of_restore(vcpus: usize, time: RestoreBreakdown) -> Self {
+    pub(crate) fn of_restore(vcpus: usize, time: RestoreBreakdown, memory: MemoryReport) -> Self {
         Self {
             vcpus,
             restore: Some(time),
+            restored_memory: Some(memory),
             ..Self::default()
         }
     }

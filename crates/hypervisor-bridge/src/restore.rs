@@ -2,6 +2,7 @@
 
 use snapshot_format::state::{DeviceState, Fingerprint, Reason, ReasonKind};
 use snapshot_format::{DecodeError, SectionKind, SectionOffers, StatePayload};
+use snapshot_memory::MemoryReport;
 
 use crate::breakdown::{RestoreBreakdown, Stopwatch};
 use crate::clock::ClockPolicy;
@@ -69,6 +70,8 @@ pub struct RestoreOutcome {
     pub time: RestoreBreakdown,
     /// That in the form that snapshots have, too.
     pub metrics: Metrics,
+    /// How memory was put in place, and whether and when its pages are checked.
+    pub memory: MemoryReport,
     /// What the guest's clock did.
     pub clock: ClockPolicy,
     /// The reasons against it that the caller took upon itself.
@@ -135,7 +138,7 @@ impl<'h> Restore<'h> {
         time.check_ns = watch.lap();
 
         // Memory before vCPUs: setting system registers may read page tables, nested state does.
-        memory.restore().map_err(at(Step::RestoreMemory))?;
+        let restored = memory.restore().map_err(at(Step::RestoreMemory))?;
         time.memory_ns = watch.lap();
 
         // The clock before vCPUs: the offset of each TSC is computed from it.
@@ -158,7 +161,8 @@ impl<'h> Restore<'h> {
         time.clone_ns = watch.lap();
         Ok(RestoreOutcome {
             time,
-            metrics: Metrics::of_restore(state.vcpu_count(), time),
+            metrics: Metrics::of_restore(state.vcpu_count(), time, restored),
+            memory: restored,
             clock,
             overridden: taken.overridden,
             checklist,

@@ -2,6 +2,7 @@
 
 use snapshot_format::SectionOffers;
 use snapshot_format::state::{DeviceState, Fingerprint, Reason};
+use snapshot_memory::MemoryReport;
 
 use crate::clock::ClockPolicy;
 use crate::error::StepError;
@@ -39,7 +40,9 @@ pub trait StateRestore: Send {
 /// Puts guest memory in place: copies it, maps it, or sets up what serves it on demand.
 pub trait MemoryRestore: Send {
     /// Does so. When it returns, the hypervisor can read all guest memory.
-    fn restore(&mut self) -> Result<(), StepError>;
+    ///
+    /// It says when the pages are checked, and by what: no restore leaves that open.
+    fn restore(&mut self) -> Result<MemoryReport, StepError>;
 }
 
 /// Writes the state of the VMM's devices.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hypervisor_bridge::{CopiedMemory, MemoryRestore, PageReader, StepError};
 use snapshot_format::{MemoryLayout, PageRange};
 use snapshot_memory::{
-    DirtyError, DirtySource, GuestMemorySource, HostRun, MappedMemory, MappingOptions, MemoryError,
-    MemoryFailure,
+    CheckedBy, DirtyError, DirtySource, Faults, GuestMemorySource, HostRun, MappedMemory,
+    MappingOptions, MemoryError, MemoryFailure, MemoryReport, RestoreMethod, Verification,
 };
 use snapshot_memory::{LazyMemory, WpAsyncSource};
 
@@ -68,6 +68,19 @@ impl GuestMemory {
             Self::Mapped(memory) => memory,
             Self::Served(memory) => memory.memory(),
         }
+    }
+
+    /// How it is brought where nothing is read before the guest runs.
+    fn report(&self) -> MemoryReport {
+        let faults = match self {
+            Self::Served(memory) if memory.server().shares_pages() => Faults::Minor,
+            Self::Served(_) | Self::Mapped(_) => Faults::Missing,
+        };
+        let method = RestoreMethod::Served {
+            faults,
+            splits_huge_pages: false,
+        };
+        MemoryReport::new(method, Verification::OnFault, CheckedBy::Digests)
     }
 
     /// What was lost of it, if anything was since the last time.
@@ -142,11 +155,11 @@ pub(crate) struct Brought<'m, 'i, 'r> {
 }
 
 impl MemoryRestore for Brought<'_, '_, '_> {
-    fn restore(&mut self) -> Result<(), StepError> {
-        let Some(read) = &mut self.reader else {
-            return Ok(());
-        };
+    fn restore(&mut self) -> Result<MemoryReport, StepError> {
         let memory = self.memory.mapped();
+        let Some(read) = &mut self.reader else {
+            return Ok(self.memory.report());
+        };
         CopiedMemory { memory, read }.restore()
     }
 }

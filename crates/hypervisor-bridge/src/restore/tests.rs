@@ -3,7 +3,22 @@
 use snapshot_format::SectionPayload;
 use snapshot_format::state::{Capability, VcpuX86, VmX86};
 
+#[cfg(target_os = "linux")]
+use snapshot_format::{Arch, MemoryLayout, PAGE_BYTES, VmName};
+#[cfg(target_os = "linux")]
+use snapshot_memory::backend::MemBackend;
+#[cfg(target_os = "linux")]
+use snapshot_memory::{
+    CheckedBy, DirectorySink, KernelFacts, MappedFrom, MappedMemory, MappingOptions, MemoryFacts,
+    MemoryImage, PublishedSnapshot, RestoreCosts, RestoreFrom, RestoreMethod, RestorePlan,
+    SnapshotSink, Stability, TargetFacts, TargetKind, Verification, Wanted,
+};
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
+
 use super::*;
+#[cfg(target_os = "linux")]
+use crate::planned::PlannedMemory;
 mod clone;
 
 use crate::testing::{Break, FakeDevices, FakeState, Script};
@@ -90,6 +105,84 @@ fn a_restore_goes_through_its_steps_in_the_one_order() {
     assert_eq!((outcome.metrics.vcpus, outcome.metrics.pause), (2, None));
     assert_eq!(outcome.clock, ClockPolicy::Frozen);
     assert_eq!((outcome.overridden, outcome.checklist), (vec![], None));
+}
+
+/// The memory of a snapshot of four pages, the second of which is not zero.
+#[cfg(target_os = "linux")]
+fn image() -> MemoryImage {
+    let layout = MemoryLayout::single(4 * PAGE_BYTES).unwrap();
+    let memory = MappedMemory::new(layout, MappingOptions::default()).unwrap();
+    memory.write(PAGE_BYTES, b"guest").unwrap();
+    let disk = Arc::new(MemBackend::new());
+    let mut sink = DirectorySink::new(disk.clone(), VmName::new("vm").unwrap(), Arch::host());
+    let mut staged = sink.begin().unwrap();
+    let pages = snapshot_memory::Pages::Full;
+    staged.memory(&memory, pages, Stability::Paused).unwrap();
+    let published = staged.seal().unwrap().publish().unwrap().snapshot;
+    let snapshot = PublishedSnapshot::open(&*disk, published.id).unwrap();
+    snapshot.image(&*disk).unwrap()
+}
+
+// spec: RES-21
+#[test]
+#[cfg(target_os = "linux")]
+fn the_outcome_says_whether_and_when_pages_are_checked() {
+    let from = RestoreFrom::new(Arc::new(image()));
+    let target = TargetFacts::new(TargetKind::Anonymous, KernelFacts::default());
+    let wanted = Wanted::default();
+    let facts = MemoryFacts::of(&from.image, wanted).unwrap();
+    let plan = RestorePlan::choose(&facts, &target, wanted, &RestoreCosts::default()).unwrap();
+    let fresh = || MappedMemory::new(from.image.layout().clone(), MappingOptions::default());
+    let memory = Arc::new(fresh().unwrap());
+    let run = |plan: &RestorePlan, memory: &Arc<MappedMemory>| {
+        let script = Script::default();
+        let mut planned = PlannedMemory::new(plan, &from, Arc::clone(memory));
+        let target = RestoreTarget {
+            memory: &mut planned,
+            state: &mut FakeState {
+                script: script.clone(),
+                ..FakeState::default()
+            },
+            devices: &mut FakeDevices(script),
+        };
+        let offers = SectionOffers::new(sections(&Fingerprint::default()));
+        let outcome = Restore::resume(ClockPolicy::Frozen).run(target, offers);
+        (outcome, planned.into_restored())
+    };
+    let (outcome, restored) = run(&plan, &memory);
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.memory.verification, Verification::Eager);
+    assert_eq!(outcome.memory.checked_by, CheckedBy::Digests);
+    assert_eq!(outcome.memory.copied_bytes, PAGE_BYTES);
+    assert_eq!(restored.unwrap().report, outcome.memory);
+    let told = serde_json::to_value(&outcome.metrics).unwrap();
+    assert_eq!(told["restored_memory"]["verification"], "eager");
+    assert_eq!(told["restored_memory"]["method"]["name"], "eager");
+    let mut seen = [0; 5];
+    memory.read(PAGE_BYTES, &mut seen).unwrap();
+    assert_eq!(&seen, b"guest");
+
+    // A plan that cannot be followed ends the restore; nothing else is done instead.
+    let other = RestorePlan {
+        method: RestoreMethod::Mapped {
+            from: MappedFrom::RawImage,
+            mappings: 1,
+        },
+        ..plan
+    };
+    let (outcome, restored) = run(&other, &Arc::new(fresh().unwrap()));
+    let error = outcome.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            RestoreError::Step {
+                step: Step::RestoreMemory,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(restored.is_none());
 }
 
 // spec: RES-01

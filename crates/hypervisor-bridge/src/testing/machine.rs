@@ -5,6 +5,7 @@
 
 use snapshot_format::state::{DeviceState, Fingerprint, Reason, VcpuX86, VmX86};
 use snapshot_format::{SectionOffers, SectionPayload, StatePayload};
+use snapshot_memory::{CheckedBy, MemoryReport, RestoreMethod, Verification};
 
 use super::script::Script;
 use crate::clock::ClockPolicy;
@@ -62,8 +63,10 @@ impl DeviceRestore for FakeDevices {
 }
 
 impl MemoryRestore for FakeDevices {
-    fn restore(&mut self) -> Result<(), StepError> {
-        self.0.reach("restore memory")
+    fn restore(&mut self) -> Result<MemoryReport, StepError> {
+        self.0.reach("restore memory")?;
+        let (way, policy) = (RestoreMethod::Eager, Verification::Eager);
+        Ok(MemoryReport::new(way, policy, CheckedBy::Digests))
     }
 }
 

@@ -62,3 +62,43 @@ fn a_host_run_is_the_memory_itself() {
     run.copy_to(0, &mut seen);
     assert_eq!(seen, [7; 2 * PAGE]);
 }
+
+#[test]
+fn memory_of_the_vmm_stays_mapped_when_what_borrowed_it_goes() {
+    let owner = MappedMemory::new(layout(), MappingOptions::default()).unwrap();
+    // SAFETY: the owner outlives the loan, and its memory is reached atomically only.
+    let loan = unsafe { MappedMemory::borrowed(layout(), owner.base()) }.unwrap();
+    loan.write(PAGE_BYTES, b"guest").unwrap();
+    assert!(loan.write(5 * PAGE_BYTES, b"x").is_err());
+    drop(loan);
+    let mut seen = [0; 5];
+    owner.read(PAGE_BYTES, &mut seen).unwrap();
+    assert_eq!(&seen, b"guest");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_is_mapped_over_a_part_and_never_over_a_memfd() {
+    use std::io::Write;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&[7; 2 * PAGE]).unwrap();
+    let memory = MappedMemory::new(layout(), MappingOptions::default()).unwrap();
+    memory.write(0, &[1; 5 * PAGE]).unwrap();
+    let map = |memory: &MappedMemory, pages, offset| memory.map_file(pages, file.as_fd(), offset);
+    map(&memory, PageRange::new(3, 1), PAGE_BYTES).unwrap();
+    let mut all = vec![0; 5 * PAGE];
+    memory.read(0, &mut all).unwrap();
+    let expected: Vec<u8> = [1, 1, 1, 7, 1]
+        .into_iter()
+        .flat_map(|byte| [byte; PAGE])
+        .collect();
+    assert_eq!(all, expected);
+    // Beyond the guest, of no pages, and at no page of the file.
+    assert!(map(&memory, PageRange::new(4, 2), 0).is_err());
+    assert!(map(&memory, PageRange::new(4, 0), 0).is_err());
+    assert!(map(&memory, PageRange::new(4, 1), 5).is_err());
+    let options = MappingOptions::default().kind(MappingKind::Memfd);
+    let memfd = MappedMemory::new(layout(), options).unwrap();
+    let refused = map(&memfd, PageRange::new(0, 1), 0).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+}

@@ -177,7 +177,7 @@ fn is_checked_by_kernel(_image: &MemoryImage) -> Result<bool, ImageError> {
 }
 
 impl MappingCount {
-    fn of(found: &Mappable) -> Self {
+    pub(super) fn of(found: &Mappable) -> Self {
         match found {
             Mappable::Runs(runs) => Self::Counted {
                 mappings: runs.len() as u64,

@@ -21,6 +21,7 @@ mod restored;
 mod run;
 #[cfg(target_os = "linux")]
 mod sealed;
+mod summary;
 #[cfg(target_os = "linux")]
 mod verity;
 mod wanted;
@@ -45,6 +46,7 @@ pub use restored::RestoredMemory;
 pub use run::{RestoreFrom, RestoreMemoryError};
 #[cfg(target_os = "linux")]
 pub use sealed::{SealedError, SealedMemory};
+pub use summary::{FileSummary, MapSummary, RegionSummary};
 #[cfg(target_os = "linux")]
 pub use verity::has_verity;
 pub use wanted::Wanted;

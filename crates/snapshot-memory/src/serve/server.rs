@@ -220,6 +220,12 @@ impl PageServer {
         self.engine.counters.stats()
     }
 
+    /// Whether its pages are shared with other clones of the snapshot.
+    #[must_use]
+    pub fn shares_pages(&self) -> bool {
+        matches!(self.engine.origin, Origin::Shared(_))
+    }
+
     /// Whether the process whose memory it is has ended; its server does nothing any more.
     #[must_use]
     pub fn is_peer_gone(&self) -> bool {

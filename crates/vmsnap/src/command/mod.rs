@@ -7,6 +7,7 @@ mod df;
 mod import;
 mod inspect;
 mod list;
+mod map;
 mod relayout;
 mod restore;
 #[cfg(target_os = "linux")]
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     List(list::List),
     /// Show all that is known of one snapshot
     Show(show::Show),
+    /// Show where the memory of a snapshot lies, and how it would be brought back
+    Map(map::Map),
     /// Draw the snapshots of a VM by descent
     Tree(tree::Tree),
     /// Say whether a host can run a snapshot, and every reason why not
@@ -77,6 +80,7 @@ impl Command {
             Self::Relayout(command) => command.run(context),
             Self::List(command) => command.run(context),
             Self::Show(command) => command.run(context),
+            Self::Map(command) => command.run(context),
             Self::Tree(command) => command.run(context),
             Self::Check(command) => command.run(context),
             Self::Delete(command) => command.run(context),

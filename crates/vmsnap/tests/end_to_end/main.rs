@@ -14,6 +14,7 @@ mod copies;
 mod demo;
 mod disk;
 mod limits;
+mod map;
 mod planted;
 mod privileges;
 mod relayout;

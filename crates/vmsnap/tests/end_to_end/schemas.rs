@@ -93,6 +93,9 @@ fn every_document_has_the_keys_that_are_specified() {
     check("vmsnap.relayout.v1", &sandbox.json(&line));
     check("vmsnap.list.v1", &sandbox.json(&["list"]));
     check("vmsnap.tree.v1", &sandbox.json(&["tree", "vm"]));
+    check("vmsnap.map.v1", &sandbox.json(&["map", &diff]));
+    let plan = ["map", &diff, "--plan"];
+    check("vmsnap.map-plan.v1", &sandbox.json(&plan));
     check("vmsnap.show.v1", &sandbox.json(&["show", &diff]));
     let path = sandbox.path(&format!("store/snapshots/{diff}/manifest.vms"));
     let manifest = fs::read(&path).unwrap();

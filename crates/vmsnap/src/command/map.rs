@@ -1,0 +1,98 @@
+//! `vmsnap map REF [--plan]`.
+
+use clap::Args;
+use serde::Serialize;
+use snapshot_format::SnapshotId;
+use snapshot_memory::{MAX_MAPPINGS, MapSummary, MappingCount};
+use snapshot_store::{Access, Reference};
+
+use crate::answer::Answer;
+use crate::command::reference;
+use crate::context::Context;
+use crate::failure::{Failure, printable};
+use crate::quantity::{counted, show_bytes};
+use crate::table;
+
+mod plan;
+
+/// Shows in which files the memory of a snapshot lies, or how it would be brought back.
+#[derive(Args, Debug)]
+pub(crate) struct Map {
+    /// The snapshot
+    #[arg(value_name = "REF", value_parser = reference)]
+    reference: Reference,
+
+    /// Show the plan of a restore: the way, when pages are checked, and why no other way
+    #[arg(long)]
+    plan: bool,
+
+    #[command(flatten)]
+    options: plan::Options,
+}
+
+#[derive(Serialize)]
+struct Mapped {
+    id: SnapshotId,
+    #[serde(flatten)]
+    summary: MapSummary,
+}
+
+impl Map {
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        if !self.plan && self.options.are_given() {
+            let refused = Failure::usage("the options of a plan are given without --plan");
+            return Err(refused.hint("add --plan, or leave them out"));
+        }
+        let store = context.open(Access::Auto)?;
+        let id = context.resolve(&store, &self.reference)?;
+        let failed = |error| context.failure(&error);
+        let stored = store.image(id).map_err(failed)?;
+        if self.plan {
+            let working_set = store.working_set(id).map_err(failed)?;
+            let working_set = working_set.map(|found| found.entry().len_bytes);
+            return self.options.answer(context, id, &stored, working_set);
+        }
+        let summary = MapSummary::of(stored.image());
+        let summary = summary.map_err(|error| context.failure(&error.into()))?;
+        context.answer("vmsnap.map.v1", &Mapped { id, summary }, tell)
+    }
+}
+
+fn tell(mapped: &Mapped) -> String {
+    let summary = &mapped.summary;
+    let mut files = table::table(&["FILE", "LAYOUT", ">PAGES", ">RUNS"]);
+    for file in &summary.files {
+        files.add_row([
+            printable(&file.name),
+            file.layout.to_owned(),
+            file.pages.to_string(),
+            file.runs.to_string(),
+        ]);
+    }
+    let mut regions = table::table(&["REGION", ">SIZE", ">ZERO PAGES", ">RUNS"]);
+    for region in &summary.regions {
+        regions.add_row([
+            format!("{:#x}", region.start.0),
+            show_bytes(region.pages * snapshot_format::PAGE_BYTES),
+            region.zero_pages.to_string(),
+            region.runs.to_string(),
+        ]);
+    }
+    let mappings = match summary.mappings {
+        MappingCount::Counted { mappings } => {
+            format!("can be mapped in {}", counted(mappings, "mapping"))
+        }
+        MappingCount::TooMany => {
+            format!("cannot be mapped: it would take more than {MAX_MAPPINGS} mappings")
+        }
+        MappingCount::Compressed { .. } => "cannot be mapped: pages are compressed".to_owned(),
+        _ => "was not looked at".to_owned(),
+    };
+    format!(
+        "{}\n{}\n{}, {} zero; {mappings}\n",
+        table::draw(&regions),
+        table::draw(&files),
+        counted(summary.pages, "page"),
+        summary.zero_pages
+    )
+}
