@@ -139,6 +139,23 @@ pub const PAGE_HANDLER: &[&str] = &[
     "write",
 ];
 
+/// [`PageServer`](crate::PageServer) and [`LazyMemory`](crate::LazyMemory), with what reading from
+/// the source takes; [`CAPTURE_THREADS`] where the caller allows threads, and [`PRIORITY`] where one
+/// of several fills in the background. The second opens `/dev/userfaultfd` where the call
+/// is not allowed.
+pub const SERVE: &[&str] = &[
+    "eventfd2",
+    "ioctl",
+    "openat",
+    "ppoll",
+    "read",
+    "userfaultfd",
+    "write",
+];
+
+/// [`SharedPages`](crate::SharedPages), beyond [`SERVE`].
+pub const SHARE_PAGES: &[&str] = &["ftruncate", "memfd_create", "pwrite64"];
+
 /// Locks of a backend: a wait polls. Naming who holds one opens `/proc/locks` besides.
 pub const LOCKS: &[&str] = &[
     "clock_nanosleep",

@@ -327,6 +327,7 @@ fn part_handler() {
 
 // spec: HDL-01
 // spec: HDL-06
+// spec: SRV-04
 #[test]
 fn a_vmm_that_speaks_as_firecracker_does_is_served_from_another_process() {
     if !can_serve() {

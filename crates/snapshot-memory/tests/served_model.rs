@@ -20,7 +20,7 @@ use snapshot_memory::{
 
 const CASES: u64 = 2000;
 const GENERATIONS: u64 = 4;
-const PAGE: usize = PAGE_BYTES as usize;
+const PAGE: usize = 4096;
 
 /// Pages of each of the two regions.
 const REGION: [u64; 2] = [70, 41];

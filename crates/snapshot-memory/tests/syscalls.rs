@@ -4,6 +4,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use snapshot_format::{Arch, MemoryLayout, PAGE_BYTES, PageRange, VmName};
 use snapshot_memory::backend::{Backend, FsBackend, LockMode, RelPath};
@@ -11,10 +12,12 @@ use snapshot_memory::skip::skip;
 use snapshot_memory::syscalls::{self, PROCESS};
 use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
-    CaptureOptions, DirectorySink, DirtyBitmap, DirtySource, DirtyTracker, EngineChoice,
-    GuestMemorySource, KernelFacts, MappedMemory, MappingKind, MappingOptions, MemoryFacts,
-    PublishedSnapshot, RestoreCosts, RestoreFrom, RestorePlan, SinkError, SnapshotSink, Stability,
-    TargetFacts, TargetKind, Verification, VmmWrites, Wanted, WpAsyncSource, lower_priority,
+    Background, CaptureOptions, DirectorySink, DirtyBitmap, DirtySource, DirtyTracker,
+    EngineChoice, GuestMemorySource, KernelFacts, LazyMemory, LazyOptions, MappedMemory,
+    MappingKind, MappingOptions, MemoryFacts, MemoryImage, Pages, PublishedSnapshot, RestoreCosts,
+    RestoreFrom, RestorePlan, ServeOptions, SharedPages, SinkError, SnapshotSink, Stability,
+    TargetFacts, TargetKind, UffdContext, UffdOptions, Verification, VmmWrites, Wanted,
+    WpAsyncSource, lower_priority,
 };
 use tempfile::TempDir;
 
@@ -255,6 +258,80 @@ fn wp_async() {
         drop(source);
         std::mem::forget(memory);
     });
+}
+
+/// Reads every page of memory that is served from `source`, and gives some back.
+fn served(image: Arc<MemoryImage>, share: bool) {
+    let options = LazyOptions::new(ServeOptions::new(2).background(Background::default()));
+    let memory = if share {
+        LazyMemory::share(SharedPages::new(image).unwrap(), options)
+    } else {
+        LazyMemory::restore(image, options)
+    };
+    let mut memory = memory.unwrap();
+    for page in 0..PAGES {
+        let mut word = [0; 8];
+        memory.memory().read(page * PAGE_BYTES, &mut word).unwrap();
+        assert_eq!(u64::from_le_bytes(word), page);
+    }
+    memory.memory().discard(PageRange::new(3, 4)).unwrap();
+    while memory
+        .server()
+        .wait_filled(Duration::from_secs(1))
+        .is_none()
+    {}
+    assert!(memory.server_mut().finish().unwrap());
+}
+
+/// An image that a filter lets a thread open and read.
+fn served_under_filter(test: &str, share: bool, lists: &[&[&str]]) {
+    if let Err(error) = UffdContext::new(UffdOptions::default()) {
+        return skip("uffd", &error.to_string());
+    }
+    let prepare = || {
+        let (folder, root) = directory();
+        let backend = Arc::new(FsBackend::from_fd(root).unwrap());
+        let vm = VmName::new("vm").unwrap();
+        let mut sink = DirectorySink::new(backend.clone(), vm, Arch::host());
+        let mut staged = sink.begin().unwrap();
+        staged
+            .memory(&memory(), Pages::Full, Stability::Paused)
+            .unwrap();
+        let published = staged.seal().unwrap().publish().unwrap();
+        (folder, backend, published.snapshot.id)
+    };
+    under_filter(test, lists, prepare, |(folder, backend, id)| {
+        let opened = PublishedSnapshot::open(&*backend, id).unwrap();
+        served(Arc::new(opened.image(&*backend).unwrap()), share);
+        std::mem::forget((folder, backend));
+    });
+}
+
+// spec: EMB-01
+#[test]
+fn serve() {
+    let lists = [
+        PROCESS,
+        syscalls::RESTORE,
+        syscalls::SERVE,
+        syscalls::CAPTURE_THREADS,
+        syscalls::PRIORITY,
+    ];
+    served_under_filter("serve", false, &lists);
+}
+
+// spec: EMB-01
+#[test]
+fn share_pages() {
+    let lists = [
+        PROCESS,
+        syscalls::RESTORE,
+        syscalls::SERVE,
+        syscalls::SHARE_PAGES,
+        syscalls::CAPTURE_THREADS,
+        syscalls::PRIORITY,
+    ];
+    served_under_filter("share_pages", true, &lists);
 }
 
 // spec: EMB-01

@@ -30,4 +30,5 @@ pub use error::{HandlerError, HandshakeError};
 pub use event::{HandlerEvent, ServiceEnd, ServiceRefused};
 pub use options::HandlerOptions;
 pub use server::{HandlerStop, PageHandler};
+pub(crate) use settle::settle;
 pub use watch::{HandlerState, HandlerWatch};

@@ -16,7 +16,7 @@ const TRIES: u32 = 10_000;
 /// A thread that gives pages back waits until that has been heard of, and may have begun just
 /// before the registration ended. The kernel tells: as long as there is one, it refuses to put
 /// any page in place and says `EAGAIN`.
-pub(super) fn settle(context: &UffdContext, address: u64) -> Result<(), UffdError> {
+pub(crate) fn settle(context: &UffdContext, address: u64) -> Result<(), UffdError> {
     let mut heard = Vec::new();
     for _ in 0..TRIES {
         loop {

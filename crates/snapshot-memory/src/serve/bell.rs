@@ -1,12 +1,13 @@
 //! Waking threads that sleep until there is a fault.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::AsFd;
+use nix::sys::time::TimeSpec;
 
 /// Wakes every thread that waits, once for each ring or for several.
 #[derive(Debug)]
@@ -46,13 +47,13 @@ impl Bell {
         }
     }
 
-    /// Waits until `fd` can be read, somebody rings, or `limit` has passed.
-    pub(super) fn wait(&self, fd: BorrowedFd<'_>, limit: PollTimeout) -> Result<Woken, Errno> {
+    /// Waits until `fd` can be read, somebody rings, or `limit` has passed, if there is one.
+    pub(super) fn wait(&self, fd: BorrowedFd<'_>, limit: Option<Duration>) -> Result<Woken, Errno> {
         let mut fds = [
             PollFd::new(fd, PollFlags::POLLIN),
             PollFd::new(self.0.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, limit) {
+        match ppoll(&mut fds, limit.map(TimeSpec::from), None) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

@@ -78,7 +78,9 @@ impl ServeOptions {
     /// process, on addresses that allow it, and not tracked, the kernel is Linux 6.8 or later, and
     /// no page of the window is zero in the snapshot or there already. Others become small pages.
     ///
-    /// A fault then reads and checks 2 MiB before its thread goes on.
+    /// A fault then reads and checks 2 MiB, and waits for the kernel to find a huge page for the next
+    /// one: milliseconds, and many of them on a busy host. Where huge pages matter more than the
+    /// first read, filling all of memory before the guest runs gives them for less.
     #[must_use]
     pub fn huge_pages(self, huge_pages: bool) -> Self {
         Self {

@@ -19,6 +19,7 @@ use super::shared::SharedPages;
 use super::stats::ServeStats;
 use super::trace::FaultTrace;
 use super::worker::{Worker, give_way};
+use crate::handler::settle;
 use crate::restore::{MemoryEvents, PageSource};
 use crate::uffd::{ServedRange, UffdContext};
 
@@ -60,6 +61,12 @@ impl PageServer {
         options: ServeOptions,
     ) -> Result<Self, ServeError> {
         Self::start_from(context, ranges, Origin::Shared(pages), options)
+    }
+
+    /// Tables that were made for pages that changed.
+    #[cfg(test)]
+    pub(super) fn leaf_count(&self) -> usize {
+        self.engine.states.leaf_count()
     }
 
     fn start_from(
@@ -183,7 +190,12 @@ impl PageServer {
             return Ok(false);
         }
         self.engine.complete_discards()?;
-        self.engine.context.unregister(self.engine.map.ranges())?;
+        let ranges = self.engine.map.ranges();
+        self.engine.context.unregister(ranges)?;
+        if let Some(range) = ranges.first() {
+            // A thread that gives pages back may have begun just before.
+            settle(&self.engine.context, range.addresses.start)?;
+        }
         self.stop();
         Ok(true)
     }

@@ -76,6 +76,13 @@ impl PageStates {
         self.page_count
     }
 
+    /// How many leaves were made.
+    #[cfg(test)]
+    pub(super) fn leaf_count(&self) -> usize {
+        let made = self.leaves.iter().filter(|leaf| leaf.get().is_some());
+        made.count()
+    }
+
     pub(super) fn get(&self, page: PageIndex) -> PageState {
         let shift = page.0 % WORD_PAGES * 2;
         PageState::of_bits(self.word(page.0 / WORD_PAGES) >> shift)

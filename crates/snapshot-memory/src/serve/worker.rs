@@ -1,10 +1,9 @@
 //! A thread that serves.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::PollTimeout;
 use snapshot_format::{PageIndex, PageRange};
 
 use super::addresses::Part;
@@ -78,7 +77,7 @@ impl Worker {
                 std::hint::spin_loop();
                 continue;
             }
-            match self.engine.bell.wait(self.engine.fd(), timeout(limit)) {
+            match self.engine.bell.wait(self.engine.fd(), limit) {
                 Ok(Woken::Look) => {}
                 Ok(Woken::Rung) => self.silence(),
                 Ok(Woken::Hangup) => return self.give_up(Errno::ESRCH),
@@ -262,15 +261,6 @@ pub(super) fn give_way() {
     if let Err(error) = lower_priority() {
         tracing::debug!(%error, "filling is not of low priority");
     }
-}
-
-fn timeout(limit: Option<Duration>) -> PollTimeout {
-    let Some(limit) = limit else {
-        return PollTimeout::NONE;
-    };
-    // Rounded up: to wait for nothing would be to spin.
-    let millis = limit.as_micros().div_ceil(1000);
-    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
 impl Engine {

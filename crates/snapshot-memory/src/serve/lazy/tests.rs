@@ -272,6 +272,24 @@ fn a_memfd_that_is_tracked_is_refused() {
     assert!(matches!(refused, Err(ServeError::Unsupported { .. })));
 }
 
+// spec: SRV-06
+#[test]
+fn a_terabyte_costs_the_window_that_is_touched() {
+    watched(|| {
+        for tracks in [false, true] {
+            let source = Numbered::new(1 << 28);
+            let Some(memory) = lazy(source.clone(), options().tracks(tracks)) else {
+                return;
+            };
+            let page = (1 << 27) + 9;
+            assert_eq!(word(&memory, page), Numbered::word(page));
+            let server = memory.server();
+            assert_eq!(source.reads.load(Ordering::SeqCst), 1);
+            assert_eq!((server.leaf_count(), server.stats().faults), (1, 1));
+        }
+    });
+}
+
 // spec: SRV-11
 #[test]
 fn the_background_fills_all_that_can_be_read_and_says_what_it_skipped() {
@@ -283,7 +301,7 @@ fn the_background_fills_all_that_can_be_read_and_says_what_it_skipped() {
             let Some(memory) = lazy(source.clone(), LazyOptions::new(serve)) else {
                 return;
             };
-            let minute = std::time::Duration::from_secs(60);
+            let minute = std::time::Duration::from_mins(1);
             assert_eq!(memory.server().wait_filled(minute), Some(16));
             let filled = memory.server().stats().background_pages;
             let data = (0..PAGES).filter(|page| !Numbered::is_zero(*page)).count() as u64;

@@ -12,8 +12,9 @@ fn clone_of(pages: &Arc<SharedPages>, tracks: bool) -> Option<LazyMemory> {
     unless_skipped(LazyMemory::share(pages.clone(), options))
 }
 
-fn kibibytes(pages: &SharedPages) -> i64 {
-    nix::sys::stat::fstat(pages.memfd()).unwrap().st_blocks / 2
+fn kibibytes(pages: &SharedPages) -> usize {
+    let blocks = nix::sys::stat::fstat(pages.memfd()).unwrap().st_blocks;
+    usize::try_from(blocks / 2).unwrap()
 }
 
 // spec: SRV-14
@@ -46,7 +47,7 @@ fn clones_read_a_page_once_and_write_their_own() {
                 });
             }
         });
-        let data = (0..PAGES).filter(|page| !Numbered::is_zero(*page)).count() as i64;
+        let data = (0..PAGES).filter(|page| !Numbered::is_zero(*page)).count();
         assert_eq!(kibibytes(&pages), data * 4, "zero pages take no memory");
         let reads = source.reads.load(Ordering::SeqCst);
         let late = clone_of(&pages, false).unwrap();

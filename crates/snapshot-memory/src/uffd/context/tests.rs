@@ -78,7 +78,7 @@ fn pages_are_filled_once_and_the_rest_is_told() {
     assert_eq!(zero, filled(2, None));
     let elsewhere = context.copy(start - 4096, &[8; 4096], mode);
     assert_eq!(elsewhere.stopped, Some(Errno::ENOENT));
-    let mut bytes = [0; 5 * 4096];
+    let mut bytes = vec![0; 5 * 4096];
     memory.read(0, &mut bytes).unwrap();
     assert_eq!(
         [0, 4096, 8192, 12288, 16384].map(|at| bytes[at]),
@@ -116,27 +116,30 @@ fn a_descriptor_that_was_received_is_a_userfaultfd_that_is_ready() {
     assert_eq!(received.read_messages(&mut Vec::new()), Ok(0));
 }
 
+/// Memory of which no address is known.
+struct Elsewhere(MemoryLayout);
+
+impl GuestMemorySource for Elsewhere {
+    fn layout(&self) -> &MemoryLayout {
+        &self.0
+    }
+    fn read_pages(
+        &self,
+        _: snapshot_format::PageRange,
+        _: &mut [u8],
+    ) -> Result<(), crate::MemoryError> {
+        Ok(())
+    }
+    fn host_run(&self, _: snapshot_format::PageRange) -> Option<crate::HostRun<'_>> {
+        None
+    }
+}
+
 #[test]
 fn memory_that_is_not_mapped_cannot_be_registered() {
     let Some(context) = context(UffdOptions::default()) else {
         return;
     };
-    struct Elsewhere(MemoryLayout);
-    impl GuestMemorySource for Elsewhere {
-        fn layout(&self) -> &MemoryLayout {
-            &self.0
-        }
-        fn read_pages(
-            &self,
-            _: snapshot_format::PageRange,
-            _: &mut [u8],
-        ) -> Result<(), crate::MemoryError> {
-            Ok(())
-        }
-        fn host_run(&self, _: snapshot_format::PageRange) -> Option<crate::HostRun<'_>> {
-            None
-        }
-    }
     let memory = Elsewhere(MemoryLayout::single(4096).unwrap());
     let refused = context.register(&memory, MISSING);
     assert!(matches!(refused, Err(UffdError::NotMapped)));
