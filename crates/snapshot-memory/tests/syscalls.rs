@@ -341,7 +341,7 @@ fn locks() {
     under_filter("locks", &lists, directory, |(folder, root)| {
         let backend = FsBackend::from_fd(root).unwrap();
         let name = RelPath::root().join("lock").unwrap();
-        let lock = |mode, wait| backend.lock(&name, mode, std::time::Duration::from_millis(wait));
+        let lock = |mode, wait| backend.lock(&name, mode, Duration::from_millis(wait));
         let held = lock(LockMode::Shared, 0).unwrap();
         lock(LockMode::Exclusive, 5).unwrap_err();
         drop(held);

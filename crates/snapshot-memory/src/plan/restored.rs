@@ -61,7 +61,7 @@ impl RestoredMemory {
     pub fn events(&self) -> Option<&MemoryEvents> {
         self.events
             .as_ref()
-            .or(self.server.as_ref().map(PageServer::events))
+            .or_else(|| self.server.as_ref().map(PageServer::events))
     }
 
     /// What serves the memory, where it is served.
