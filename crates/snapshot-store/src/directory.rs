@@ -10,6 +10,9 @@ pub(crate) const METADATA_FILE: &str = "snapshot.json";
 /// Before the id in the name of a lock of placements.
 const PLACE_LOCK_PREFIX: &str = "place.";
 
+/// After the id in the name of a materialised image.
+const CACHED_SUFFIX: &str = ".img";
+
 /// The directories of a store, in the order in which they are made.
 pub(crate) const DIRECTORIES: [&str; 5] = ["vms", "snapshots", "trash", "locks", "cache"];
 
@@ -94,6 +97,34 @@ pub(crate) fn place_lock(id: SnapshotId) -> RelPath {
 /// The id in the name of a lock of placements.
 pub(crate) fn place_lock_id(name: &str) -> Option<SnapshotId> {
     name.strip_prefix(PLACE_LOCK_PREFIX)?.parse().ok()
+}
+
+/// `cache`.
+pub(crate) fn cache_directory() -> RelPath {
+    plain("cache")
+}
+
+/// `cache/<id>.img`: the materialised image of a snapshot.
+pub(crate) fn cached(id: SnapshotId) -> RelPath {
+    below(&cache_directory(), &format!("{id}{CACHED_SUFFIX}"))
+}
+
+/// `cache/.<id>.img.new`: one that is being built.
+pub(crate) fn caching(id: SnapshotId) -> RelPath {
+    let name = format!("{id}{CACHED_SUFFIX}");
+    below(&cache_directory(), &replacement_name(&name))
+}
+
+/// The id in the name of a materialised image, and whether it is whole.
+pub(crate) fn cached_id(name: &str) -> Option<(SnapshotId, bool)> {
+    let unfinished = name.strip_prefix('.').and_then(|n| n.strip_suffix(".new"));
+    let whole = unfinished.unwrap_or(name).strip_suffix(CACHED_SUFFIX)?;
+    Some((whole.parse().ok()?, unfinished.is_none()))
+}
+
+/// `locks/cache.<id>`: held while a materialised image is built or removed.
+pub(crate) fn cache_lock(id: SnapshotId) -> RelPath {
+    below(&plain("locks"), &format!("cache.{id}"))
 }
 
 /// `locks/<id>`: held exclusively while a snapshot is made or deleted, shared while it is used.

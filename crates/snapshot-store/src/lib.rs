@@ -58,11 +58,13 @@
 //! - `placed`, `reading`, `image`: reading one
 //! - `relayout`, `placing`, `working_set`: new placements, with the same memory in another data
 //!   file, or with another working set
+//! - `cache`: materialised images
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod catalog;
 mod checked_json;
 mod deletion;
@@ -96,6 +98,7 @@ mod vm;
 mod vm_file;
 mod working_set;
 
+pub use cache::{CachedImage, WarmJob, WarmReport};
 pub use deletion::DeletePlan;
 pub use directory::Location;
 pub use error::{ErrorKind, Refusal, StoreError};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use snapshot_format::SnapshotId;
 use snapshot_memory::backend::{Backend, EntryKind, LockMode, RelPath};
 
+use crate::cache;
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::placing;
@@ -51,6 +52,7 @@ fn sweep(store: &Store) -> Result<(), StoreError> {
             known.insert(id);
         }
     }
+    let live: BTreeSet<SnapshotId> = store.ids_at(Location::Live)?.into_iter().collect();
     known.extend(store.ids_at(Location::Trash)?);
     for id in locks
         .iter()
@@ -58,6 +60,7 @@ fn sweep(store: &Store) -> Result<(), StoreError> {
     {
         placing::discard_leftovers(store, id)?;
     }
+    cache::remove_leftovers(store, &|id| live.contains(&id))?;
     let orphans = locks.iter().filter_map(|entry| entry.name.parse().ok());
     for id in orphans.filter(|id| !known.contains(id)) {
         discard(store, id)?;

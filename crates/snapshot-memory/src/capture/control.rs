@@ -88,6 +88,15 @@ impl CaptureControl {
         self
     }
 
+    /// Tells how much of a copy is done: as much was written as was taken.
+    pub fn report(&self, done_bytes: u64, total_bytes: u64) {
+        self.tell(CaptureProgress {
+            taken_bytes: done_bytes,
+            total_bytes,
+            written_bytes: done_bytes,
+        });
+    }
+
     pub(crate) fn tell(&self, progress: CaptureProgress) {
         if let Some(tell) = &self.progress {
             tell(progress);

@@ -1,5 +1,6 @@
 //! What the store promises, through its public interface.
 
+mod cache;
 mod concurrency;
 mod damage;
 mod lifecycle;

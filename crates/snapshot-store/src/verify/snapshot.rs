@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use snapshot_format::{DataFileRef, Digest, FileEntry, FileKind, SnapshotId, StateFile, limits};
-use snapshot_memory::{DataFile, ImageError, MemoryImage};
+use snapshot_memory::{CompareError, DataFile, ImageError, MemoryImage, RawFile};
 
 use crate::directory::Location;
 use crate::error::StoreError;
@@ -50,6 +50,10 @@ pub(super) fn check(
     }
     let flattened = check_flattened(store, &placed, findings);
     findings.sift(id, flattened)?;
+    if location == Location::Live {
+        let cached = check_cached(store, &placed, findings);
+        findings.sift(id, cached)?;
+    }
     Ok(())
 }
 
@@ -218,6 +222,37 @@ fn check_map(placed: &Placed, data: &FileEntry, file: &DataFile) -> Result<(), S
         return Ok(());
     };
     Err(StoreError::damaged(&path, problem))
+}
+
+/// The materialised image, if there is one, against the memory.
+fn check_cached(
+    store: &Store,
+    placed: &Placed,
+    findings: &mut Findings<'_>,
+) -> Result<(), StoreError> {
+    let Some(cached) = store.cached_image(placed.manifest.id)? else {
+        return Ok(());
+    };
+    let (path, len_bytes) = (cached.path().clone(), cached.len_bytes());
+    let layout = placed.manifest.layout.clone();
+    let failed = |error| StoreError::io("compare", &path, std::io::Error::other(error));
+    let raw = RawFile::image(cached.into_file(), layout).map_err(failed)?;
+    let differing = store.open_image(placed)?.differing_pages(&raw, None);
+    let differing = differing.map_err(|error| match error {
+        CompareError::Image(error) => StoreError::image(error),
+        other => StoreError::io("compare", &path, std::io::Error::other(other)),
+    })?;
+    findings.checked(len_bytes)?;
+    match differing.iter_runs().next() {
+        None => Ok(()),
+        Some(first) => {
+            let page = first.start.0;
+            let problem = format!(
+                "page {page} of it is not that of the snapshot; drop it, and build it again"
+            );
+            Err(StoreError::damaged(&path, problem))
+        }
+    }
 }
 
 /// Every leaf of the flattened map, each in the map of the data file that it is named to be in.

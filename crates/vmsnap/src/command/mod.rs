@@ -17,6 +17,7 @@ mod trash;
 mod tree;
 mod undelete;
 mod verify;
+mod warm;
 mod working_set;
 
 use clap::Subcommand;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Serve(serve::Serve),
     /// Lay the pages of a snapshot out anew: to be mapped, or to take less space
     Relayout(relayout::Relayout),
+    /// Build the memory of a snapshot as one file that clones can map
+    Warm(warm::Warm),
     /// List the snapshots
     List(list::List),
     /// Show all that is known of one snapshot
@@ -78,6 +81,7 @@ impl Command {
             #[cfg(target_os = "linux")]
             Self::Serve(command) => command.run(context),
             Self::Relayout(command) => command.run(context),
+            Self::Warm(command) => command.run(context),
             Self::List(command) => command.run(context),
             Self::Show(command) => command.run(context),
             Self::Map(command) => command.run(context),

@@ -24,5 +24,6 @@ mod schemas;
 #[cfg(target_os = "linux")]
 mod serve;
 mod signals;
+mod warm;
 mod working_set;
 mod writing;

@@ -91,6 +91,11 @@ fn every_document_has_the_keys_that_are_specified() {
     check("vmsnap.restore.v1", &sandbox.json(&restore));
     let line = ["relayout", &full, "--layout", "packed"];
     check("vmsnap.relayout.v1", &sandbox.json(&line));
+    check("vmsnap.warm.v1", &sandbox.json(&["warm", &full]));
+    check(
+        "vmsnap.warm-drop.v1",
+        &sandbox.json(&["warm", &full, "--drop"]),
+    );
     check("vmsnap.list.v1", &sandbox.json(&["list"]));
     check("vmsnap.tree.v1", &sandbox.json(&["tree", "vm"]));
     check("vmsnap.map.v1", &sandbox.json(&["map", &diff]));
