@@ -138,7 +138,7 @@ fn giving_up_on_a_guest_never_stops_it() {
 /// Slows a guest down in steps.
 struct Steps<'a> {
     busy: &'a Busy<'a>,
-    steps: Vec<u64>,
+    speeds: Vec<u64>,
     then: Slowed,
     calls: Vec<&'static str>,
 }
@@ -147,10 +147,10 @@ impl Throttle for Steps<'_> {
     fn slow(&mut self, behind: &Behind) -> Slowed {
         assert!(behind.pages > 4 && behind.rounds > 0);
         self.calls.push("slow");
-        if self.steps.is_empty() {
+        if self.speeds.is_empty() {
             return self.then;
         }
-        self.busy.slow(self.steps.remove(0));
+        self.busy.slow(self.speeds.remove(0));
         Slowed::Slower
     }
 
@@ -167,7 +167,7 @@ fn a_guest_that_is_slowed_down_is_caught_and_let_go() {
     let busy = Busy::new(&bench, &[50]);
     let mut hook = Steps {
         busy: &busy,
-        steps: vec![20, 2],
+        speeds: vec![20, 2],
         then: Slowed::GiveUp,
         calls: Vec::new(),
     };
@@ -193,7 +193,7 @@ fn a_hook_that_does_not_help_is_asked_a_bounded_number_of_times() {
         let busy = Busy::new(&bench, &[50]);
         let mut hook = Steps {
             busy: &busy,
-            steps: Vec::new(),
+            speeds: Vec::new(),
             then,
             calls: Vec::new(),
         };

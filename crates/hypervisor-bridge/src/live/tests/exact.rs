@@ -33,7 +33,7 @@ struct Witness<'a> {
 }
 
 fn digest(memory: &dyn GuestMemorySource) -> Digest {
-    let mut bytes = vec![0; (PAGES * PAGE_BYTES) as usize];
+    let mut bytes = vec![0; memory.layout().len_bytes().try_into().unwrap()];
     memory
         .read_pages(PageRange::new(0, PAGES), &mut bytes)
         .unwrap();
@@ -156,7 +156,7 @@ fn check(
             let id = captured.published.snapshot.id;
             let image = PublishedSnapshot::open(&*backend, id).unwrap();
             let image = image.image(&*backend).unwrap();
-            let mut bytes = vec![0; (PAGES * PAGE_BYTES) as usize];
+            let mut bytes = vec![0; memory.layout().len_bytes().try_into().unwrap()];
             image
                 .read_pages(PageRange::new(0, PAGES), &mut bytes)
                 .unwrap();

@@ -8,7 +8,7 @@ use crate::backend::{Backend, MemBackend, RelPath};
 use crate::capture::{CaptureControl, EngineChoice};
 use crate::directory::{DirectorySink, PublishedSnapshot};
 use crate::mapping::{MappedMemory, MappingOptions};
-use crate::sink::{LiveMemory, SnapshotSink, StagedSink};
+use crate::sink::SnapshotSink;
 
 const PAGE: usize = 4096;
 
