@@ -68,13 +68,21 @@ struct Rings {
     pending: DirtyBitmap,
     /// Why bits may be missing since the last harvest.
     lost: Option<DirtyError>,
-    /// Entries were taken whose pages the kernel was not asked to protect again.
-    is_unprotected: bool,
-    /// All pages of such entries are in `pending` yet, so that no write to them can be missed.
-    is_kept: bool,
+    taken: Taken,
     has_bitmap: bool,
     is_started: bool,
     log: Vec<u64>,
+}
+
+/// What is known of the pages whose entries were taken out of the rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    /// The kernel protects all of them again.
+    Protected,
+    /// It does not, and all of them are in `pending` yet, so that no write to them can be missed.
+    Kept,
+    /// It does not, and nobody knows of writes to them.
+    Released,
 }
 
 impl DirtyRings {
@@ -168,8 +176,7 @@ impl DirtyRings {
             pending: DirtyBitmap::new(slots.layout.page_count()),
             slots,
             lost: None,
-            is_unprotected: false,
-            is_kept: false,
+            taken: Taken::Protected,
             has_bitmap: self.has_bitmap,
             is_started: false,
             log: Vec::new(),
@@ -226,21 +233,24 @@ impl Rings {
     /// Moves everything from the rings to `pending`, and has the kernel protect the pages again.
     fn collect(&mut self) -> Result<(), DirtyError> {
         self.take_entries();
-        if self.is_unprotected {
+        if self.taken != Taken::Protected {
             self.calls
                 .call(Target::Vm, KVM_RESET_DIRTY_RINGS, Arg::Value(0))
                 .map_err(failed(NAME, "KVM_RESET_DIRTY_RINGS"))?;
-            self.is_unprotected = false;
+            self.taken = Taken::Protected;
         }
         Ok(())
     }
 
     /// Moves everything from the rings to `pending`.
     fn take_entries(&mut self) {
-        if self.is_unprotected && !self.is_kept {
+        if self.taken == Taken::Released {
             // What was written to these pages since then is in no ring.
             let what = "rings that could not be reset".to_owned();
             self.lost = Some(DirtyError::Invalid { name: NAME, what });
+        }
+        if self.taken == Taken::Kept {
+            self.taken = Taken::Released;
         }
         let (slots, pending) = (&self.slots, &self.pending);
         for (vcpu, ring) in self.of_vcpus.iter_mut().enumerate() {
@@ -250,7 +260,9 @@ impl Rings {
                 Some(page) => pending.set(page),
                 None => bad = bad.or(Some(named)),
             });
-            self.is_unprotected |= !matches!(taken, Ok(0));
+            if !matches!(taken, Ok(0)) {
+                self.taken = Taken::Released;
+            }
             let what = match (taken, bad) {
                 (Err(flags), _) => format!("entry of vCPU {vcpu} with flags {:#x}", flags.0),
                 (Ok(_), Some(Named { slot, offset })) => {
@@ -261,15 +273,16 @@ impl Rings {
             let invalid = DirtyError::Invalid { name: NAME, what };
             self.lost = self.lost.take().or(Some(invalid));
         }
-        self.is_kept = false;
     }
 
     /// Names what is in the rings, and protects nothing: the pages stay pending until a harvest,
     /// which protects them before it lets them go.
     fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
-        let is_kept = self.is_kept || !self.is_unprotected;
+        let all_are_known = self.taken != Taken::Released;
         self.take_entries();
-        self.is_kept = is_kept;
+        if all_are_known && self.taken == Taken::Released {
+            self.taken = Taken::Kept;
+        }
         let collected = self.collect_bitmap();
         into.or_from(&self.pending);
         collected?;
