@@ -86,7 +86,7 @@ fn tell(mapped: &Mapped) -> String {
             format!("cannot be mapped: it would take more than {MAX_MAPPINGS} mappings")
         }
         MappingCount::Compressed { .. } => "cannot be mapped: pages are compressed".to_owned(),
-        _ => "was not looked at".to_owned(),
+        MappingCount::NotCounted => "was not looked at".to_owned(),
     };
     format!(
         "{}\n{}\n{}, {} zero; {mappings}\n",

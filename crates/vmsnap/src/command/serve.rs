@@ -122,7 +122,7 @@ impl Serve {
             short(id),
             self.socket.display()
         ));
-        let tally = self.attend(context, &handler)?;
+        let tally = attend(context, &handler)?;
         drop(handler);
         let recorded = match tally.trace.filter(|_| self.record) {
             Some(trace) => Some(record(context, &store, id, &image, &trace)?),
@@ -176,31 +176,31 @@ impl Serve {
         }
         Ok(())
     }
+}
 
-    /// Serves until a signal comes or the first VM has ended.
-    fn attend(&self, context: &Context, handler: &PageHandler) -> Result<Tally, Failure> {
-        let tally = Mutex::new(Tally::default());
-        let tell = |event: HandlerEvent| {
-            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-            tally.take(context, event);
-        };
-        let (stop, is_over) = (handler.stopper(), AtomicBool::new(false));
-        let outcome = thread::scope(|scope| {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Acquire) {
-                    if context.interrupt.is_set() {
-                        return stop.stop();
-                    }
-                    thread::park_timeout(LOOK);
+/// Serves until a signal comes or the first VM has ended.
+fn attend(context: &Context, handler: &PageHandler) -> Result<Tally, Failure> {
+    let tally = Mutex::new(Tally::default());
+    let tell = |event: HandlerEvent| {
+        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.take(context, event);
+    };
+    let (stop, is_over) = (handler.stopper(), AtomicBool::new(false));
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                if context.interrupt.is_set() {
+                    return stop.stop();
                 }
-            });
-            let outcome = handler.run(&tell);
-            is_over.store(true, Ordering::Release);
-            outcome
+                thread::park_timeout(LOOK);
+            }
         });
-        outcome.map_err(|error| told(&error))?;
-        Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
+        let outcome = handler.run(&tell);
+        is_over.store(true, Ordering::Release);
+        outcome
+    });
+    outcome.map_err(|error| told(&error))?;
+    Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// How often is looked whether the user asked to stop.
