@@ -129,13 +129,10 @@ impl Store {
         self.begin_write()?;
         let stored = self.image(id)?;
         let _lock = CacheLock::take(self, id, self.lock_wait())?;
-        let built = match self.cached_image(id)? {
-            Some(_) => false,
-            None => {
-                self.build(id, stored.image(), control)?;
-                true
-            }
-        };
+        let built = self.cached_image(id)?.is_none();
+        if built {
+            self.build(id, stored.image(), control)?;
+        }
         let path = directory::cached(id);
         let found = self.backend().metadata(&path);
         let found = found.map_err(|error| StoreError::io("measure", &path, error))?;
@@ -258,16 +255,16 @@ pub(crate) fn remove_leftovers(
         listed => listed.map_err(|error| StoreError::io("list", &folder, error))?,
     };
     for entry in listed {
-        let (id, is_whole) = match directory::cached_id(&entry.name) {
-            Some(found) => found,
-            None => continue,
+        let Some((id, is_whole)) = directory::cached_id(&entry.name) else {
+            continue;
         };
         if is_whole && live(id) {
             continue;
         }
         match CacheLock::take(store, id, Duration::ZERO) {
             Ok(_lock) => {
-                file::remove_if_there(store.backend(), &directory::below(&folder, &entry.name))?
+                let path = directory::below(&folder, &entry.name);
+                file::remove_if_there(store.backend(), &path)?;
             }
             Err(StoreError::Busy { .. }) => {}
             Err(error) => return Err(error),

@@ -84,7 +84,7 @@ fn a_data_file_is_checked_before_its_first_byte_is_used_and_not_before_that() {
         .unwrap();
     let error = page(&stored, 0).unwrap_err();
     let StoreError::Image { source } = &error else {
-        panic!("{error}");
+        unreachable!("{error}");
     };
     assert!(matches!(**source, ImageError::OtherMap { .. }), "{error}");
     // A file that was put back is found by the next who wants it.

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Sandbox, id, page, pattern};
 
-// spec: CLI-60
+// spec: CLI-63
 #[test]
 fn the_file_that_clones_map_is_the_memory_of_the_snapshot() {
     let sandbox = Sandbox::new();
