@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub struct RestoreCosts {
-    /// Reading and checking one leaf of the flattened map.
+    /// Reading and checking one leaf of the flattened map, with the leaf of the index that says where
+    /// its pages are.
     pub map_leaf_ns: u64,
     /// Mapping one run of a file over memory.
     pub map_run_ns: u64,
@@ -40,18 +41,18 @@ pub struct RestoreCosts {
 impl Default for RestoreCosts {
     fn default() -> Self {
         Self {
-            map_leaf_ns: 12_000,
+            map_leaf_ns: 100_000,
             map_run_ns: 5_000,
-            map_touch_ns: 300,
-            serve_start_ns: 150_000,
-            serve_fault_ns: 55_000,
-            serve_page_ns: 2_400,
-            serve_window_pages: 32,
-            replay_page_ns: 2_600,
-            check_page_ns: 1_600,
-            copy_page_ns: 2_900,
-            copy_huge_page_ns: 2_000,
-            fill_page_ns: 2_600,
+            map_touch_ns: 160,
+            serve_start_ns: 40_000,
+            serve_fault_ns: 50_000,
+            serve_page_ns: 2_600,
+            serve_window_pages: 16,
+            replay_page_ns: 5_000,
+            check_page_ns: 1_500,
+            copy_page_ns: 5_400,
+            copy_huge_page_ns: 2_200,
+            fill_page_ns: 5_600,
             assumed_working_set_bytes: 64 << 20,
         }
     }
