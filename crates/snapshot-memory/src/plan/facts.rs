@@ -1,10 +1,13 @@
 //! What a plan is made from: the memory of a snapshot, and where it is to go.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use snapshot_format::{LEAF_PAGES, PAGE_BYTES};
 
 use super::mappings::{MAX_MAPPINGS, Mappable};
 use super::wanted::Wanted;
+use crate::backend::ReadFile;
 use crate::image::{ImageError, MemoryImage};
 
 /// What is known of the memory of a snapshot.
@@ -35,6 +38,21 @@ pub struct MemoryFacts {
 pub struct RawImageFacts {
     /// Whether the kernel checks it on reading: fs-verity.
     pub verity: bool,
+}
+
+impl RawImageFacts {
+    /// What is known of a raw image that is open.
+    #[cfg(target_os = "linux")]
+    pub fn of(file: &dyn ReadFile) -> io::Result<Self> {
+        let verity = file.as_fd().map_or(Ok(false), super::verity::has_verity)?;
+        Ok(Self { verity })
+    }
+
+    /// What is known of a raw image that is open.
+    #[cfg(not(target_os = "linux"))]
+    pub fn of(_file: &dyn ReadFile) -> io::Result<Self> {
+        Ok(Self { verity: false })
+    }
 }
 
 /// How many mappings of data files make up a memory.

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use snapshot_format::SnapshotId;
-use snapshot_memory::{MAX_MAPPINGS, MapSummary, MappingCount};
+use snapshot_memory::{MAX_MAPPINGS, MapSummary, MappingCount, RawImageFacts};
 use snapshot_store::{Access, Reference};
 
 use crate::answer::Answer;
@@ -50,7 +50,17 @@ impl Map {
         if self.plan {
             let working_set = store.working_set(id).map_err(failed)?;
             let working_set = working_set.map(|found| found.entry().len_bytes);
-            return self.options.answer(context, id, &stored, working_set);
+            let raw = store.cached_image(id).map_err(failed)?;
+            let raw = raw.map(|raw| {
+                let facts = RawImageFacts::of(raw.file());
+                let path = context.store_path()?.join(raw.path().as_str());
+                facts.map_err(|error| Failure::io("look at the raw image", &path, &error))
+            });
+            let known = plan::Known {
+                working_set_bytes: working_set,
+                raw_image: raw.transpose()?,
+            };
+            return self.options.answer(context, id, &stored, known);
         }
         let summary = MapSummary::of(stored.image());
         let summary = summary.map_err(|error| context.failure(&error.into()))?;

@@ -100,3 +100,14 @@ fn a_method_that_cannot_be_is_refused_with_the_reason() {
     assert_eq!(sandbox.run(&["map", &diff, "--verify", "eager"]).code, 2);
     assert_eq!(sandbox.run(&["map", "vm/none"]).code, 3);
 }
+
+// spec: CLI-61
+#[test]
+fn a_warm_snapshot_is_mapped_as_one_file() {
+    let sandbox = Sandbox::new();
+    let (diff, _) = chain(&sandbox);
+    sandbox.json(&["warm", &diff]);
+    let warm = sandbox.json(&["map", &diff, "--plan", "--verify", "trusted"]);
+    assert_eq!(warm["plan"]["method"]["from"], "raw-image", "{warm}");
+    assert_eq!(warm["plan"]["method"]["mappings"], 1);
+}

@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use snapshot_format::SnapshotId;
 use snapshot_memory::{
-    KernelFacts, MemoryFacts, MethodKind, RestoreCosts, RestorePlan, TargetFacts, TargetKind,
-    Verification, Wanted,
+    KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts, RestorePlan, TargetFacts,
+    TargetKind, Verification, Wanted,
 };
 use snapshot_store::StoredImage;
 
@@ -13,6 +13,15 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+
+/// What the store has besides the memory itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Bytes of the recorded working set, where there is one.
+    pub(super) working_set_bytes: Option<u64>,
+    /// The raw image in the cache, where there is one.
+    pub(super) raw_image: Option<RawImageFacts>,
+}
 
 /// Where the memory would go, and what is asked of the restore.
 #[derive(Args, Debug)]
@@ -85,14 +94,15 @@ impl Options {
         context: &Context,
         id: SnapshotId,
         stored: &StoredImage,
-        working_set_bytes: Option<u64>,
+        known: Known,
     ) -> Result<Answer, Failure> {
         let wanted = self.wanted();
         let memory = MemoryFacts::of(stored.image(), wanted);
         let memory = memory.map_err(|error| context.failure(&error.into()))?;
-        let memory = match working_set_bytes {
-            Some(len_bytes) => memory.working_set(len_bytes),
-            None => memory,
+        let memory = MemoryFacts {
+            raw_image: known.raw_image,
+            working_set_bytes: known.working_set_bytes,
+            ..memory
         };
         let target = self.target();
         let plan = RestorePlan::choose(&memory, &target, wanted, &RestoreCosts::default());
