@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use snapshot_memory::backend::FsBackend;
 use snapshot_memory::skip::skip;
+use snapshot_memory::{UffdContext, UffdOptions};
 use snapshot_store::{OpenOptions, Store};
 
 use super::judge::Judge;
 use super::options::Options;
+use super::served::Pair;
 use super::task::{Role, Said, Task};
 use super::victim::{Moment, Victim};
 use crate::random::Random;
@@ -22,6 +24,8 @@ use crate::watchdog::Watchdog;
 pub struct Tally {
     kills: u64,
     losses: u64,
+    /// Handlers whose end their client noticed: it was served by them.
+    gone: u64,
     /// How often each was ended.
     victims: BTreeMap<Role, u64>,
 }
@@ -60,10 +64,15 @@ pub fn run(options: &Options) -> Result<Tally, Failure> {
     if let Err(error) = &kvm {
         skip("kvm", &error.to_string());
     }
+    let userfaultfd = UffdContext::new(UffdOptions::default());
+    if let Err(error) = &userfaultfd {
+        skip("uffd", &error.to_string());
+    }
     let mut campaign = Campaign {
         options,
         store,
         has_kvm: kvm.is_ok(),
+        has_userfaultfd: userfaultfd.is_ok(),
         random: Random::new(seed),
         judge: Judge::default(),
         tally: Tally::default(),
@@ -85,7 +94,11 @@ pub fn run(options: &Options) -> Result<Tally, Failure> {
         .map(|(role, count)| format!("{role:?} {count}"))
         .collect();
     let published = campaign.judge.count();
-    println!("victims: {}; published: {published}", victims.join(", "));
+    let gone = campaign.tally.gone;
+    println!(
+        "victims: {}; published: {published}; ends of handlers noticed: {gone}",
+        victims.join(", ")
+    );
     Ok(campaign.tally)
 }
 
@@ -93,6 +106,7 @@ struct Campaign<'o> {
     options: &'o Options,
     store: PathBuf,
     has_kvm: bool,
+    has_userfaultfd: bool,
     random: Random,
     judge: Judge,
     tally: Tally,
@@ -100,30 +114,61 @@ struct Campaign<'o> {
 
 impl Campaign<'_> {
     fn round(&mut self, number: u64) -> Result<(), Failure> {
-        let roles = [Role::Vmm, Role::Vmm, Role::Writer];
-        let role = self.random.pick(&roles).copied().unwrap_or(Role::Vmm);
+        let roles = [
+            Role::Vmm,
+            Role::Vmm,
+            Role::Writer,
+            Role::Handler,
+            Role::Client,
+        ];
+        let mut role = self.random.pick(&roles).copied().unwrap_or(Role::Vmm);
+        let served = match role {
+            Role::Handler | Role::Client if self.has_userfaultfd => {
+                self.judge.pick(&mut self.random)
+            }
+            _ => None,
+        };
+        if served.is_none() && role != Role::Writer {
+            role = Role::Vmm;
+        }
         let task = Task {
             role,
             store: self.store.clone(),
             kvm: self.has_kvm && self.random.is_one_in(2),
             seed: self.random.next(),
+            socket: served.map(|_| self.store.with_file_name("pages.sock")),
+            snapshot: served,
+            once: false,
         };
         let moment = Moment::choose(&mut self.random);
-        let victim = Victim::start(&task, self.options.sabotage.as_deref())?;
-        let (ended, problem) = victim.end_at(moment, self.options.timeout())?;
         self.tally.kills += 1;
         *self.tally.victims.entry(role).or_default() += 1;
+        if served.is_some() {
+            let pair = Pair::new(task, self.options);
+            match pair.end_one(moment)? {
+                Ok(is_gone) => self.tally.gone += u64::from(is_gone),
+                Err(problem) => self.lost(number, role, &problem),
+            }
+        } else {
+            self.end(number, &task, moment)?;
+        }
+        if let Err(error) = self.judge.look(&self.store) {
+            self.lost(number, role, &tell(&*error));
+        }
+        Ok(())
+    }
+
+    /// Ends a victim that is alone with the store.
+    fn end(&mut self, number: u64, task: &Task, moment: Moment) -> Result<(), Failure> {
+        let victim = Victim::start(task, self.options.sabotage.as_deref())?;
+        let (ended, problem) = victim.end_at(moment, self.options.timeout())?;
         for said in &ended.heard {
             if let Said::Published(id) = said {
                 self.judge.announced(*id);
             }
         }
         if let Some(problem) = problem {
-            let (status, errors) = (ended.status, ended.errors.trim());
-            self.lost(number, role, &format!("{problem}: {status}: {errors}"));
-        }
-        if let Err(error) = self.judge.look(&self.store) {
-            self.lost(number, role, &tell(&*error));
+            self.lost(number, task.role, &ended.tell(problem));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use snapshot_store::{Selection, SnapshotRecord, Store};
 use tinyvm::{Backend, Position, Replay};
 
 use super::task::{self, SEED, vm_of, vm_of_imports};
+use crate::random::Random;
 use crate::stored_guest::{Failure, compare_image, config, position};
 
 /// What is known to be in the store.
@@ -25,6 +26,12 @@ impl Judge {
     /// A victim said that it had published a snapshot.
     pub(super) fn announced(&mut self, id: SnapshotId) {
         self.announced.insert(id);
+    }
+
+    /// One of the snapshots whose bytes were compared, if there is one.
+    pub(super) fn pick(&self, random: &mut Random) -> Option<SnapshotId> {
+        let all: Vec<_> = self.compared.iter().copied().collect();
+        random.pick(&all).copied()
     }
 
     /// Snapshots that were said to be published.
@@ -78,7 +85,7 @@ impl Judge {
 }
 
 /// How far the program of a snapshot was.
-fn stood_at(store: &Store, record: &SnapshotRecord) -> Result<Position, Failure> {
+pub(super) fn stood_at(store: &Store, record: &SnapshotRecord) -> Result<Position, Failure> {
     if record.vm == vm_of_imports()? {
         let config = store.manifest(record.id)?.vm_config;
         return Ok(Position::after(u64::from_le_bytes(

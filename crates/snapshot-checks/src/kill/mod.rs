@@ -3,14 +3,18 @@
 //!
 //! - `options`: the command line
 //! - `task`: what the process of a victim is told to do, and the words that it says
-//! - `vmm`, `writer`: the victims
+//! - `vmm`, `writer`, `handler`, `client`: the victims
 //! - `victim`: starts one, listens to it, and ends it
 //! - `judge`: what the store holds, against what was said
+//! - `served`: a handler and its client, of which one is ended
 //! - `campaign`: who is ended when, and the verdict
 
 mod campaign;
+mod client;
+mod handler;
 mod judge;
 mod options;
+mod served;
 mod task;
 mod victim;
 mod vmm;

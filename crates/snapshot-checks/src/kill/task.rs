@@ -1,7 +1,7 @@
 //! What the process of a victim does, and what it says of it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -10,7 +10,7 @@ use snapshot_memory::backend::FsBackend;
 use snapshot_store::{OpenOptions, Store};
 use tinyvm::Backend;
 
-use super::{vmm, writer};
+use super::{client, handler, vmm, writer};
 use crate::stored_guest::Failure;
 
 /// The machine whose snapshots lie in the store: the seed of its guest.
@@ -23,6 +23,10 @@ pub enum Role {
     Vmm,
     /// Takes images as snapshots, lays snapshots out anew, deletes them and brings them back.
     Writer,
+    /// Serves the memory of a snapshot to the VMMs of other processes.
+    Handler,
+    /// A VMM that gets its memory from a handler, over and over.
+    Client,
 }
 
 /// The work of a victim.
@@ -43,6 +47,18 @@ pub struct Task {
     /// Where its choices come from
     #[arg(long)]
     pub(super) seed: u64,
+
+    /// Where a handler listens
+    #[arg(long, requires = "snapshot")]
+    pub(super) socket: Option<PathBuf>,
+
+    /// What a handler serves
+    #[arg(long, requires = "socket")]
+    pub(super) snapshot: Option<SnapshotId>,
+
+    /// Whether a client ends when it has seen every page
+    #[arg(long)]
+    pub(super) once: bool,
 }
 
 /// What a victim says, each in one line, after it is done and durable.
@@ -52,6 +68,10 @@ pub(super) enum Said {
     Published(SnapshotId),
     /// Something else was done: it is alive.
     Done,
+    /// The handler of a client has ended, and the client noticed as it should.
+    Gone,
+    /// There is no handler for a client.
+    Unserved,
 }
 
 impl Task {
@@ -61,6 +81,16 @@ impl Task {
         match self.role {
             Role::Vmm => vmm::run(self, &store),
             Role::Writer => writer::run(self, &store),
+            Role::Handler => handler::run(self, &store),
+            Role::Client => client::run(self, &store),
+        }
+    }
+
+    /// Where a handler listens, and what it serves.
+    pub(super) fn served(&self) -> Result<(&Path, SnapshotId), Failure> {
+        match (&self.socket, self.snapshot) {
+            (Some(socket), Some(snapshot)) => Ok((socket, snapshot)),
+            _ => Err("a handler and its clients need --socket and --snapshot".into()),
         }
     }
 
@@ -88,7 +118,7 @@ pub(super) fn vm_of_imports() -> Result<VmName, Failure> {
 }
 
 /// Opens the store that the campaign made.
-pub(super) fn open(directory: &std::path::Path) -> Result<Store, Failure> {
+pub(super) fn open(directory: &Path) -> Result<Store, Failure> {
     let files = FsBackend::open(directory)?;
     Ok(Store::open(Arc::new(files), &OpenOptions::default())?)
 }
@@ -100,15 +130,22 @@ impl Said {
         match self {
             Self::Published(id) => writeln!(out, "published {id}")?,
             Self::Done => writeln!(out, "done")?,
+            Self::Gone => writeln!(out, "gone")?,
+            Self::Unserved => writeln!(out, "unserved")?,
         }
         Ok(out.flush()?)
     }
 
     /// Reads a line; a line that was cut by the end of the process says nothing.
     pub(super) fn hear(line: &str) -> Option<Self> {
-        match line.split_once(' ') {
-            Some(("published", id)) => id.parse().ok().map(Self::Published),
-            _ => (line == "done").then_some(Self::Done),
+        if let Some(("published", id)) = line.split_once(' ') {
+            return id.parse().ok().map(Self::Published);
+        }
+        match line {
+            "done" => Some(Self::Done),
+            "gone" => Some(Self::Gone),
+            "unserved" => Some(Self::Unserved),
+            _ => None,
         }
     }
 }

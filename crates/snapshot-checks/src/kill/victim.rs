@@ -20,6 +20,22 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    /// At once.
+    pub(super) fn now() -> Self {
+        Self {
+            words: 0,
+            wait: Duration::ZERO,
+        }
+    }
+
+    /// So many words later.
+    pub(super) fn after(self, words: u64) -> Self {
+        Self {
+            words: self.words + words,
+            ..self
+        }
+    }
+
     pub(super) fn choose(random: &mut Random) -> Self {
         let words = random.below(MOST_WORDS);
         // Before the first word there is all of opening, restoring and a first snapshot; between two
@@ -52,6 +68,13 @@ pub(super) struct Ended {
     pub(super) errors: String,
 }
 
+impl Ended {
+    /// A problem, with what is known of it.
+    pub(super) fn tell(&self, problem: &str) -> String {
+        format!("{problem}: {}: {}", self.status, self.errors.trim())
+    }
+}
+
 impl Victim {
     pub(super) fn start(task: &Task, sabotage: Option<&str>) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -60,6 +83,13 @@ impl Victim {
         command.args(["--seed", &task.seed.to_string()]);
         if task.kvm {
             command.arg("--kvm");
+        }
+        if let (Some(socket), Some(snapshot)) = (&task.socket, task.snapshot) {
+            command.arg("--socket").arg(socket);
+            command.args(["--snapshot", &snapshot.to_string()]);
+        }
+        if task.once {
+            command.arg("--once");
         }
         if let Some(name) = sabotage {
             command.args(["--sabotage", name]);
@@ -103,19 +133,7 @@ impl Victim {
         moment: Moment,
         timeout: Duration,
     ) -> io::Result<(Ended, Option<&'static str>)> {
-        let deadline = Instant::now() + timeout;
-        let mut problem = None;
-        while (self.heard.len() as u64) < moment.words {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.words.recv_timeout(left) {
-                Ok(said) => self.heard.push(said),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    problem = Some("it stood still");
-                    break;
-                }
-            }
-        }
+        let mut problem = self.listen(moment.words, timeout);
         thread::sleep(moment.wait);
         if self.process.try_wait()?.is_some() && problem.is_none() {
             problem = Some("it ended by itself");
@@ -123,6 +141,38 @@ impl Victim {
         // Of no effect on one that has ended, and is not waited for yet.
         self.process.kill()?;
         Ok((self.ended()?, problem))
+    }
+
+    /// Waits until it ends by itself. The error says that it did not, or that it failed; it has
+    /// ended then, too.
+    pub(super) fn until_end(
+        mut self,
+        timeout: Duration,
+    ) -> io::Result<(Ended, Option<&'static str>)> {
+        let mut problem = self.listen(u64::MAX, timeout);
+        if problem.is_some() {
+            self.process.kill()?;
+        }
+        let ended = self.ended()?;
+        if problem.is_none() && !ended.status.success() {
+            problem = Some("it failed");
+        }
+        Ok((ended, problem))
+    }
+
+    /// Hears so many words in all, or all that it says until its end. What comes back says that it
+    /// stood still.
+    pub(super) fn listen(&mut self, words: u64, timeout: Duration) -> Option<&'static str> {
+        let deadline = Instant::now() + timeout;
+        while (self.heard.len() as u64) < words {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.words.recv_timeout(left) {
+                Ok(said) => self.heard.push(said),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => return Some("it stood still"),
+            }
+        }
+        None
     }
 
     fn ended(mut self) -> io::Result<Ended> {
@@ -142,5 +192,7 @@ fn role(role: Role) -> &'static str {
     match role {
         Role::Vmm => "vmm",
         Role::Writer => "writer",
+        Role::Handler => "handler",
+        Role::Client => "client",
     }
 }
