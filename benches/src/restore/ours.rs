@@ -185,10 +185,13 @@ impl Shared {
     }
 }
 
-/// Opens a store.
+/// Opens a store to restore from it: what crashed writers left is none of a restore's business.
 pub(super) fn open(dir: &Path) -> Result<Store, BenchError> {
     let backend = FsBackend::open(dir).map_err(BenchError::at("open", dir))?;
-    Ok(Store::open(Arc::new(backend), &OpenOptions::default())?)
+    Ok(Store::open(
+        Arc::new(backend),
+        &OpenOptions::default().clean_up(false),
+    )?)
 }
 
 impl GuestWords for Ours {

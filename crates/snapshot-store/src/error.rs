@@ -5,9 +5,11 @@ use std::io;
 
 use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId, SnapshotRef};
 use snapshot_memory::backend::{self, RelPath};
-use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError};
+use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError, WorkingSetError};
 
 use crate::checked_json::Fault;
+
+mod working_set;
 
 /// What a caller does about an error. Each kind is one exit code of the command-line tool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
@@ -178,6 +180,13 @@ pub enum StoreError {
         /// Which file, and what is wrong with it.
         source: Box<ImageError>,
     },
+    /// A working set could not be read or written, or is not the snapshot's. The snapshot is as
+    /// good without it.
+    #[error(transparent)]
+    WorkingSet {
+        /// Which file, and what is wrong with it.
+        source: Box<WorkingSetError>,
+    },
     /// A snapshot could not be written.
     #[error(transparent)]
     Sink {
@@ -251,6 +260,7 @@ impl StoreError {
             Self::DurabilityUncertain { .. } => ErrorKind::DurabilityUncertain,
             Self::Io { source, .. } => kind_of_io(source),
             Self::Image { source } => kind_of_image(source),
+            Self::WorkingSet { source } => working_set::kind_of(source),
             Self::Sink { source } => kind_of_sink(source),
             Self::Interrupted => ErrorKind::Interrupted,
             Self::ReadOnly | Self::EncodeJson { .. } | Self::Publish { .. } | Self::Codec(_) => {
@@ -270,6 +280,7 @@ impl StoreError {
             | Self::Busy { path, .. }
             | Self::Io { path, .. } => Some(path.as_str()),
             Self::Image { source } => source.file(),
+            Self::WorkingSet { source } => source.file(),
             Self::Sink { source } => match source.as_ref() {
                 SinkError::File(error) => Some(error.path.as_str()),
                 SinkError::EngineRefused { path, .. } => Some(path.as_str()),
@@ -285,6 +296,7 @@ impl StoreError {
         match self {
             Self::Decode { source, .. } => source.offset(),
             Self::Image { source } => source.offset(),
+            Self::WorkingSet { source } => source.offset(),
             _ => None,
         }
     }
@@ -312,6 +324,9 @@ impl StoreError {
                 "look whether it is there, and verify it; take the next diff relative to the old parent"
             }
             Self::Overtaken { .. } => "try again",
+            Self::WorkingSet { .. } if self.kind() == ErrorKind::Corrupt => {
+                "record the working set anew, or drop it; the snapshot restores without"
+            }
             Self::ReadOnly => "ask for write permission, or mount the file system for writing",
             _ => match self.kind() {
                 ErrorKind::Corrupt => "run verify, and put back a copy of the file",

@@ -49,7 +49,8 @@ impl Store {
         Self::open(backend, options)
     }
 
-    /// Opens a store, and removes what writers that died left in it, if it can be written to.
+    /// Opens a store, and removes what writers that died left in it, if it can be written to and
+    /// [`OpenOptions::clean_up`] is not put off.
     pub fn open(backend: Arc<dyn Backend>, options: &OpenOptions) -> Result<Self, StoreError> {
         let header = read_header(backend.as_ref())?;
         let single_host = options.single_host || header.single_host;
@@ -61,7 +62,7 @@ impl Store {
             Access::ReadWrite => true,
         };
         let store = Self::new(backend, header, writable, options);
-        if writable {
+        if writable && options.clean_up {
             recovery::remove_leftovers(&store);
         }
         Ok(store)

@@ -29,6 +29,12 @@ pub struct OpenOptions {
     pub lock_wait: Duration,
     /// Which host this is; `None`: the system is asked, which opens files below `/proc`.
     pub host: Option<HostIdentity>,
+    /// Whether what writers that died left is removed, if the store can be written to.
+    ///
+    /// That lists all snapshots, so that opening takes longer the more there are. Who opens a store
+    /// to restore one snapshot in microseconds puts it off: nothing is read or written otherwise,
+    /// and the next one who opens the store in the ordinary way removes what is left.
+    pub clean_up: bool,
 }
 
 impl OpenOptions {
@@ -59,6 +65,13 @@ impl OpenOptions {
         self.host = Some(host);
         self
     }
+
+    /// Sets [`clean_up`](Self::clean_up).
+    #[must_use]
+    pub fn clean_up(mut self, clean_up: bool) -> Self {
+        self.clean_up = clean_up;
+        self
+    }
 }
 
 impl Default for OpenOptions {
@@ -68,6 +81,7 @@ impl Default for OpenOptions {
             single_host: false,
             lock_wait: Duration::from_secs(10),
             host: None,
+            clean_up: true,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! [`PROCESS`](snapshot_memory::syscalls::PROCESS), for a store below a descriptor that was opened
 //! with [`OpenOptions::host`](crate::OpenOptions::host).
 
-/// Opening a store, making one, and all that reads: list, resolve, image, state, verify.
+/// Opening a store, making one, and all that reads: list, resolve, image, state, verify; with
+/// [`WORKING_SET`] where a snapshot that is verified has a working set.
 pub const READ: &[&str] = &[
     "clock_nanosleep",
     "faccessat2",
@@ -19,6 +20,10 @@ pub const READ: &[&str] = &[
     "pread64",
     "statx",
 ];
+
+/// Beyond [`READ`], to read a working set past the page cache, to compare it or to bring its pages
+/// back. Where they are refused with an error, `pread64` takes their place.
+pub const WORKING_SET: &[&str] = &["io_uring_enter", "io_uring_register", "io_uring_setup"];
 
 /// Beyond [`READ`], all that writes: publishing, labels, relayout; delete and undelete with
 /// [`ASK_PROC`].

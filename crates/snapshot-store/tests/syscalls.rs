@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use snapshot_format::{
     DataLayout, MemoryLayout, PAGE_BYTES, PageRange, SectionKind, SectionPayload, SnapshotRef,
-    VmName,
+    VmName, WorkingSetOrigin,
 };
 use snapshot_memory::backend::{FsBackend, HostIdentity};
 use snapshot_memory::syscalls::PROCESS;
 use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
     CaptureOptions, DirtyBitmap, EngineChoice, MappedMemory, MappingOptions, Pages,
-    RelayoutOptions, Stability,
+    RelayoutOptions, Stability, TouchedPages, WorkingSetOptions, write_working_set,
 };
 use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store, syscalls};
 
@@ -103,6 +103,33 @@ fn reading() {
     });
 }
 
+/// Gives a snapshot a working set of a few pages.
+fn give_working_set(store: &Store, snapshot: SnapshotRef) {
+    let image = store.image(snapshot.id).unwrap();
+    let mut touched = TouchedPages::new(PAGES, WorkingSetOrigin::Named);
+    touched.add(PageRange::new(2, 40));
+    let mut stage = store.stage_working_set(snapshot.id).unwrap();
+    let options = WorkingSetOptions::default();
+    write_working_set(&image, snapshot, &touched, &options, stage.file()).unwrap();
+    stage.publish().unwrap();
+}
+
+// spec: EMB-01
+// spec: EMB-02
+#[test]
+fn working_sets() {
+    let prepare = || {
+        let root = directory();
+        let store = open(root.try_clone().unwrap());
+        let full = publish(&store, &memory(), None);
+        publish(&store, &memory(), Some(full));
+        give_working_set(&store, full);
+        root
+    };
+    let lists = [PROCESS, syscalls::READ, syscalls::WORKING_SET];
+    under_filter("working_sets", &lists, prepare, |root| read(&open(root)));
+}
+
 // spec: EMB-01
 // spec: EMB-02
 #[test]
@@ -117,6 +144,9 @@ fn writing() {
         store.change_metadata(diff.id, |_| {}).unwrap();
         let packed = RelayoutOptions::of(DataLayout::Packed);
         store.relayout(full.id, &packed).unwrap();
+        give_working_set(&store, full);
+        read(&store);
+        store.drop_working_set(full.id).unwrap();
         std::mem::forget(memory);
     });
 }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use snapshot_format::{PageRange, SnapshotId};
+use snapshot_format::{PageRange, SectionKind, SnapshotId, WorkingSetIndex};
 use snapshot_store::{Listing, Store, StoredWorkingSet};
-
-use super::scenario::WORKING_SET_SECTION;
 
 /// The snapshots of a store, by `VM/NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -26,8 +24,8 @@ pub(super) struct Expected {
     pub(super) parent: Option<String>,
     /// Which placement counts.
     pub(super) generation: u32,
-    /// What its working set is filled with, if it has one.
-    pub(super) working_set: Option<u8>,
+    /// The page of its working set, if it has one.
+    pub(super) working_set: Option<u64>,
 }
 
 impl Model {
@@ -104,16 +102,22 @@ fn compare_image(store: &Store, id: SnapshotId, expected: &[u8]) -> Result<(), S
     }
 }
 
-fn compare_working_set(store: &Store, id: SnapshotId, expected: Option<u8>) -> Result<(), String> {
+fn compare_working_set(store: &Store, id: SnapshotId, page: Option<u64>) -> Result<(), String> {
     let stored = store.working_set(id).map_err(|error| chain(&error))?;
-    let read = |set: StoredWorkingSet| set.file().section(WORKING_SET_SECTION, 0);
+    let read = |set: StoredWorkingSet| set.file().section(SectionKind::WORKING_SET, 0);
     let bytes = stored.map(read).transpose();
-    let found = bytes.map_err(|error| chain(&error))?;
-    let fill = found.as_deref().and_then(<[u8]>::first).copied();
-    if fill == expected {
+    let bytes = bytes.map_err(|error| chain(&error))?;
+    let index = bytes
+        .map(|bytes| WorkingSetIndex::decode(&bytes))
+        .transpose();
+    let index = index.map_err(|error| chain(&error))?;
+    let runs = index.map_or_else(Vec::new, |index| index.runs);
+    let found: Vec<PageRange> = runs.into_iter().map(|run| run.pages).collect();
+    let expected = page.map(|page| PageRange::new(page, 1));
+    if found.iter().eq(&expected) {
         Ok(())
     } else {
-        Err(format!("its working set is filled with {fill:?}"))
+        Err(format!("its working set is of {found:?}"))
     }
 }
 

@@ -4,12 +4,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_format::{
-    Arch, DataLayout, Description, EnvelopeBuilder, FileKind, SectionKind, SectionPayload,
-    SnapshotId,
-};
+use snapshot_format::{DataLayout, Description, PageRange, SnapshotId, WorkingSetOrigin};
 use snapshot_memory::backend::{Backend, MemBackend};
-use snapshot_memory::{CaptureOptions, FrameCodec, RelayoutOptions};
+use snapshot_memory::{
+    CaptureOptions, FrameCodec, PageSource, RelayoutOptions, TouchedPages, WorkingSetOptions,
+    write_working_set,
+};
 use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
@@ -33,8 +33,8 @@ pub(super) enum Operation {
     Describe(&'static str),
     /// The same pages in another layout.
     Relayout(&'static str, Laid),
-    /// A working set filled with this byte, or none any more.
-    WorkingSet(&'static str, Option<u8>),
+    /// A working set of this page, or none any more.
+    WorkingSet(&'static str, Option<u64>),
 }
 
 /// How pages are laid out anew.
@@ -239,12 +239,10 @@ pub(super) fn run(
             let id = store.resolve(&reference)?;
             store.relayout(id, &laid.options()).map(drop)
         })),
-        Operation::WorkingSet(name, fill) => done(resolve(name).and_then(|reference| {
+        Operation::WorkingSet(name, page) => done(resolve(name).and_then(|reference| {
             let id = store.resolve(&reference)?;
-            match fill {
-                Some(fill) => store
-                    .publish_working_set(id, &working_set(id, fill))
-                    .map(drop),
+            match page {
+                Some(page) => give_working_set(&store, id, page),
                 None => store.drop_working_set(id).map(drop),
             }
         })),
@@ -311,22 +309,26 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let snapshot = after.snapshots.get_mut(name);
             snapshot.ok_or_else(|| unknown(name))?.generation += 1;
         }
-        Operation::WorkingSet(name, fill) => {
+        Operation::WorkingSet(name, page) => {
             let snapshot = after.snapshots.get_mut(name);
             let snapshot = snapshot.ok_or_else(|| unknown(name))?;
             snapshot.generation += 1;
-            snapshot.working_set = fill;
+            snapshot.working_set = page;
         }
     }
     Ok(after)
 }
 
-/// An envelope of a working set; what it says is of no account to the store.
-fn working_set(id: SnapshotId, fill: u8) -> Vec<u8> {
-    let payload = SectionPayload::raw(WORKING_SET_SECTION, 0, 1, vec![fill; 100]);
-    EnvelopeBuilder::new(FileKind::WorkingSet, Arch::None, id)
-        .section(&payload)
-        .finish()
+/// Gives a snapshot a working set of one page.
+fn give_working_set(store: &Store, id: SnapshotId, page: u64) -> Result<(), StoreError> {
+    let image = store.image(id)?;
+    let reference = store.detail(id)?.record.reference();
+    let mut touched = TouchedPages::new(image.layout().page_count(), WorkingSetOrigin::Named);
+    touched.add(PageRange::new(page, 1));
+    let options = WorkingSetOptions::default();
+    let mut stage = store.stage_working_set(id)?;
+    write_working_set(&image, reference, &touched, &options, stage.file())?;
+    stage.publish().map(drop)
 }
 
 impl Laid {
@@ -352,9 +354,6 @@ fn seed(title: Title) -> u8 {
     let letters = title.vm.bytes().chain(title.name.bytes());
     letters.fold(3, |seed, letter| seed.wrapping_mul(5).wrapping_add(letter))
 }
-
-/// The one section of a working set.
-pub(super) const WORKING_SET_SECTION: SectionKind = SectionKind::CALLER;
 
 /// What [`Operation::Describe`] writes.
 const NEW_DESCRIPTION: &str = "described anew";

@@ -1,6 +1,7 @@
 //! Holding a working set against its snapshot.
 
 use std::error::Error;
+use std::ops::ControlFlow;
 
 use snapshot_format::{PAGE_BYTES, PageRange};
 
@@ -8,23 +9,52 @@ use super::error::WorkingSetError;
 use super::open::WorkingSet;
 use super::replay_options::ReplayOptions;
 use super::target::PageTarget;
-use crate::restore::PageSource;
+use crate::restore::{PageSource, SourceError};
 use crate::zero::is_zero;
+
+/// Bytes of data that are compared between two questions whether to go on: whole pieces.
+const PART_BYTES: u64 = 64 << 20;
 
 impl WorkingSet {
     /// Compares every page with the snapshot's own, as `source` has it: all bytes of both are read
     /// and checked.
-    pub fn compare(&mut self, source: &dyn PageSource) -> Result<(), WorkingSetError> {
-        let compared = self.replay(&Compared(source), &ReplayOptions::new(1));
-        match compared {
-            Ok(_) => Ok(()),
-            Err(WorkingSetError::Place { pages, source }) if source.is::<Unequal>() => {
-                Err(WorkingSetError::Differs {
-                    file: self.file.name().to_owned(),
-                    pages,
-                })
+    ///
+    /// `tell` is given how many bytes of data were compared since it was last called, and ends the
+    /// comparison as [`WorkingSetError::Cancelled`] by breaking.
+    pub fn compare(
+        &mut self,
+        source: &dyn PageSource,
+        tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), WorkingSetError> {
+        // Zero pages before any data, and all pages where there is no data, are of the first part.
+        let end = self.index.data_len().max(1);
+        let mut start = 0;
+        while start < end {
+            let next = start.saturating_add(PART_BYTES).min(end);
+            let part = ReplayOptions::new(1).part(start..next);
+            let replayed = self.replay(&Compared(source), &part);
+            let replayed = replayed.map_err(|error| self.told(error))?;
+            let bytes = replayed.data_pages.saturating_mul(PAGE_BYTES);
+            if tell(bytes).is_break() {
+                return Err(WorkingSetError::Cancelled);
             }
-            Err(error) => Err(error),
+            start = next;
+        }
+        Ok(())
+    }
+
+    /// What the target of a comparison says, in the words of this folder.
+    fn told(&self, error: WorkingSetError) -> WorkingSetError {
+        let WorkingSetError::Place { pages, source } = error else {
+            return error;
+        };
+        if source.is::<Unequal>() {
+            let file = self.file.name().to_owned();
+            return WorkingSetError::Differs { file, pages };
+        }
+        match source.downcast::<SourceError>() {
+            Ok(source) => WorkingSetError::Source(*source),
+            Err(source) => WorkingSetError::Place { pages, source },
         }
     }
 }

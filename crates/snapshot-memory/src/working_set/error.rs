@@ -98,6 +98,28 @@ pub enum WorkingSetError {
 }
 
 impl WorkingSetError {
+    /// The file at fault, if one is.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::File { file, .. }
+            | Self::Damaged { file, .. }
+            | Self::OtherSnapshot { file, .. }
+            | Self::Differs { file, .. } => Some(file),
+            Self::Write(error) => Some(error.path.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Where in that file, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Damaged { source, .. } => source.offset(),
+            _ => None,
+        }
+    }
+
     /// Names the operation and the file of an [`io::Error`].
     pub(super) fn file_at(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File {

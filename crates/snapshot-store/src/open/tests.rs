@@ -1,5 +1,6 @@
 use std::io;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use snapshot_format::SnapshotId;
@@ -12,6 +13,8 @@ use super::*;
 struct Elsewhere {
     tree: MemBackend,
     file_system: FileSystem,
+    /// How often a directory was listed.
+    listed: AtomicUsize,
 }
 
 impl Elsewhere {
@@ -23,6 +26,7 @@ impl Elsewhere {
                 is_network,
                 is_read_only,
             },
+            listed: AtomicUsize::new(0),
         })
     }
 
@@ -66,6 +70,7 @@ impl Backend for Elsewhere {
         self.tree.sync_dir(path)
     }
     fn list(&self, path: &RelPath) -> io::Result<Vec<Entry>> {
+        self.listed.fetch_add(1, Ordering::Relaxed);
         self.tree.list(path)
     }
     fn metadata(&self, path: &RelPath) -> io::Result<Metadata> {
@@ -234,6 +239,25 @@ fn leftovers_go_unless_their_writer_lives() {
     drop(held);
     Store::open(backend(), &options()).unwrap();
     assert_eq!(remains(alive), (false, false));
+}
+
+// spec: STO-12
+#[test]
+fn who_puts_the_clean_up_off_lists_nothing_and_leaves_it_to_the_next() {
+    let tree = MemBackend::new();
+    Store::create(Arc::new(tree.clone()), &options()).unwrap();
+    let dead = directory::stage(SnapshotId([7; 16]));
+    tree.create_dir(&dead).unwrap();
+    let before = names(&tree);
+    let counting = Elsewhere::new(&tree, "ext4", false, false);
+    let store = Store::open(counting.clone(), &options().clean_up(false)).unwrap();
+    assert_eq!(counting.listed.load(Ordering::Relaxed), 0);
+    assert_eq!(names(&tree), before);
+    // It can be written to all the same.
+    store.begin_write().unwrap();
+    Store::open(counting.clone(), &options()).unwrap();
+    assert!(counting.listed.load(Ordering::Relaxed) > 0);
+    tree.metadata(&dead).unwrap_err();
 }
 
 // spec: STO-04

@@ -1,27 +1,50 @@
 //! Working sets: given, replaced, carried over, dropped, interrupted, damaged.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::rig::{image, kind, named, options, path, reopen, restored, store, take, verify};
+use super::rig::{PAGE, image, kind, named, options, path, reopen, restored, store, take, verify};
 use crate::{Access, ErrorKind, Selection, Store, StoreError};
 use snapshot_format::{
-    Arch, DataLayout, EnvelopeBuilder, FileKind, SectionKind, SectionPayload, SnapshotId,
+    Arch, DataLayout, Digest, EnvelopeBuilder, FileKind, PageRange, SectionKind, SnapshotId,
+    SnapshotRef, WorkingSetIndex, WorkingSetOrigin, WorkingSetRun,
 };
 use snapshot_memory::RelayoutOptions;
 use snapshot_memory::backend::{Backend, Fault, FaultBackend, MemBackend};
 
+const DATA: SectionKind = SectionKind::WORKING_SET_DATA;
+
 const A: [u8; 8] = [1, 0, 3, 0, 5, 6, 7, 8];
 
-/// An envelope of a working set; what it says is of no account to the store.
-fn envelope(id: SnapshotId, fill: u8, len: usize) -> Vec<u8> {
-    EnvelopeBuilder::new(FileKind::WorkingSet, Arch::None, id)
-        .section(&SectionPayload::raw(
-            SectionKind::CALLER,
-            0,
-            1,
-            vec![fill; len],
-        ))
-        .finish()
+/// A working set of a snapshot of [`A`]: its page that is filled with `fill`, and one that is zero.
+fn envelope(snapshot: SnapshotRef, fill: u8) -> Vec<u8> {
+    let page = A.iter().position(|byte| *byte == fill).unwrap();
+    lying(snapshot, page as u64, 1, fill)
+}
+
+/// A working set that says that page `page` is filled with `fill`, and page `zero` with nothing.
+fn lying(snapshot: SnapshotRef, page: u64, zero: u64, fill: u8) -> Vec<u8> {
+    let data = vec![fill; PAGE];
+    let run = |start, is_zero| WorkingSetRun {
+        pages: PageRange::new(start, 1),
+        is_zero,
+    };
+    let index = WorkingSetIndex {
+        manifest: snapshot.digest,
+        page_count: A.len() as u64,
+        origin: WorkingSetOrigin::Named,
+        runs: vec![run(page, false), run(zero, true)],
+        digests: vec![Digest::of(&data)],
+    };
+    let frame = index.frame(snapshot.id, Digest::of(&data));
+    [frame.head, data, frame.tail].concat()
+}
+
+fn of_nobody() -> SnapshotRef {
+    SnapshotRef {
+        id: SnapshotId([9; 16]),
+        digest: Digest([9; 32]),
+    }
 }
 
 fn names(tree: &MemBackend, id: SnapshotId) -> Vec<String> {
@@ -35,10 +58,10 @@ fn working_sets(tree: &MemBackend, id: SnapshotId) -> Vec<String> {
     names
 }
 
-/// The one section of the working set.
+/// The bytes of the pages of the working set.
 fn read(store: &Store, id: SnapshotId) -> Option<Vec<u8>> {
     let stored = store.working_set(id).unwrap()?;
-    Some(stored.file().section(SectionKind::CALLER, 0).unwrap())
+    Some(stored.file().section(DATA, 0).unwrap())
 }
 
 // spec: STO-30
@@ -49,11 +72,11 @@ fn the_newest_working_set_counts_and_takes_the_place_of_the_one_before() {
     assert!(store.working_set(a.id).unwrap().is_none());
     assert_eq!(store.drop_working_set(a.id).unwrap(), None);
     for (generation, fill) in [(2, 7), (3, 8)] {
-        let bytes = envelope(a.id, fill, 5000);
+        let bytes = envelope(a, fill);
         let report = store.publish_working_set(a.id, &bytes).unwrap();
         assert_eq!((report.id, report.generation), (a.id, generation));
         assert_eq!(report.len_bytes, bytes.len() as u64);
-        assert_eq!(read(&store, a.id), Some(vec![fill; 5000]));
+        assert_eq!(read(&store, a.id), Some(vec![fill; PAGE]));
         let file = format!("working-set.{generation}");
         assert_eq!(working_sets(&tree, a.id), std::slice::from_ref(&file));
         assert_eq!(report.file, Some(file));
@@ -64,7 +87,7 @@ fn the_newest_working_set_counts_and_takes_the_place_of_the_one_before() {
     // Memory that is laid out anew keeps it, and the other way round.
     let packed = RelayoutOptions::of(DataLayout::Packed);
     assert_eq!(store.relayout(a.id, &packed).unwrap().generation, 4);
-    assert_eq!(read(&store, a.id), Some(vec![8; 5000]));
+    assert_eq!(read(&store, a.id), Some(vec![8; PAGE]));
     let open = store.working_set(a.id).unwrap().unwrap();
     let dropped = store.drop_working_set(a.id).unwrap().unwrap();
     assert_eq!((dropped.generation, dropped.file), (5, None));
@@ -72,8 +95,8 @@ fn the_newest_working_set_counts_and_takes_the_place_of_the_one_before() {
     assert!(working_sets(&tree, a.id).is_empty());
     assert!(names(&tree, a.id).contains(&"memory.1.img".to_owned()));
     // Who has it open reads on.
-    let section = open.file().section(SectionKind::CALLER, 0);
-    assert_eq!(section.unwrap(), vec![8; 5000]);
+    let section = open.file().section(DATA, 0);
+    assert_eq!(section.unwrap(), vec![8; PAGE]);
     assert_eq!(restored(&reopen(&tree), a).unwrap(), image(&A));
     let report = verify(&store, Selection::All);
     assert!(report.ok, "{:?}", report.errors);
@@ -85,8 +108,8 @@ fn what_is_no_working_set_of_the_snapshot_is_not_published() {
     let (tree, store) = store();
     let a = take(&store, named("web", "a"), &image(&A)).unwrap();
     let before = names(&tree, a.id);
-    let other = envelope(SnapshotId([9; 16]), 7, 10);
-    let mut cut = envelope(a.id, 7, 10);
+    let other = envelope(of_nobody(), 7);
+    let mut cut = envelope(a, 7);
     cut.pop();
     let state = EnvelopeBuilder::new(FileKind::State, Arch::None, a.id).finish();
     for bytes in [other, cut, state, Vec::new()] {
@@ -94,12 +117,12 @@ fn what_is_no_working_set_of_the_snapshot_is_not_published() {
         assert_eq!(kind(refused), Some(ErrorKind::Corrupt));
         assert_eq!(names(&tree, a.id), before);
     }
-    let bytes = envelope(SnapshotId([7; 16]), 7, 10);
-    let nobody = store.publish_working_set(SnapshotId([7; 16]), &bytes);
+    let bytes = envelope(of_nobody(), 7);
+    let nobody = store.publish_working_set(of_nobody().id, &bytes);
     assert_eq!(kind(nobody), Some(ErrorKind::NotFound));
     let backend: Arc<dyn Backend> = Arc::new(tree.clone());
     let reader = Store::open(backend, &options().access(Access::ReadOnly)).unwrap();
-    let refused = reader.publish_working_set(a.id, &envelope(a.id, 7, 10));
+    let refused = reader.publish_working_set(a.id, &envelope(a, 7));
     assert!(matches!(refused, Err(StoreError::ReadOnly)), "{refused:?}");
 }
 
@@ -108,19 +131,20 @@ fn what_is_no_working_set_of_the_snapshot_is_not_published() {
 fn a_working_set_that_is_lost_or_damaged_is_reported_and_never_handed_out() {
     let (tree, store) = store();
     let a = take(&store, named("web", "a"), &image(&A)).unwrap();
-    let bytes = envelope(a.id, 7, 5000);
+    let bytes = envelope(a, 7);
     store.publish_working_set(a.id, &bytes).unwrap();
     let name = path(&format!("snapshots/{}/working-set.2", a.id));
-    for at in 0..bytes.len() {
+    for at in (0..bytes.len()).step_by(5) {
         let copy = tree.snapshot();
         copy.tamper(&name, |bytes| bytes[at] ^= 1).unwrap();
         let store = reopen(&copy);
         let read = store.working_set(a.id);
         let read = read.and_then(|set| {
             let set = set.unwrap();
-            Ok(set.file().section(SectionKind::CALLER, 0)?)
+            set.file().section(SectionKind::WORKING_SET, 0)?;
+            Ok(set.file().section(DATA, 0)?)
         });
-        let padding = read.as_ref().ok() == Some(&vec![7; 5000]);
+        let padding = read.as_ref().ok() == Some(&vec![7; PAGE]);
         assert!(padding || kind(read) == Some(ErrorKind::Corrupt), "{at}");
         let report = verify(&store, Selection::One(a.id));
         let found = report.errors.iter();
@@ -128,7 +152,7 @@ fn a_working_set_that_is_lost_or_damaged_is_reported_and_never_handed_out() {
         assert_eq!((found.count(), report.errors.len()), (1, 1), "{at}");
     }
     // Another one in its place, however sound.
-    let other = envelope(a.id, 8, 5000);
+    let other = envelope(a, 8);
     let copy = tree.snapshot();
     copy.tamper(&name, |bytes| bytes.clone_from(&other))
         .unwrap();
@@ -146,12 +170,68 @@ fn a_working_set_that_is_lost_or_damaged_is_reported_and_never_handed_out() {
     assert!(verify(&store, Selection::All).ok);
 }
 
+// spec: STO-23
+// spec: WS-12
+#[test]
+fn verifying_compares_every_page_of_a_working_set_with_the_snapshot() {
+    let (tree, store) = store();
+    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let name = format!("snapshots/{}/working-set", a.id);
+    let other = SnapshotRef {
+        digest: Digest([9; 32]),
+        ..a
+    };
+    let lies = [
+        (lying(a, 4, 1, 6), "other bytes for the image pages 4..5"),
+        (lying(a, 4, 2, 5), "other bytes for the image pages 2..3"),
+        (lying(a, 3, 1, 5), "other bytes for the image pages 3..4"),
+        (lying(other, 4, 1, 5), "is the working set of snapshot"),
+    ];
+    for (bytes, told) in lies {
+        store.publish_working_set(a.id, &bytes).unwrap();
+        let report = verify(&store, Selection::One(a.id));
+        assert_eq!(report.errors.len(), 1, "{:?}", report.errors);
+        let problem = &report.errors[0];
+        assert_eq!(problem.kind, ErrorKind::Corrupt);
+        assert!(problem.message.contains(told), "{}", problem.message);
+        assert!(problem.hint.contains("record"), "{}", problem.hint);
+        let file = problem.file.as_deref().unwrap();
+        assert!(file.starts_with(&name), "{file}");
+        // The snapshot is as good as before.
+        assert_eq!(restored(&reopen(&tree), a).unwrap(), image(&A));
+    }
+    store.publish_working_set(a.id, &envelope(a, 5)).unwrap();
+    assert!(verify(&store, Selection::All).ok);
+    // Whoever has enough of it can stop it.
+    let mut calls = 0;
+    let mut count = |_: crate::VerifyProgress| {
+        calls += 1;
+        ControlFlow::Continue(())
+    };
+    store.verify(Selection::All, &mut count).unwrap();
+    for last in 0..calls {
+        let mut left = last;
+        let stopped = store.verify(Selection::All, &mut |_| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            ControlFlow::Continue(())
+        });
+        assert_eq!(
+            kind(stopped.map(drop)),
+            Some(ErrorKind::Interrupted),
+            "{last}"
+        );
+    }
+}
+
 // spec: STO-29
 #[test]
 fn a_working_set_that_counts_no_more_goes_when_the_store_is_opened() {
     let (tree, store) = store();
     let a = take(&store, named("web", "a"), &image(&A)).unwrap();
-    let bytes = envelope(a.id, 7, 100);
+    let bytes = envelope(a, 7);
     store.publish_working_set(a.id, &bytes).unwrap();
     let folder = format!("snapshots/{}", a.id);
     let make = |name: &str| {
@@ -173,7 +253,7 @@ fn a_working_set_that_counts_no_more_goes_when_the_store_is_opened() {
     store.publish_working_set(a.id, &bytes).unwrap();
     let left = working_sets(&tree, a.id);
     assert_eq!(left, ["working-set.02", "working-set.1", "working-set.3"]);
-    assert_eq!(read(&store, a.id), Some(vec![7; 100]));
+    assert_eq!(read(&store, a.id), Some(vec![7; PAGE]));
 }
 
 // spec: STO-28
@@ -181,12 +261,10 @@ fn a_working_set_that_counts_no_more_goes_when_the_store_is_opened() {
 fn work_that_fails_leaves_the_working_set_from_before_or_the_new_one() {
     let (tree, store) = store();
     let a = take(&store, named("web", "a"), &image(&A)).unwrap();
-    store
-        .publish_working_set(a.id, &envelope(a.id, 7, 100))
-        .unwrap();
+    store.publish_working_set(a.id, &envelope(a, 7)).unwrap();
     let replace = |backend: &FaultBackend| {
         let store = Store::open(Arc::new(backend.clone()), &options())?;
-        store.publish_working_set(a.id, &envelope(a.id, 8, 100))
+        store.publish_working_set(a.id, &envelope(a, 8))
     };
     let whole = FaultBackend::new(&tree);
     replace(&whole).unwrap();
@@ -205,7 +283,7 @@ fn work_that_fails_leaves_the_working_set_from_before_or_the_new_one() {
                 Err(error) if error.kind() == ErrorKind::DurabilityUncertain => 8,
                 Err(_) => 7,
             };
-            assert_eq!(read(&store, a.id), Some(vec![counts; 100]), "{number}");
+            assert_eq!(read(&store, a.id), Some(vec![counts; PAGE]), "{number}");
             let report = verify(&store, Selection::All);
             assert!(report.ok, "{number}: {:?}", report.errors);
             if done.is_err() && counts == 7 {

@@ -2,8 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{DataFileRef, Digest, FileEntry, FileKind, SnapshotId, StateFile, limits};
-use snapshot_memory::{CompareError, DataFile, ImageError, MemoryImage, RawFile};
+use snapshot_format::{
+    DataFileRef, Digest, FileEntry, FileKind, SnapshotId, SnapshotRef, StateFile, limits,
+};
+use snapshot_memory::{CompareError, DataFile, ImageError, MemoryImage, RawFile, WorkingSet};
 
 use crate::directory::Location;
 use crate::error::StoreError;
@@ -134,18 +136,29 @@ fn check_whole_file(
     findings.checked(len)
 }
 
-/// A working set: its frame is the one that the placement names, and each section has its digest.
+/// A working set: its frame is the one that the placement names, each section has its digest, and
+/// every page is as the snapshot has it.
 fn check_working_set(
     store: &Store,
     placed: &Placed,
     entry: &FileEntry,
     findings: &mut Findings<'_>,
 ) -> Result<(), StoreError> {
-    let file = store.open_working_set(placed.manifest.id, entry)?;
+    let id = placed.manifest.id;
+    let file = store.open_working_set(id, entry)?;
     let mut checked = 0;
     let sections = file.check(&mut checked);
     findings.checked(checked)?;
-    sections.map_err(StoreError::image)
+    sections.map_err(StoreError::image)?;
+    let digest = placed.digest;
+    let mut set = WorkingSet::from_file(file, SnapshotRef { id, digest }, &placed.manifest.layout)?;
+    let image = store.open_image(placed)?;
+    // Its own bytes are counted already, and those of the snapshot with the files that hold them.
+    set.compare(&image, &mut |_| match findings.checked(0) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    })?;
+    Ok(())
 }
 
 /// A memory map and the data file that it describes.

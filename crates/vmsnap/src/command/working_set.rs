@@ -1,6 +1,7 @@
 //! `vmsnap working-set show|record|drop REF`.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -134,7 +135,10 @@ impl Show {
         let mut set = set.map_err(|error| told(context, error))?;
         if self.check {
             let image = store.image(id).map_err(failed)?;
-            let compared = set.compare(image.image());
+            let compared = set.compare(image.image(), &mut |_| match context.check_interrupt() {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            });
             compared.map_err(|error| told(context, error))?;
         }
         let shown = Shown {

@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use snapshot_format::{Digest, PageRange, SnapshotId, WorkingSetOrigin};
 
 use super::*;
@@ -55,7 +57,7 @@ fn a_flipped_byte_anywhere_is_found_when_it_is_opened_or_compared() {
     let backend = written(&source);
     rig::open(&backend, &source)
         .unwrap()
-        .compare(&source)
+        .compare(&source, &mut |_| ControlFlow::Continue(()))
         .unwrap();
     let file = backend.open(&rig::path()).unwrap();
     let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
@@ -66,7 +68,8 @@ fn a_flipped_byte_anywhere_is_found_when_it_is_opened_or_compared() {
         let mut file = other.create(&rig::path()).unwrap();
         file.write_all_at(0, &bytes).unwrap();
         let opened = rig::open(&other, &source);
-        let compared = opened.and_then(|mut set| set.compare(&source));
+        let compared =
+            opened.and_then(|mut set| set.compare(&source, &mut |_| ControlFlow::Continue(())));
         let error = compared.expect_err("a flipped byte was accepted");
         assert!(
             matches!(error, WorkingSetError::Damaged { .. }),
@@ -90,12 +93,15 @@ fn pages_that_are_not_those_of_the_snapshot_are_found_by_comparing() {
         let count = changed.pages.count;
         changed.pages = PageRange::new(moved.start.0, count);
         let true_runs = std::mem::replace(&mut set.index.runs, runs);
-        let error = set.compare(&source).expect_err("other pages");
+        let error = set
+            .compare(&source, &mut |_| ControlFlow::Continue(()))
+            .expect_err("other pages");
         assert!(
             matches!(error, WorkingSetError::Differs { pages, .. } if pages.start == moved.start),
             "{run}: {error}"
         );
         set.index.runs = true_runs;
     }
-    set.compare(&source).unwrap();
+    set.compare(&source, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
 }
