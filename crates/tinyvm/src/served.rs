@@ -73,3 +73,6 @@ impl fmt::Debug for ServedPages {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,10 @@ impl CpuThread {
     /// Ends the guest for good if pages of it are lost.
     fn check_memory(&self) -> Result<(), GuestError> {
         let Some(failure) = self.memory.take_failure() else {
+            if self.shared.lost.load(Ordering::SeqCst) {
+                let reason = "pages of its memory are lost".to_owned();
+                return Err(GuestError::ThreadEnded { reason });
+            }
             return Ok(());
         };
         self.shared.lost.store(true, Ordering::SeqCst);
