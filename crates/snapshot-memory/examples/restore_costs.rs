@@ -27,11 +27,10 @@ mod linux {
     use snapshot_format::{Arch, MemoryLayout, PAGE_BYTES, PageRange, SnapshotRef, VmName};
     use snapshot_memory::backend::FsBackend;
     use snapshot_memory::{
-        CaptureOptions, DirectorySink, DirtyBitmap, FillOptions, GuestMemorySource, KernelFacts,
-        LayoutChoice, Mappable, MappedMemory, MappingOptions, MemoryFacts, MemoryImage, MethodKind,
-        Pages, PublishedSnapshot, RestoreCosts, RestoreFrom, RestorePlan, SealedMemory,
-        SnapshotSink, Stability, TargetFacts, TargetKind, UffdOptions, Verification, Wanted,
-        fill_memory,
+        CaptureOptions, DirectorySink, DirtyBitmap, FillOptions, KernelFacts, LayoutChoice,
+        Mappable, MappedMemory, MappingOptions, MemoryFacts, MemoryImage, MethodKind, Pages,
+        PublishedSnapshot, RestoreCosts, RestoreFrom, RestorePlan, SealedMemory, SnapshotSink,
+        Stability, TargetFacts, TargetKind, UffdOptions, Verification, Wanted, fill_memory,
     };
 
     type Outcome<T> = Result<T, Box<dyn Error>>;

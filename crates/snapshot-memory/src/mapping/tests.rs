@@ -83,7 +83,7 @@ fn a_file_is_mapped_over_a_part_and_never_over_a_memfd() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[7; 2 * PAGE]).unwrap();
     let memory = MappedMemory::new(layout(), MappingOptions::default()).unwrap();
-    memory.write(0, &[1; 5 * PAGE]).unwrap();
+    memory.write(0, &vec![1; 5 * PAGE]).unwrap();
     let map = |memory: &MappedMemory, pages, offset| memory.map_file(pages, file.as_fd(), offset);
     map(&memory, PageRange::new(3, 1), PAGE_BYTES).unwrap();
     let mut all = vec![0; 5 * PAGE];
