@@ -196,6 +196,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "names what the user asked for; its bytes go through the backend",
     ),
     (
+        "crates/vmsnap/src/command/lease.rs",
+        "lets the commands that it runs inherit a lock",
+    ),
+    (
         "crates/vmsnap/src/command/demo/home.rs",
         "makes the directory around a temporary store",
     ),

@@ -6,6 +6,7 @@ mod demo;
 mod df;
 mod import;
 mod inspect;
+mod lease;
 mod list;
 mod map;
 mod relayout;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Relayout(relayout::Relayout),
     /// Build the memory of a snapshot as one file that clones can map
     Warm(warm::Warm),
+    /// Run a command, and keep a snapshot from being destroyed meanwhile
+    Lease(lease::Lease),
     /// List the snapshots
     List(list::List),
     /// Show all that is known of one snapshot
@@ -82,6 +85,7 @@ impl Command {
             Self::Serve(command) => command.run(context),
             Self::Relayout(command) => command.run(context),
             Self::Warm(command) => command.run(context),
+            Self::Lease(command) => command.run(context),
             Self::List(command) => command.run(context),
             Self::Show(command) => command.run(context),
             Self::Map(command) => command.run(context),

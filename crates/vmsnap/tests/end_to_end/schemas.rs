@@ -96,6 +96,8 @@ fn every_document_has_the_keys_that_are_specified() {
         "vmsnap.warm-drop.v1",
         &sandbox.json(&["warm", &full, "--drop"]),
     );
+    let line = ["--json", "lease", &full, "--", "true"];
+    check("vmsnap.lease.v1", &sandbox.run(&line).document());
     check("vmsnap.list.v1", &sandbox.json(&["list"]));
     check("vmsnap.tree.v1", &sandbox.json(&["tree", "vm"]));
     check("vmsnap.map.v1", &sandbox.json(&["map", &diff]));
