@@ -2,8 +2,8 @@
 
 use snapshot_format::SectionPayload;
 use snapshot_memory::{
-    Cancel, DirtyBitmap, LiveEpoch, LiveMemory, LivePlan, LiveRounds, MemoryPlan, MemoryStats,
-    Published, SinkError, Stability,
+    Cancel, DirtyBitmap, LiveEpoch, LiveMemory, LivePlan, LiveRounds, MemoryStats, Published,
+    SinkError, Stability,
 };
 
 use super::LiveRequest;
@@ -12,9 +12,9 @@ use super::report::LiveReport;
 use super::rounds::{Ended, Rounds, Slowing};
 use crate::breakdown::{PauseBreakdown, Stopwatch};
 use crate::error::SnapshotError;
-use crate::metrics::{MemoryMetrics, Metrics, TrackingMetrics};
+use crate::metrics::{MemoryMetrics, Metrics};
 use crate::snapshot::{
-    Captured, Lapse, Machine, Selection, base, dirty, go_on, known_bytes, pause, publish, refused,
+    Begun, Captured, Lapse, Machine, Selection, begin, dirty, go_on, pause, publish, refused,
 };
 use crate::step::Step;
 
@@ -40,27 +40,12 @@ pub fn live_snapshot(
         mut options,
     } = request;
     let (tracker, consumer) = selection.tracking().ok_or(SnapshotError::NotTracked)?;
-    let base = base(selection)?;
-    go_on(cancel, Step::Begin)?;
-    let mut staged = sink.begin().map_err(refused(Step::Begin))?;
-    go_on(cancel, Step::Plan)?;
-    let bytes = match room_bytes {
-        Some(bytes) => bytes,
-        None => known_bytes(selection, machine.memory)?,
-    };
-    let layout = machine.memory.layout();
-    let plan = MemoryPlan {
-        layout,
+    let Begun {
+        mut staged,
         base,
-        bytes,
-        cancel,
-    };
-    staged.prepare(plan).map_err(refused(Step::Plan))?;
-    let mut metrics = Metrics {
-        vcpus: machine.state.vcpu_count(),
-        tracking: TrackingMetrics::of(selection),
-        ..Metrics::default()
-    };
+        mut metrics,
+    } = begin(sink, &machine, selection, cancel, room_bytes)?;
+    let layout = machine.memory.layout();
     let rounds = tracker.live(consumer, options.scan_threads);
     let rounds = rounds.map_err(dirty(Step::Harvest))?;
     let plan = LivePlan {

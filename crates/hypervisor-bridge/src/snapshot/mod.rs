@@ -12,7 +12,7 @@ use snapshot_memory::{
 pub(crate) use failed::{dirty, go_on, refused};
 pub(crate) use pause::{Lapse, pause};
 pub use sequence::snapshot;
-pub(crate) use sequence::{base, known_bytes, publish};
+pub(crate) use sequence::{Begun, begin, publish};
 
 use crate::breakdown::PauseBreakdown;
 use crate::machine::{Devices, StateCapture, VcpuStop};

@@ -2,8 +2,8 @@
 
 use snapshot_format::{PAGE_BYTES, SectionPayload, SnapshotRef};
 use snapshot_memory::{
-    Cancel, DirtyEpoch, GuestMemorySource, MemoryPlan, MemoryStats, Pages, Published, Stability,
-    StagedSink,
+    Cancel, DirtyEpoch, GuestMemorySource, MemoryPlan, MemoryStats, Pages, Published, SnapshotSink,
+    Stability, StagedSink,
 };
 
 use super::failed::{dirty, go_on, refused};
@@ -30,29 +30,12 @@ pub fn snapshot(
         cancel,
         room_bytes,
     } = request;
-    let base = base(selection)?;
-    go_on(cancel, Step::Begin)?;
-    // Before the pause: making directories takes longer than many a pause.
-    let mut staged = sink.begin().map_err(refused(Step::Begin))?;
-    go_on(cancel, Step::Plan)?;
-    let bytes = match room_bytes {
-        Some(bytes) => bytes,
-        None => known_bytes(selection, machine.memory)?,
-    };
-    let plan = MemoryPlan {
-        layout: machine.memory.layout(),
-        base,
-        bytes,
-        cancel,
-    };
-    staged.prepare(plan).map_err(refused(Step::Plan))?;
+    let Begun {
+        mut staged,
+        mut metrics,
+        ..
+    } = begin(sink, &machine, selection, cancel, room_bytes)?;
     let mut time = PauseBreakdown::default();
-    // Asked for before the pause, as all that needs no stopped machine.
-    let mut metrics = Metrics {
-        vcpus: machine.state.vcpu_count(),
-        tracking: TrackingMetrics::of(selection),
-        ..Metrics::default()
-    };
     let layout = machine.memory.layout();
 
     let frozen = pause(&mut machine, cancel, &mut time, |lapse| {
@@ -96,8 +79,53 @@ pub(crate) fn publish(
     Ok(published)
 }
 
+/// A snapshot that is staged, of a machine that runs yet.
+pub(crate) struct Begun {
+    pub(crate) staged: Box<dyn StagedSink>,
+    /// What a diff is relative to.
+    pub(crate) base: Option<SnapshotRef>,
+    /// What is known of the machine.
+    pub(crate) metrics: Metrics,
+}
+
+/// Does all that needs no stopped machine, before it is stopped: making directories takes longer
+/// than many a pause.
+pub(crate) fn begin(
+    sink: &mut dyn SnapshotSink,
+    machine: &Machine<'_>,
+    selection: Selection<'_>,
+    cancel: &Cancel,
+    room_bytes: Option<u64>,
+) -> Result<Begun, SnapshotError> {
+    let base = base(selection)?;
+    go_on(cancel, Step::Begin)?;
+    let mut staged = sink.begin().map_err(refused(Step::Begin))?;
+    go_on(cancel, Step::Plan)?;
+    let bytes = match room_bytes {
+        Some(bytes) => bytes,
+        None => known_bytes(selection, machine.memory)?,
+    };
+    let plan = MemoryPlan {
+        layout: machine.memory.layout(),
+        base,
+        bytes,
+        cancel,
+    };
+    staged.prepare(plan).map_err(refused(Step::Plan))?;
+    let metrics = Metrics {
+        vcpus: machine.state.vcpu_count(),
+        tracking: TrackingMetrics::of(selection),
+        ..Metrics::default()
+    };
+    Ok(Begun {
+        staged,
+        base,
+        metrics,
+    })
+}
+
 /// What a diff is relative to, without which there is none; `None` for a full snapshot.
-pub(crate) fn base(selection: Selection<'_>) -> Result<Option<SnapshotRef>, SnapshotError> {
+fn base(selection: Selection<'_>) -> Result<Option<SnapshotRef>, SnapshotError> {
     let Selection::Diff { tracker, consumer } = selection else {
         return Ok(None);
     };
@@ -106,7 +134,7 @@ pub(crate) fn base(selection: Selection<'_>) -> Result<Option<SnapshotRef>, Snap
 }
 
 /// Bytes of pages that the snapshot takes, as far as that is known while the machine runs.
-pub(crate) fn known_bytes(
+fn known_bytes(
     selection: Selection<'_>,
     memory: &dyn GuestMemorySource,
 ) -> Result<u64, SnapshotError> {
