@@ -2,13 +2,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// How often a vCPU that has not come is kicked again: a kick may fall between its last look at
 /// the flag and its entry to the guest.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
+
+/// How often, and how long each time, who asked looks for them before it sleeps: they come within
+/// that, and to be woken takes as long. Where there is one CPU it is all lost.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_micros(60);
 
 /// Brings every vCPU thread of a machine to a stop, and lets them go on.
 ///
@@ -19,6 +24,8 @@ const KICK_AGAIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Rendezvous {
     requested: AtomicBool,
+    /// Seats whose threads wait: a hint for who has no lock.
+    waiting: AtomicUsize,
     seats: Mutex<Vec<Seat>>,
     changed: Condvar,
 }
@@ -64,6 +71,7 @@ impl Rendezvous {
     pub fn new(vcpu_count: usize) -> Self {
         Self {
             requested: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             seats: Mutex::new((0..vcpu_count).map(|_| Seat::default()).collect()),
             changed: Condvar::new(),
         }
@@ -80,6 +88,7 @@ impl Rendezvous {
     ) -> Result<(), NotGathered> {
         self.request();
         let deadline = Instant::now() + timeout;
+        let mut looks = LOOKS;
         let mut seats = self.lock();
         loop {
             let missing: Vec<usize> = seats
@@ -94,9 +103,27 @@ impl Rendezvous {
                 let waited_ms = timeout.as_millis();
                 return Err(NotGathered { missing, waited_ms });
             }
+            if looks > 0 {
+                looks -= 1;
+                let count = seats.len();
+                // They need it to take their seats.
+                drop(seats);
+                missing.into_iter().for_each(&mut *kick);
+                self.look_for(count);
+                seats = self.lock();
+                continue;
+            }
             missing.into_iter().for_each(&mut *kick);
             let woken = self.changed.wait_timeout(seats, KICK_AGAIN);
             seats = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for a while, awake, until `count` threads wait.
+    fn look_for(&self, count: usize) {
+        let until = Instant::now() + LOOK;
+        while self.waiting.load(Ordering::SeqCst) < count && Instant::now() < until {
+            std::hint::spin_loop();
         }
     }
 
@@ -126,6 +153,7 @@ impl Rendezvous {
             let seat = seats.get_mut(vcpu);
             let came = seat.is_some_and(|seat| !std::mem::replace(&mut seat.waits, true));
             if came {
+                self.waiting.fetch_add(1, Ordering::SeqCst);
                 self.changed.notify_all();
             }
             let seat = seats.get_mut(vcpu);
@@ -144,6 +172,7 @@ impl Rendezvous {
         }
         if let Some(seat) = seats.get_mut(vcpu) {
             seat.waits = false;
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -179,6 +208,7 @@ impl Drop for Leaves<'_> {
     fn drop(&mut self) {
         if let Some(seat) = self.from.lock().get_mut(self.vcpu) {
             *seat = Seat::default();
+            self.from.waiting.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -222,6 +252,8 @@ mod tests {
                 let before = steps.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(steps.load(Ordering::SeqCst), before);
+                // What is looked at without the lock says the same.
+                assert_eq!(meeting.waiting.load(Ordering::SeqCst), 3);
                 meeting.release();
             }
             ended.store(true, Ordering::SeqCst);
@@ -282,5 +314,6 @@ mod tests {
         });
         let gone = meeting.gather(Duration::ZERO, &mut |_| {}).unwrap_err();
         assert_eq!(gone.missing, [0]);
+        assert_eq!(meeting.waiting.load(Ordering::SeqCst), 0);
     }
 }
