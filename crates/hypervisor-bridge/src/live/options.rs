@@ -11,7 +11,8 @@ pub struct LiveOptions<'r> {
     /// Rounds of memory that are written while the machine runs, at most; at least one is. As many
     /// again where the guest is slowed down.
     pub max_rounds: u32,
-    /// The machine is stopped after a round of at most so many pages.
+    /// The machine is stopped after a round of at most so many pages, and of a few more rounds as
+    /// long as they still become smaller.
     pub threshold_pages: u64,
     /// Bytes of pages that can be copied aside in the pause: memory that is got before it.
     pub aside_bytes: u64,

@@ -13,6 +13,12 @@ use crate::step::Step;
 /// Rounds may fail to shrink by a quarter so often before the guest counts as too fast.
 const MAX_STALLS: u32 = 2;
 
+/// After a round of so few pages none follows: to copy what it left takes less than to find it.
+const FEW_PAGES: u64 = 32;
+
+/// Rounds that follow the first small one, at most.
+const MAX_SETTLING: u32 = 4;
+
 /// What writes rounds.
 pub(super) struct Rounds<'a> {
     pub(super) memory: &'a dyn GuestMemorySource,
@@ -29,6 +35,12 @@ pub(super) enum Ended {
     Caught,
     /// Much is left, and the pause takes it.
     Behind,
+}
+
+/// Rounds that are small already, and become smaller: each leaves less for the pause.
+struct Settling {
+    left: u32,
+    least: u64,
 }
 
 /// A hook that was called, or not yet. Dropped, also by a panic, it lifts what it did.
@@ -51,19 +63,25 @@ impl Rounds<'_> {
         let mut left = options.max_rounds.max(1);
         let (mut least, mut stalls) = (u64::MAX, 0);
         let mut harvest_ns = 0;
+        let mut settling = Settling::new();
         loop {
             let round = self.write(&due, harvest_ns)?;
-            if round.pages <= options.threshold_pages {
+            let is_small = round.pages <= options.threshold_pages;
+            if is_small && !settling.goes_on(round.pages) {
                 return Ok(Ended::Caught);
             }
             let mut watch = Stopwatch::start();
             due = self.harvest()?;
             harvest_ns = watch.lap();
             let pages = due.count();
-            stalls += u32::from(pages >= least / 4 * 3);
+            if pages == 0 {
+                return Ok(Ended::Caught);
+            }
+            let is_small = pages <= options.threshold_pages;
+            stalls += u32::from(!is_small && pages >= least / 4 * 3);
             least = least.min(pages);
             left -= 1;
-            if pages <= options.threshold_pages || (left > 0 && stalls <= MAX_STALLS) {
+            if is_small || (left > 0 && stalls <= MAX_STALLS) {
                 left = left.max(1);
                 continue;
             }
@@ -122,6 +140,24 @@ impl Rounds<'_> {
             dirtied_bytes_per_second: rate(pages),
             taken_bytes_per_second: rate(round.pages),
         }
+    }
+}
+
+impl Settling {
+    fn new() -> Self {
+        Self {
+            left: MAX_SETTLING,
+            least: u64::MAX,
+        }
+    }
+
+    /// Whether another round is worth it after one of so many pages.
+    fn goes_on(&mut self, pages: u64) -> bool {
+        let shrinks = pages < self.least / 4 * 3;
+        let goes_on = self.left > 0 && shrinks && pages > FEW_PAGES;
+        self.left = self.left.saturating_sub(1);
+        self.least = self.least.min(pages);
+        goes_on
     }
 }
 

@@ -2,8 +2,8 @@
 
 use snapshot_format::SectionPayload;
 use snapshot_memory::{
-    Cancel, DirtyBitmap, LiveEpoch, LiveMemory, LivePlan, LiveRounds, MemoryStats, Published,
-    SinkError, Stability,
+    Cancel, DirtyBitmap, DirtyTracker, LiveEpoch, LiveMemory, LivePlan, LiveRounds, MemoryStats,
+    Published, SinkError, Stability,
 };
 
 use super::LiveRequest;
@@ -63,7 +63,9 @@ pub fn live_snapshot(
         report: LiveReport::default(),
         time: PauseBreakdown::default(),
     };
-    let (sections, epoch) = running.capture(&mut machine, selection, &options, when_behind)?;
+    let is_full = matches!(selection, Selection::FullTracked { .. });
+    let (sections, epoch) =
+        running.capture(&mut machine, tracker, is_full, &options, when_behind)?;
 
     // The machine runs again. What is left needs neither it nor its memory.
     let (memory, mut time) = running.finish(&mut metrics)?;
@@ -108,7 +110,8 @@ impl Running<'_> {
     fn capture(
         &mut self,
         machine: &mut Machine<'_>,
-        selection: Selection<'_>,
+        tracker: &DirtyTracker,
+        is_full: bool,
         options: &LiveOptions<'_>,
         when_behind: WhenBehind<'_>,
     ) -> Result<(Vec<SectionPayload>, LiveEpoch), SnapshotError> {
@@ -116,12 +119,13 @@ impl Running<'_> {
         let mut watch = Stopwatch::start();
         go_on(self.cancel, Step::Harvest)?;
         let mut due = self.rounds.first().map_err(dirty(Step::Harvest))?;
-        if let Selection::FullTracked { .. } = selection {
+        if is_full {
             due.set_all();
         }
         loop {
-            let ended = self.run(machine, due, options, gives_up, &mut slowing)?;
+            // Before the last round, whose end is to be close to the pause.
             self.rounds.refill();
+            let ended = self.run(machine, due, options, gives_up, &mut slowing)?;
             let may_retry = self.report.retries < options.max_rounds;
             let overflow = match options.overflow {
                 _ if ended == Ended::Behind => Overflow::Write,
@@ -133,7 +137,8 @@ impl Running<'_> {
                 rounds_ns,
                 ..PauseBreakdown::default()
             };
-            let frozen = pause(machine, self.cancel, &mut time, |lapse| {
+            let (cancel, rouse) = (self.cancel, || tracker.rouse());
+            let frozen = pause(machine, cancel, &mut time, rouse, |lapse| {
                 self.last_pages(lapse, overflow)
             })?;
             self.time = time;

@@ -3,3 +3,4 @@
 mod choices;
 mod exact;
 mod order;
+mod told;

@@ -26,12 +26,13 @@ pub(crate) struct Lapse<'a> {
     pub(crate) watch: &'a mut Stopwatch,
 }
 
-/// Stops the machine, captures its state, has `freeze_memory` do what it does, and lets the
-/// machine go on.
+/// Stops the machine, which `stopped` is told of, captures its state, has `freeze_memory` do what
+/// it does, and lets the machine go on.
 pub(crate) fn pause<M>(
     machine: &mut Machine<'_>,
     cancel: &Cancel,
     time: &mut PauseBreakdown,
+    stopped: impl FnOnce(),
     freeze_memory: impl FnOnce(&mut Lapse<'_>) -> Result<M, SnapshotError>,
 ) -> Result<Frozen<M>, SnapshotError> {
     let Machine {
@@ -46,6 +47,7 @@ pub(crate) fn pause<M>(
     let mut vcpus = StoppedVcpus::guard(&mut **vcpus);
     let mut devices = QuietDevices::guard(&mut **devices);
     let frozen = vcpus.stop().map_err(at(Step::Stop)).and_then(|paused| {
+        stopped();
         let mut freezing = Freezing {
             state: &mut **state,
             cancel,

@@ -38,9 +38,13 @@ pub fn snapshot(
     let mut time = PauseBreakdown::default();
     let layout = machine.memory.layout();
 
-    let frozen = pause(&mut machine, cancel, &mut time, |lapse| {
-        freeze_memory(lapse, &mut *staged, selection, cancel)
-    })?;
+    let frozen = pause(
+        &mut machine,
+        cancel,
+        &mut time,
+        || (),
+        |lapse| freeze_memory(lapse, &mut *staged, selection, cancel),
+    )?;
 
     // The machine runs again. What is left needs neither it nor its memory.
     let published = publish(staged, frozen.sections, cancel, &mut time)?;

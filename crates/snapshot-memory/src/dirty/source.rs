@@ -71,6 +71,11 @@ pub trait DirtySource: Send {
         Ok(())
     }
 
+    /// Tells that a peek comes within a millisecond or two: threads that were
+    /// [made ready](Self::make_ready) need not be woken then. Called with the machine waiting,
+    /// before its state is read.
+    fn rouse(&mut self) {}
+
     /// Gives back what was got ready, and joins every thread.
     fn rest(&mut self) {}
 

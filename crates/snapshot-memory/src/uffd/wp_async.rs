@@ -188,13 +188,16 @@ impl DirtySource for WpAsyncSource {
 
     fn harvest(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
         self.check_started()?;
+        if let Some(crew) = &mut self.crew {
+            crew.refill();
+        }
         self.scan_all(self.scan_for(true), into)
     }
 
     /// Protects nothing: a scan that does takes several times as long.
     fn peek(&mut self, into: &DirtyBitmap) -> Result<(), DirtyError> {
         self.check_started()?;
-        match &self.crew {
+        match &mut self.crew {
             Some(crew) => crew.scan(&self.segments, &mut self.found, into),
             None => self.scan_all(self.scan_for(false), into),
         }
@@ -204,6 +207,12 @@ impl DirtySource for WpAsyncSource {
         let scan_for = self.scan_for(false);
         self.crew = ScanCrew::start(&self.pagemap, &self.segments, scan_for, threads);
         Ok(())
+    }
+
+    fn rouse(&mut self) {
+        if let Some(crew) = &self.crew {
+            crew.rouse();
+        }
     }
 
     fn rest(&mut self) {

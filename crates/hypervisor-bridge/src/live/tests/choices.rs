@@ -102,6 +102,31 @@ fn rounds_go_on_while_they_shrink_and_the_pause_takes_what_the_last_left() {
     assert!(bench.sink.kept()[0].image == memory_of(&bench.memory));
 }
 
+// spec: LIV-16
+#[test]
+fn small_rounds_are_followed_by_others_while_they_shrink_down_to_a_few_pages() {
+    let small = || LiveOptions {
+        threshold_pages: 60,
+        ..LiveOptions::default()
+    };
+    let rounds = |writes: &[u64]| {
+        let bench = Bench::new(&Script::default());
+        let busy = Busy::new(&bench, writes);
+        let captured = bench.take(&busy, bench.full(), small()).unwrap();
+        assert!(bench.sink.kept()[0].image == memory_of(&bench.memory));
+        let live = captured.metrics.live.unwrap();
+        assert!(!live.is_behind);
+        let pages: Vec<u64> = live.rounds.iter().map(|round| round.pages).collect();
+        (pages, live.aside_pages)
+    };
+    assert_eq!(rounds(&[60, 44, 32, 30]), (vec![PAGES, 60, 44, 32], 30));
+    // The third is no quarter smaller: what it left is as many again.
+    assert_eq!(rounds(&[60, 44, 43, 7]), (vec![PAGES, 60, 44, 43], 7));
+    assert_eq!(rounds(&[60, 60, 60]), (vec![PAGES, 60, 60], 60));
+    // As many as the guest is asked to write, and it counts as caught all the same.
+    assert_eq!(rounds(&[60, 44, 60]), (vec![PAGES, 60, 44, 60], 60));
+}
+
 // spec: LIV-14
 #[test]
 fn a_guest_that_is_too_fast_is_paused_for_longer_unless_told_otherwise() {

@@ -93,6 +93,16 @@ impl DirtyTracker {
         live.refill();
         Ok(live)
     }
+
+    /// Tells the sources that a live snapshot is about to [close](LiveRounds::close) its rounds,
+    /// within a millisecond or two. To be called once the machine stands still, before its state
+    /// is read.
+    pub fn rouse(&self) {
+        let mut state = self.shared.lock();
+        for source in &mut state.sources {
+            source.rouse();
+        }
+    }
 }
 
 impl LiveRounds {

@@ -4,9 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use snapshot_format::{PAGE_BYTES, PageRange};
 
@@ -20,6 +21,12 @@ use crate::uffd::served_range::ServedRange;
 /// Bytes of memory that are scanned at once: some 10 µs of a clean one.
 const PIECE_BYTES: u64 = 32 << 20;
 
+/// How long a helper that was roused waits awake: longer than the state of a machine takes to read.
+const AWAKE: Duration = Duration::from_millis(2);
+
+/// Runs of a piece that there is room for before one is found.
+const RUNS_A_PIECE: usize = 64;
+
 /// Helping threads, which wait for a scan.
 ///
 /// Nobody ever waits for a helper: whoever asked for the scan does again what one has begun and
@@ -30,6 +37,14 @@ pub(super) struct ScanCrew {
     pagemap: Arc<File>,
     pieces: Arc<[Piece]>,
     scan_for: WrittenScan,
+    /// The next scan, with all memory that it takes.
+    spare: Option<Spare>,
+}
+
+struct Spare {
+    job: Arc<Job>,
+    /// Which pieces the caller has scanned.
+    own: Vec<bool>,
 }
 
 /// A part of memory: which segment it is of, and the addresses.
@@ -41,6 +56,8 @@ struct Piece {
 struct Shared {
     work: Mutex<Work>,
     posted: Condvar,
+    /// What [`Work::number`] is: for helpers that look for a job without the lock.
+    number: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,6 +65,8 @@ struct Work {
     job: Option<Arc<Job>>,
     /// Counts jobs: a helper is at each once.
     number: u64,
+    /// Counts the times that a job was announced.
+    calls: u64,
     is_over: bool,
 }
 
@@ -58,7 +77,6 @@ struct Job {
 }
 
 /// What a helper found in a piece.
-#[derive(Default)]
 struct Done {
     is_done: AtomicBool,
     found: Mutex<Vec<PageRegion>>,
@@ -81,7 +99,9 @@ impl ScanCrew {
             shared: Arc::new(Shared {
                 work: Mutex::default(),
                 posted: Condvar::new(),
+                number: AtomicU64::new(0),
             }),
+            spare: Some(Spare::new(pieces.len())),
             helpers: Vec::new(),
             pagemap: pagemap.clone(),
             pieces,
@@ -102,19 +122,34 @@ impl ScanCrew {
         Some(crew)
     }
 
+    /// Gets the memory that the next scan takes.
+    pub(super) fn refill(&mut self) {
+        let pieces = self.pieces.len();
+        self.spare.get_or_insert_with(|| Spare::new(pieces));
+    }
+
+    /// Whether there is memory for a scan.
+    #[cfg(test)]
+    pub(super) fn has_spare(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    /// Has the helpers wait awake for the scan that is about to come.
+    pub(super) fn rouse(&self) {
+        self.shared.lock().calls += 1;
+        self.shared.posted.notify_all();
+    }
+
     /// Sets the bits of all written pages, and leaves them written.
     pub(super) fn scan(
-        &self,
+        &mut self,
         segments: &[ServedRange],
         found: &mut [PageRegion],
         into: &DirtyBitmap,
     ) -> Result<(), DirtyError> {
-        let job = Arc::new(Job {
-            next: AtomicUsize::new(0),
-            results: self.pieces.iter().map(|_| Done::default()).collect(),
-        });
+        let spare = self.spare.take();
+        let Spare { job, mut own } = spare.unwrap_or_else(|| Spare::new(self.pieces.len()));
         self.shared.post(Some(job.clone()));
-        let mut own = vec![false; self.pieces.len()];
         while let Some((index, piece)) = job.claim(&self.pieces) {
             self.scan_piece(piece, segments, found, into)?;
             if let Some(own) = own.get_mut(index) {
@@ -169,23 +204,27 @@ impl Shared {
     /// The life of a helper.
     fn help(&self, pagemap: &File, pieces: &[Piece], scan_for: WrittenScan) {
         let mut found = vec![PageRegion::default(); REGIONS_A_SCAN];
-        let mut last = 0;
-        while let Some(job) = self.next_job(&mut last) {
+        let (mut last, mut calls) = (0, 0);
+        while let Some(job) = self.next_job(&mut last, &mut calls) {
             while let Some((index, piece)) = job.claim(pieces) {
-                let mut regions = Vec::new();
+                let Some(done) = job.results.get(index) else {
+                    break;
+                };
+                // Only this helper has the piece, and who asked does not look before it is done.
+                let mut regions = lock(&done.found);
                 let mut keep = |region: &PageRegion| regions.push(*region);
                 let scanned =
                     scan_range(pagemap, &piece.addresses, scan_for, &mut found, &mut keep);
                 // Who asked scans it again, and meets the same error.
-                if let (Ok(()), Some(done)) = (scanned, job.results.get(index)) {
-                    *lock(&done.found) = regions;
+                if scanned.is_ok() {
                     done.is_done.store(true, Ordering::Release);
                 }
             }
         }
     }
 
-    fn next_job(&self, last: &mut u64) -> Option<Arc<Job>> {
+    /// The next job; `last` and `calls` are what the helper has seen of both.
+    fn next_job(&self, last: &mut u64, calls: &mut u64) -> Option<Arc<Job>> {
         let mut work = self.lock();
         loop {
             if work.is_over {
@@ -195,14 +234,30 @@ impl Shared {
                 *last = work.number;
                 return Some(job);
             }
+            if work.calls > *calls {
+                *calls = work.calls;
+                drop(work);
+                self.wait_awake(*last);
+                work = self.lock();
+                continue;
+            }
             let waited = self.posted.wait(work);
             work = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for a job after `last`, for a while.
+    fn wait_awake(&self, last: u64) {
+        let until = Instant::now() + AWAKE;
+        while self.number.load(Ordering::Relaxed) <= last && Instant::now() < until {
+            std::hint::spin_loop();
         }
     }
 
     fn post(&self, job: Option<Arc<Job>>) {
         let mut work = self.lock();
         work.number += u64::from(job.is_some());
+        self.number.store(work.number, Ordering::Relaxed);
         let is_work = job.is_some();
         work.job = job;
         drop(work);
@@ -213,6 +268,24 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Work> {
         lock(&self.work)
+    }
+}
+
+impl Spare {
+    /// A scan of so many pieces.
+    fn new(pieces: usize) -> Self {
+        let done = || Done {
+            is_done: AtomicBool::new(false),
+            found: Mutex::new(Vec::with_capacity(RUNS_A_PIECE)),
+        };
+        let job = Job {
+            next: AtomicUsize::new(0),
+            results: (0..pieces).map(|_| done()).collect(),
+        };
+        Self {
+            job: Arc::new(job),
+            own: vec![false; pieces],
+        }
     }
 }
 

@@ -13,8 +13,15 @@ fn split_layout() -> MemoryLayout {
 }
 
 fn started(kind: MappingKind) -> Option<(Arc<MappedMemory>, WpAsyncSource)> {
+    started_in(split_layout(), kind)
+}
+
+fn started_in(
+    layout: MemoryLayout,
+    kind: MappingKind,
+) -> Option<(Arc<MappedMemory>, WpAsyncSource)> {
     let options = MappingOptions::default().kind(kind);
-    let memory = Arc::new(MappedMemory::new(split_layout(), options).unwrap());
+    let memory = Arc::new(MappedMemory::new(layout, options).unwrap());
     match WpAsyncSource::new(memory.clone()) {
         Ok(mut source) => {
             source.start().unwrap();
@@ -138,4 +145,42 @@ fn writes_that_the_kernel_makes_are_named() {
     }
     let expected = PageRange::new(page as u64, 2);
     assert_eq!(harvest(&mut source), [expected]);
+}
+
+// spec: LIV-17
+#[test]
+fn a_shared_scan_finds_the_same_roused_or_not_in_memory_that_it_had_before() {
+    // Three pieces.
+    let layout = MemoryLayout::single(96 * MIB).unwrap();
+    let Some((memory, mut source)) = started_in(layout, MappingKind::Anonymous) else {
+        return;
+    };
+    source.rouse();
+    source.make_ready(NonZeroUsize::new(2).unwrap()).unwrap();
+    let peek = |source: &mut WpAsyncSource| {
+        let found = DirtyBitmap::new(source.layout().page_count());
+        source.peek(&found).unwrap();
+        found.iter_runs().collect::<Vec<_>>()
+    };
+    let has_memory = |source: &WpAsyncSource| source.crew.as_ref().unwrap().has_spare();
+    let expected = [(0, 1), (8191, 2), (20_000, 1)].map(|(at, n)| PageRange::new(at, n));
+    for is_roused in [false, true, true] {
+        harvest(&mut source);
+        for page in [0, 8191, 8192, 20_000] {
+            write_page(&memory, page);
+        }
+        assert!(has_memory(&source));
+        if is_roused {
+            source.rouse();
+        }
+        assert_eq!(peek(&mut source), expected);
+        // That is what it took, and it got no more.
+        assert!(!has_memory(&source));
+    }
+    // Without a harvest in between it gets some, and the pages are written still.
+    assert_eq!(peek(&mut source), expected);
+    source.rouse();
+    source.rest();
+    assert!(source.crew.is_none());
+    assert_eq!(peek(&mut source), expected);
 }
