@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::error::BenchError;
+use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::options::{Options, Suite};
 use crate::place::Place;
@@ -23,6 +24,7 @@ mod engine;
 mod error;
 mod guest;
 mod kvm;
+mod ledger;
 mod limit;
 mod live;
 mod machine;
@@ -71,9 +73,6 @@ fn run(options: &Options) -> Result<(), BenchError> {
         None => measure(options)?,
     };
     println!("{}\n{}", report.table(), report.machine);
-    if let Some(path) = &options.json {
-        report.write(path)?;
-    }
     let charts = match &options.charts {
         Some(dir) => chart::draw(&report, dir)?,
         None => Vec::new(),
@@ -86,8 +85,7 @@ fn run(options: &Options) -> Result<(), BenchError> {
 
 fn measure(options: &Options) -> Result<Report, BenchError> {
     let dir = options.dir();
-    let machine = Machine::look(&dir);
-    let mut rows = Vec::new();
+    let mut ledger = Ledger::new(Machine::look(&dir), options.json.clone());
     let needs_files = |suite: &Suite| {
         matches!(
             suite,
@@ -103,20 +101,20 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
         };
         for suite in &options.suite {
             match suite {
-                Suite::Memory => rows.extend(memory::run(options, &place)?),
-                Suite::Cost => rows.extend(cost::run(options, &place)?),
-                Suite::Restore if place.is_host() => rows.extend(restore::run(options, &place)?),
-                Suite::Live if place.is_host() => rows.extend(live::run(options, &place)?),
+                Suite::Memory => memory::run(options, &place, &mut ledger)?,
+                Suite::Cost => ledger.add(cost::run(options, &place)?)?,
+                Suite::Restore if place.is_host() => restore::run(options, &place, &mut ledger)?,
+                Suite::Live if place.is_host() => live::run(options, &place, &mut ledger)?,
                 Suite::Restore | Suite::Live | Suite::Bitmap | Suite::State => {}
             }
         }
     }
     for suite in &options.suite {
         match suite {
-            Suite::Bitmap => rows.extend(bitmap::run(options.rounds())?),
-            Suite::State => rows.extend(state::run(options.rounds())?),
+            Suite::Bitmap => ledger.add(bitmap::run(options.rounds())?)?,
+            Suite::State => ledger.add(state::run(options.rounds())?)?,
             Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live => {}
         }
     }
-    Ok(Report { machine, rows })
+    Ok(ledger.into_report())
 }

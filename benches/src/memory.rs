@@ -10,6 +10,7 @@ use snapshot_memory::{Dedup, DirtyBitmap};
 use crate::engine::{Engine, Until, Way};
 use crate::error::BenchError;
 use crate::guest::{Guest, touch_free_memory};
+use crate::ledger::Ledger;
 use crate::limit::HugeBuffer;
 use crate::options::Options;
 use crate::page_set::PageSet;
@@ -25,13 +26,12 @@ use crate::squib::{SQUIB_4K, SQUIB_16K, Squib};
 const SEED: u64 = 0x5eed_0001;
 
 /// Runs the suite as the options say, in `place`.
-pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchError> {
+pub(crate) fn run(options: &Options, place: &Place, ledger: &mut Ledger) -> Result<(), BenchError> {
     let mem_bytes = options.mem_bytes();
-    let mut rows = Vec::new();
     if place.is_host() && options.wants(RSS, true) {
         // First of all: what earlier cases gave back to the allocator would hide what is needed.
         eprintln!("measuring memory/{RSS}");
-        rows.extend(rss::run(mem_bytes, place)?);
+        ledger.add(rss::run(mem_bytes, place)?)?;
     }
     let wanted = |plan: &&Plan| {
         let by_default = plan.is_default || options.all && place.is_host();
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchErr
     };
     let plans: Vec<&Plan> = PLANS.iter().filter(wanted).collect();
     if plans.is_empty() {
-        return Ok(rows);
+        return Ok(());
     }
     let suite = Suite {
         buffer: HugeBuffer::noise(usize::try_from(mem_bytes).unwrap_or(usize::MAX), SEED)?,
@@ -56,10 +56,10 @@ pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchErr
             Some((_, guest)) => guest,
             None => Guest::new(mem_bytes, plan.content, plan.host_pages, SEED)?,
         };
-        rows.extend(suite.measure(plan, &mut guest)?);
+        ledger.add(suite.measure(plan, &mut guest)?)?;
         last = Some((plan, guest));
     }
-    Ok(rows)
+    Ok(())
 }
 
 struct Suite<'a> {

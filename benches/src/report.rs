@@ -1,7 +1,7 @@
 //! All that one run measured, and how it is told.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,14 @@ impl Report {
         serde_json::from_slice(&bytes).map_err(BenchError::Json)
     }
 
-    /// Writes it as JSON.
+    /// Writes it as JSON, in the place of what is there: whoever is killed half way leaves that.
     pub(crate) fn write(&self, path: &Path) -> Result<(), BenchError> {
         let json = serde_json::to_vec_pretty(self).map_err(BenchError::Json)?;
-        fs::write(path, json).map_err(BenchError::at("write", path))
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        fs::write(&part, json).map_err(BenchError::at("write", &part))?;
+        fs::rename(&part, path).map_err(BenchError::at("rename", &part))
     }
 
     /// The rows as people read them on a terminal.

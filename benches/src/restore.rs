@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::child::{self, Job};
 use crate::error::BenchError;
+use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::place::Place;
 use crate::row::{Case, Rival, Row};
@@ -34,18 +35,16 @@ pub(crate) use synthetic::layout;
 const SUITE: &str = "restore";
 
 /// Runs the suite as the options say, in `place`.
-pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchError> {
+pub(crate) fn run(options: &Options, place: &Place, ledger: &mut Ledger) -> Result<(), BenchError> {
     let lab = Lab::new(options, place);
-    let mut rows = Vec::new();
     for plan in PLANS {
         if options.wants(plan.name, plan.is_default || options.all) {
-            rows.extend(measure(&lab, plan)?);
+            ledger.add(measure(&lab, plan)?)?;
         }
     }
-    rows.extend(working_set::run(&lab)?);
-    rows.extend(fleet::run(&lab)?);
-    rows.extend(qemu::run(&lab)?);
-    Ok(rows)
+    ledger.add(working_set::run(&lab)?)?;
+    fleet::run(&lab, ledger)?;
+    qemu::run(&lab, ledger)
 }
 
 /// What a contestant said in its rounds, beside the time that counts.

@@ -86,7 +86,7 @@ fn measure(line: &str) -> Vec<Row> {
         .chain(line.split_whitespace());
     let options = Options::try_parse_from(words).unwrap();
     let place = Place::new(PlaceKind::Host, &std::env::temp_dir(), LEN).unwrap();
-    run(&options, &place.unwrap()).unwrap()
+    Ledger::of(|ledger| run(&options, &place.unwrap(), ledger))
 }
 
 fn named<'a>(rows: &'a [Row], case: &str) -> Vec<(&'a str, bool)> {

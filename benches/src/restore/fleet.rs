@@ -13,6 +13,7 @@ use crate::child::{Job, Running};
 use crate::clones::{CloneJob, Cloned};
 use crate::error::BenchError;
 use crate::kvm;
+use crate::ledger::Ledger;
 use crate::machine_code::WRITTEN_BYTES;
 use crate::row::{Case, Rival, Row};
 use crate::sample::{Contestant, Samples, alternate};
@@ -99,7 +100,7 @@ const FIRST_INSTRUCTION_8G: &str = "first-instruction-8g";
 type Said = RefCell<BTreeMap<&'static str, Vec<Vec<Cloned>>>>;
 
 /// Runs all cases that are wanted.
-pub(super) fn run(lab: &Lab<'_>) -> Result<Vec<Row>, BenchError> {
+pub(super) fn run(lab: &Lab<'_>, ledger: &mut Ledger) -> Result<(), BenchError> {
     let options = lab.options();
     let wanted = FLEETS
         .iter()
@@ -112,20 +113,19 @@ pub(super) fn run(lab: &Lab<'_>) -> Result<Vec<Row>, BenchError> {
     let first = sizes.iter().filter(|(name, _)| options.wants(name, true));
     let first: Vec<_> = first.collect();
     if wanted.is_empty() && first.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if let Err(reason) = kvm::available() {
         eprintln!("SKIP kvm: {reason}");
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let mut rows = Vec::new();
     for (name, mem_bytes) in first {
-        rows.extend(first_instruction(lab, name, *mem_bytes)?);
+        ledger.add(first_instruction(lab, name, *mem_bytes)?)?;
     }
     for fleet in wanted {
-        rows.extend(measure(lab, fleet)?);
+        ledger.add(measure(lab, fleet)?)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// One clone in one process: its memory brought back and the first instruction done, without the

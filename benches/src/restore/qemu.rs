@@ -18,6 +18,7 @@ use crate::child::{self, Job};
 use crate::engine::{Engine, Way as Capture};
 use crate::error::BenchError;
 use crate::guest::{Content, Guest, HostPages};
+use crate::ledger::Ledger;
 use crate::row::{Case, Rival, Row};
 use crate::sample::{Contestant, alternate};
 
@@ -34,25 +35,24 @@ const PROGRAM: &str = "qemu-system-x86_64";
 const MEM_BYTES: u64 = 1 << 30;
 
 /// Runs the cases that are wanted, if QEMU is there.
-pub(super) fn run(lab: &Lab<'_>) -> Result<Vec<Row>, BenchError> {
+pub(super) fn run(lab: &Lab<'_>, ledger: &mut Ledger) -> Result<(), BenchError> {
     let wanted = |name| lab.options().wants(name, true);
     if !wanted(SAVE) && !wanted(LOAD) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if let Err(reason) = available() {
         eprintln!("SKIP qemu: {reason}");
-        return Ok(Vec::new());
+        return Ok(());
     }
     let subject = lab.subject(MEM_BYTES, 1)?;
     lab.warm(&subject)?;
-    let mut rows = Vec::new();
     if wanted(SAVE) {
-        rows.extend(save(lab, &subject)?);
+        ledger.add(save(lab, &subject)?)?;
     }
     if wanted(LOAD) {
-        rows.extend(load(lab, &subject)?);
+        ledger.add(load(lab, &subject)?)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Whether there is a QEMU with mapped-ram, which is in 9.0 and later; the reason if not.
