@@ -92,7 +92,7 @@ pub(crate) fn of_case(row: &Row) -> Option<Bar> {
             PAUSE_MS
         };
         return Some(Bar {
-            text: format!("p99 {p99:.2} ms, ≤ {most:.2}"),
+            text: format!("p99 of {} pauses {p99:.2} ms, ≤ {most:.2}", row.runs),
             is_met: p99 <= most,
         });
     }
@@ -193,13 +193,13 @@ mod tests {
         assert!(!clone("clone-100-in-process", 0.9, 4096.0));
         let pause = |case: &str, p99: f64| {
             let figures = json!({
-                "suite": "live", "case": case, "p99_ms": p99, "mem_bytes": 4_u64 << 30,
+                "suite": "live", "case": case, "p99_ms": p99, "mem_bytes": 4_u64 << 30, "runs": 200,
             });
             of_case(&row(&figures)).unwrap()
         };
         assert!(pause("pause-4g", 0.5).is_met && !pause("pause-4g", 0.51).is_met);
         let scan = pause("pause-4g-wp-async", 3.0);
-        assert_eq!(scan.text, "p99 3.00 ms, ≤ 3.10");
+        assert_eq!(scan.text, "p99 of 200 pauses 3.00 ms, ≤ 3.10");
         assert!(scan.is_met && !pause("pause-4g-wp-async", 3.2).is_met);
     }
 

@@ -21,13 +21,14 @@ use snapshot_store::{NewSnapshot, OpenOptions, Store, StoreSink};
 
 use crate::error::BenchError;
 use crate::kvm;
+use crate::ledger::Ledger;
 use crate::options::Options;
-use crate::place::Place;
+use crate::place::{Place, PlaceKind};
 use crate::row::{Case, Rival, Row};
-use crate::sample::{Contestant, alternate};
+use crate::sample::Samples;
 use crate::statistics::quantile;
 use guest::{Machine, Writer};
-use plan::{PLANS, Plan};
+use plan::{Blocks, PLANS, Plan};
 
 mod guest;
 pub(crate) mod plan;
@@ -38,28 +39,35 @@ const SUITE: &str = "live";
 /// Bytes of pages that the guest writes to in a second.
 const WRITER_BYTES: u64 = 100_000_000;
 
+/// An eighth of the memory that snapshots may take.
+const MAX_MEM_BYTES: u64 = 1 << 30;
+
 /// How long the guest writes between two snapshots.
 const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Runs the suite as the options say, in `place`.
-pub(crate) fn run(options: &Options, place: &Place) -> Result<Vec<Row>, BenchError> {
+pub(crate) fn run(options: &Options, place: &Place, ledger: &mut Ledger) -> Result<(), BenchError> {
     let wanted = PLANS
         .iter()
         .filter(|plan| options.wants(plan.name, plan.is_default || options.all));
     let wanted: Vec<&Plan> = wanted.collect();
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if let Err(reason) = kvm::available() {
         eprintln!("SKIP kvm: {reason}");
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let mut rows = Vec::new();
+    let mut memory = None;
     for plan in wanted {
         eprintln!("measuring {SUITE}/{}", plan.name);
-        rows.extend(measure(options, place, plan)?);
+        if memory.is_none() && !plan.on_disk {
+            memory = Place::new(PlaceKind::Tmpfs, &options.dir(), MAX_MEM_BYTES)?;
+        }
+        let place = memory.as_ref().filter(|_| !plan.on_disk).unwrap_or(place);
+        ledger.add(measure(options, place, plan)?)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// A guest that runs, and the store that it is frozen to.
@@ -70,8 +78,16 @@ struct Bench<'a> {
     consumer: ConsumerId,
     store: Store,
     parent: Cell<Option<SnapshotRef>>,
-    /// What ours said of each live snapshot.
-    live: RefCell<Vec<Captured>>,
+}
+
+/// What was taken: live, and of the stopped machine.
+#[derive(Default)]
+struct Taken {
+    live: Vec<Captured>,
+    stopped: Vec<Captured>,
+    /// How long no live snapshot let the vCPU's thread enter the guest, without the reading of its
+    /// state.
+    gaps: Vec<Duration>,
 }
 
 fn measure(options: &Options, place: &Place, plan: &Plan) -> Result<Vec<Row>, BenchError> {
@@ -89,30 +105,27 @@ fn measure(options: &Options, place: &Place, plan: &Plan) -> Result<Vec<Row>, Be
         tracker,
         store: Store::create(Arc::new(backend), &OpenOptions::default())?,
         parent: Cell::new(None),
-        live: RefCell::default(),
     };
     bench.full()?;
+    // The first of each is not counted.
+    bench.live_diff()?;
     let (start, written) = (Instant::now(), bench.writer.borrow().written_bytes());
-    let contestants = vec![
-        Contestant::new("ours", || bench.live_diff()),
-        Contestant::new("stop-and-copy", || bench.paused_diff()),
-    ];
-    let rounds = plan::rounds(options.rounds(), options.is_quick());
-    let samples = alternate(contestants, rounds, || {
-        thread::sleep(BETWEEN);
-        Ok(())
-    })?;
+    let blocks = Blocks::new(options.rounds(), options.is_quick());
+    let taken = bench.take(blocks)?;
     let written = bench.writer.borrow().written_bytes() - written;
     let rate = per_second(written, start.elapsed());
-    let live = bench.live.take();
     drop(bench);
-    place.scratch().keep(dir)?;
-    let [ours, peer] = &samples[..] else {
-        return Ok(Vec::new());
-    };
-    let live = live.get(live.len() - ours.ms.len()..).unwrap_or_default();
-    let mut figures = figures(live);
+    place.scratch().discard(&dir)?;
+    let ours = pauses("ours", &taken.live);
+    let peer = pauses("stop-and-copy", &taken.stopped);
+    let mut figures = figures(&taken.live);
+    figures.insert("p90_ms".to_owned(), ours.quantile_ms(0.9));
     figures.insert("p99_ms".to_owned(), ours.quantile_ms(0.99));
+    figures.insert("longest_ms".to_owned(), ours.quantile_ms(1.0));
+    let gaps = taken.gaps.iter().map(|gap| gap.as_secs_f64() * 1e3);
+    let gaps: Vec<f64> = gaps.collect();
+    figures.insert("gap_p50_ms".to_owned(), quantile(&gaps, 0.5));
+    figures.insert("gap_p99_ms".to_owned(), quantile(&gaps, 0.99));
     figures.insert("written_mb_per_s".to_owned(), rate);
     let case = Case {
         suite: SUITE,
@@ -122,7 +135,7 @@ fn measure(options: &Options, place: &Place, plan: &Plan) -> Result<Vec<Row>, Be
         counts: BTreeMap::from([("mem_bytes".to_owned(), len_bytes)]),
         figures,
     };
-    Ok(case.compare(ours, &[Rival::Peer(peer.clone())]))
+    Ok(case.compare(&ours, &[Rival::Peer(peer)]))
 }
 
 /// Guest memory that is all there: looking for written pages then takes as long as it can.
@@ -160,14 +173,29 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// One live snapshot of what was written since the last; how long the guest stood still but for
-    /// the reading of its state.
-    fn live_diff(&self) -> Result<Duration, BenchError> {
+    /// Takes snapshots, block by block.
+    fn take(&self, blocks: Blocks) -> Result<Taken, BenchError> {
+        let start = Instant::now();
+        let mut taken = Taken::default();
+        while blocks.go_on(taken.stopped.len(), start.elapsed()) {
+            for _ in 0..blocks.pauses {
+                thread::sleep(BETWEEN);
+                let captured = self.live_diff()?;
+                let gap = self.writer.borrow().gap();
+                let state = Duration::from_nanos(captured.time.state_ns);
+                taken.gaps.push(gap.saturating_sub(state));
+                taken.live.push(captured);
+            }
+            thread::sleep(BETWEEN);
+            taken.stopped.push(self.paused_diff()?);
+        }
+        Ok(taken)
+    }
+
+    /// One live snapshot of what was written since the last.
+    fn live_diff(&self) -> Result<Captured, BenchError> {
         let (tracker, consumer) = (&self.tracker, self.consumer);
-        let captured = self.live(Selection::Diff { tracker, consumer })?;
-        let took = stood_still(&captured);
-        self.live.borrow_mut().push(captured);
-        Ok(took)
+        self.live(Selection::Diff { tracker, consumer })
     }
 
     fn live(&self, selection: Selection<'_>) -> Result<Captured, BenchError> {
@@ -194,7 +222,7 @@ impl Bench<'_> {
     }
 
     /// The same with the guest stopped from the beginning to the last byte of memory.
-    fn paused_diff(&self) -> Result<Duration, BenchError> {
+    fn paused_diff(&self) -> Result<Captured, BenchError> {
         let (tracker, consumer) = (&self.tracker, self.consumer);
         let mut sink = self.sink()?;
         let mut writer = self.writer.borrow_mut();
@@ -212,14 +240,19 @@ impl Bench<'_> {
         };
         let captured = snapshot(machine, request)?;
         self.parent.set(Some(captured.published.snapshot));
-        Ok(stood_still(&captured))
+        Ok(captured)
     }
 }
 
-/// How long the guest stood still, without the reading of its state.
-fn stood_still(captured: &Captured) -> Duration {
-    let time = &captured.time;
-    Duration::from_nanos(time.pause_ns().saturating_sub(time.state_ns))
+/// How long the guest stood still each time, without the reading of its state.
+fn pauses(name: &'static str, taken: &[Captured]) -> Samples {
+    let ns = taken.iter().map(|one| one.time.pause_without_state_ns());
+    let ms = ns.map(ms).collect();
+    Samples { name, ms }
+}
+
+fn ms(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64() * 1e3
 }
 
 /// Where the time of the pauses went.
@@ -228,9 +261,6 @@ fn figures(live: &[Captured]) -> BTreeMap<String, f64> {
         let values: Vec<f64> = live.iter().map(of).collect();
         quantile(&values, 0.5)
     };
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let float = |value: u64| value as f64;
-    let ms = |ns: u64| float(ns) / 1e6;
     BTreeMap::from([
         ("stop_ms".to_owned(), median(&|one| ms(one.time.stop_ns))),
         ("state_ms".to_owned(), median(&|one| ms(one.time.state_ns))),
@@ -243,7 +273,28 @@ fn figures(live: &[Captured]) -> BTreeMap<String, f64> {
             "resume_ms".to_owned(),
             median(&|one| ms(one.time.resume_ns)),
         ),
+        (
+            "rounds_ms".to_owned(),
+            median(&|one| ms(one.time.rounds_ns)),
+        ),
+        (
+            "finish_ms".to_owned(),
+            median(&|one| ms(one.time.finish_ns)),
+        ),
+        (
+            "publish_ms".to_owned(),
+            median(&|one| ms(one.time.seal_ns + one.time.publish_ns)),
+        ),
+        ("last_pages".to_owned(), median(&last_pages)),
     ])
+}
+
+/// Pages that were copied in the pause.
+fn last_pages(one: &Captured) -> f64 {
+    let pages = one.metrics.live.as_ref().map_or(0, |live| live.aside_pages);
+    #[expect(clippy::cast_precision_loss, reason = "thousands of pages")]
+    let pages = pages as f64;
+    pages
 }
 
 fn per_second(bytes: u64, time: Duration) -> f64 {

@@ -74,6 +74,13 @@ impl Samples {
         quantile(&self.ms, at)
     }
 
+    /// The medians of so many rounds of equal length, in order.
+    pub(crate) fn rounds_ms(&self, rounds: usize) -> impl Iterator<Item = f64> {
+        let each = self.ms.len() / rounds.max(1);
+        let rounds = self.ms.chunks_exact(each.max(1)).take(rounds);
+        rounds.map(|round| quantile(round, 0.5))
+    }
+
     /// The median in milliseconds.
     pub(crate) fn median_ms(&self) -> f64 {
         self.quantile_ms(0.5)

@@ -90,6 +90,15 @@ impl Scratch {
         Ok(())
     }
 
+    /// Removes a directory at once, its files by several threads.
+    pub(crate) fn discard(&self, dir: &Path) -> Result<(), BenchError> {
+        let mut files = Vec::new();
+        files_below(dir, &mut files).map_err(BenchError::at("look at", dir))?;
+        self.kept.borrow_mut().append(&mut files);
+        self.remove_kept()?;
+        fs::remove_dir_all(dir).map_err(BenchError::at("remove", dir))
+    }
+
     /// Removes all that was kept.
     pub(crate) fn remove_kept(&self) -> Result<(), BenchError> {
         self.kept_bytes.set(0);
@@ -121,6 +130,19 @@ impl Scratch {
         let dir = File::open(self.path()).map_err(BenchError::at("open", self.path()))?;
         syncfs(&dir).map_err(|errno| BenchError::at("sync", self.path())(errno.into()))
     }
+}
+
+/// Adds all files below `dir`.
+fn files_below(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files_below(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Lets the page cache forget a clean file, or the clean files of a directory; how many bytes of
@@ -161,5 +183,11 @@ mod tests {
         write(4096);
         scratch.remove_kept().unwrap();
         assert_eq!((count(), scratch.kept_bytes.get()), (0, 0));
+        let dir = scratch.path().join("dir");
+        fs::create_dir_all(dir.join("empty/deep")).unwrap();
+        fs::write(dir.join("empty/file"), b"").unwrap();
+        fs::write(dir.join("file"), b"x").unwrap();
+        scratch.discard(&dir).unwrap();
+        assert_eq!(count(), 0);
     }
 }

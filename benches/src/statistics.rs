@@ -20,14 +20,12 @@ impl Pairs {
     /// How far the quartiles may lie apart, as a part of the median.
     const STEADY: f64 = 0.2;
 
-    /// The ratios `over / under`, round by round.
+    /// The ratios `over / under`, round by round. Where one of them ran several times a round, the
+    /// median of the round counts.
     pub(crate) fn of(over: &Samples, under: &Samples) -> Self {
-        let ratios: Vec<f64> = over
-            .ms
-            .iter()
-            .zip(&under.ms)
-            .map(|(over, under)| over / under)
-            .collect();
+        let rounds = over.ms.len().min(under.ms.len());
+        let ratios = over.rounds_ms(rounds).zip(under.rounds_ms(rounds));
+        let ratios: Vec<f64> = ratios.map(|(over, under)| over / under).collect();
         let [p25, median, p75] = [0.25, 0.5, 0.75].map(|at| quantile(&ratios, at));
         Self {
             median,
@@ -84,6 +82,15 @@ mod tests {
         let steady = Pairs::of(&samples(&[20.0, 20.5, 21.0, 20.2]), &ours);
         assert!(!steady.unstable && steady.p25 > 2.0 && steady.p75 < 2.1);
         assert!(Pairs::of(&samples(&[20.0, 40.0, 20.0, 40.0]), &ours).unstable);
+    }
+
+    #[test]
+    fn who_runs_more_often_counts_by_the_median_of_each_round() {
+        let over = samples(&[30.0, 80.0]);
+        let under = samples(&[1.0, 10.0, 99.0, 19.0, 20.0, 21.0]);
+        let pairs = Pairs::of(&over, &under);
+        assert!((pairs.median - 3.5).abs() < 1e-9);
+        assert!((Pairs::of(&under, &over).median - f64::midpoint(10.0 / 30.0, 0.25)).abs() < 1e-9);
     }
 
     #[test]

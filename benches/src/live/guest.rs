@@ -9,8 +9,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,10 @@ struct Shared {
     is_ending: AtomicBool,
     has_failed: AtomicBool,
     batches: AtomicU64,
+    /// Nanoseconds from the last request to stop to the entry after it.
+    gap_ns: AtomicU64,
+    /// When that request was.
+    asked: Mutex<Option<Instant>>,
 }
 
 /// What the vCPU's thread owns.
@@ -185,6 +189,8 @@ impl Machine {
             is_ending: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             batches: AtomicU64::new(0),
+            gap_ns: AtomicU64::new(0),
+            asked: Mutex::default(),
         });
         let batch_bytes = u64::from(BATCH_PAGES) * PAGE_BYTES;
         let mut runner = Runner {
@@ -208,6 +214,11 @@ impl Writer {
         batches * u64::from(BATCH_PAGES) * PAGE_BYTES
     }
 
+    /// From the last request to stop until the vCPU's thread was about to enter the guest again.
+    pub(super) fn gap(&self) -> Duration {
+        Duration::from_nanos(self.shared.gap_ns.load(Ordering::Relaxed))
+    }
+
     fn kick(thread: &JoinHandle<()>) {
         thread.thread().unpark();
         // SAFETY: the handle was not joined, so the thread's id is valid, also after its end.
@@ -217,6 +228,7 @@ impl Writer {
 
 impl VcpuStop for Writer {
     fn stop(&mut self) -> Result<Paused, StepError> {
+        *self.shared.asked() = Some(Instant::now());
         let thread = self.thread.as_ref();
         let mut kick = |_| {
             if let Some(thread) = thread {
@@ -265,13 +277,15 @@ impl Runner {
                     complete_pending_exit(0, self).map_err(io::Error::other)
                 };
                 shared.meeting.wait(0);
+                shared.note_gap();
                 completed
             } else if is_broken {
                 thread::park();
                 Ok(())
-            } else {
-                self.pace();
+            } else if self.is_due() {
                 self.enter().map(drop)
+            } else {
+                Ok(())
             };
             if let Err(error) = done {
                 eprintln!("the vCPU of the bench: {error}");
@@ -280,13 +294,29 @@ impl Runner {
         }
     }
 
-    /// Waits until the next batch is due, or somebody wants the thread.
-    fn pace(&mut self) {
+    /// Whether the next batch is due. Waits for it, unless somebody wants the thread first.
+    fn is_due(&mut self) -> bool {
         let now = Instant::now();
         if let Some(early) = self.due.checked_duration_since(now) {
             thread::park_timeout(early);
-        } else if now - self.due > LATE {
+            return false;
+        }
+        if now - self.due > LATE {
             self.due = now;
+        }
+        true
+    }
+}
+
+impl Shared {
+    fn asked(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_gap(&self) {
+        if let Some(asked) = self.asked().take() {
+            let ns = u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.gap_ns.store(ns, Ordering::Relaxed);
         }
     }
 }

@@ -1,14 +1,21 @@
 //! The cases of the suite `live`.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::guest::Tracking;
 
-/// Snapshots of each kind: enough for a 99th percentile.
-const SNAPSHOTS: NonZeroUsize = NonZeroUsize::new(200).unwrap();
+/// Live snapshots of a case: the two longest pauses lie beyond the 99th percentile.
+const PAUSES: usize = 200;
 
-/// And with `--quick`.
-const QUICK_SNAPSHOTS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Snapshots of a stopped machine, which take as long as hundreds of pauses: enough for a median.
+const STOPPED: usize = 5;
+
+/// When a case on a slow disk is enough, if there was a pause beyond the percentile.
+const LONG_ENOUGH: Duration = Duration::from_secs(25);
+
+/// Without which there is no 99th percentile.
+const LEAST_PAUSES: usize = 100;
 
 /// One case.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +26,8 @@ pub(crate) struct Plan {
     pub(super) mem_bytes: u64,
     pub(super) tracking: Tracking,
     pub(super) huge_pages: bool,
+    /// Whether snapshots go to the file system of `--dir`, and not to memory.
+    pub(super) on_disk: bool,
 }
 
 const MIB: u64 = 1 << 20;
@@ -31,6 +40,7 @@ const fn plan(name: &'static str, mem_bytes: u64, tracking: Tracking) -> Plan {
         mem_bytes,
         tracking,
         huge_pages: false,
+        on_disk: false,
     }
 }
 
@@ -44,6 +54,10 @@ pub(crate) const PLANS: &[Plan] = &[
     plan("pause-256m-wp-async", 256 * MIB, Tracking::WpAsync),
     plan("pause-1g-wp-async", GIB, Tracking::WpAsync),
     plan("pause-4g-wp-async", 4 * GIB, Tracking::WpAsync),
+    Plan {
+        on_disk: true,
+        ..plan("pause-1g-disk", GIB, Tracking::Log)
+    },
     Plan {
         is_default: false,
         huge_pages: true,
@@ -65,19 +79,38 @@ impl Plan {
             Tracking::WpAsync => "userfaultfd WP_ASYNC",
         };
         let pages = if self.huge_pages { "2 MiB" } else { "4 KiB" };
-        format!(
-            "{tracking}, {pages} host pages; diff with digests, durable, published; state capture apart"
-        )
+        format!("{tracking}, {pages} host pages; diff with digests, published; state capture apart")
     }
 }
 
-/// Snapshots of each kind in a case. A number that was asked for is kept to if it is more than a
-/// percentile needs.
-pub(super) fn rounds(asked: NonZeroUsize, is_quick: bool) -> NonZeroUsize {
-    if is_quick {
-        QUICK_SNAPSHOTS
-    } else {
-        asked.max(SNAPSHOTS)
+/// Blocks of snapshots: so many live ones each, then one of the stopped machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Blocks {
+    /// How many, at most.
+    pub(super) count: usize,
+    /// Live snapshots of each.
+    pub(super) pauses: usize,
+}
+
+impl Blocks {
+    /// Those of a case. More pauses than a percentile needs are taken if they were asked for.
+    pub(super) fn new(asked: NonZeroUsize, is_quick: bool) -> Self {
+        if is_quick {
+            return Self {
+                count: 1,
+                pauses: 3,
+            };
+        }
+        Self {
+            count: STOPPED,
+            pauses: asked.get().max(PAUSES).div_ceil(STOPPED),
+        }
+    }
+
+    /// Whether another one is due, after so many that took so long.
+    pub(super) fn go_on(self, done: usize, took: Duration) -> bool {
+        let is_enough = took >= LONG_ENOUGH && done * self.pauses >= LEAST_PAUSES;
+        done < self.count && !is_enough
     }
 }
 
