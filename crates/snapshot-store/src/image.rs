@@ -48,6 +48,10 @@ impl PageSource for StoredImage {
         self.image.run(pages)
     }
 
+    fn piece(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        self.image.piece(pages)
+    }
+
     fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {
         PageSource::read_pages(&self.image, pages, out)
     }

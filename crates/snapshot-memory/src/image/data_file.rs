@@ -12,7 +12,7 @@ use snapshot_format::{
 
 use super::cache::LeafCache;
 use super::error::ImageError;
-use super::framed::SpareFrame;
+use super::spare::Spares;
 use crate::backend::ReadFile;
 use crate::envelope_file::{self, Frame};
 
@@ -28,7 +28,7 @@ pub struct DataFile {
     frame_digest: Digest,
     reference: DataFileRef,
     index: LeafCache<IndexLeaf>,
-    pub(super) spare_frame: Arc<SpareFrame>,
+    pub(super) spares: Arc<Spares>,
 }
 
 /// What the two files are called in errors.
@@ -74,7 +74,7 @@ impl DataFile {
             frame_digest,
             reference: *wanted,
             index,
-            spare_frame: Arc::default(),
+            spares: Arc::default(),
         })
     }
 

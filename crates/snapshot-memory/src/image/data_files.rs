@@ -7,7 +7,7 @@ use snapshot_format::DataFileRef;
 
 use super::data_file::DataFile;
 use super::error::ImageError;
-use super::framed::SpareFrame;
+use super::spare::Spares;
 
 /// Opens the data files of one image.
 ///
@@ -25,21 +25,21 @@ pub(super) struct DataFiles {
     slots: Vec<OnceLock<DataFile>>,
     /// `None` where every one of them is open.
     opener: Option<Box<dyn OpenDataFile>>,
-    spare_frame: Arc<SpareFrame>,
+    spares: Arc<Spares>,
 }
 
 impl DataFiles {
     /// Files that are open.
     pub(super) fn open(files: Vec<DataFile>) -> Result<Self, ImageError> {
-        let spare_frame = Arc::default();
+        let spares = Arc::default();
         let references = files.iter().map(DataFile::reference).collect();
         let admitted = files.into_iter().enumerate();
-        let admitted = admitted.map(|(place, file)| Ok(admit(file, place, &spare_frame)?.into()));
+        let admitted = admitted.map(|(place, file)| Ok(admit(file, place, &spares)?.into()));
         Ok(Self {
             references,
             slots: admitted.collect::<Result<_, ImageError>>()?,
             opener: None,
-            spare_frame,
+            spares,
         })
     }
 
@@ -49,7 +49,7 @@ impl DataFiles {
             slots: references.iter().map(|_| OnceLock::new()).collect(),
             references,
             opener: Some(opener),
-            spare_frame: Arc::default(),
+            spares: Arc::default(),
         }
     }
 
@@ -69,7 +69,7 @@ impl DataFiles {
             return Ok(file);
         }
         let opener = self.opener.as_ref().ok_or_else(none)?;
-        let file = admit(opener.open(reference)?, place, &self.spare_frame)?;
+        let file = admit(opener.open(reference)?, place, &self.spares)?;
         // Whoever was faster opened the same file.
         Ok(slot.get_or_init(|| file))
     }
@@ -82,11 +82,7 @@ impl DataFiles {
 }
 
 /// Refuses a file that belongs at another place of its chain.
-fn admit(
-    mut file: DataFile,
-    place: usize,
-    spare_frame: &Arc<SpareFrame>,
-) -> Result<DataFile, ImageError> {
+fn admit(mut file: DataFile, place: usize, spares: &Arc<Spares>) -> Result<DataFile, ImageError> {
     let (expected, found) = (place + 1, file.root.file);
     if usize::from(found) != expected {
         return Err(ImageError::FileNumber {
@@ -95,6 +91,6 @@ fn admit(
             found,
         });
     }
-    file.spare_frame = Arc::clone(spare_frame);
+    file.spares = Arc::clone(spares);
     Ok(file)
 }

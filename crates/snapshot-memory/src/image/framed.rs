@@ -1,22 +1,11 @@
 //! Reading pages out of a data file of frames, each frame decoded once where reads follow each
 //! other.
 
-use std::sync::{Mutex, PoisonError};
-
 use snapshot_format::{Frame, FrameCoding, GuestPage, IndexLeaf, PAGE_BYTES};
 
 use super::data_file::{DataFile, within_leaf};
 use super::error::ImageError;
 use crate::frames::FrameDecoder;
-
-/// The frame that was decoded last, by whichever data file of an image.
-///
-/// A reader takes it out and puts it back; where another has it, the reader starts with an empty
-/// one. So there are as many as readers at one time, and one stays.
-#[derive(Debug, Default)]
-pub(super) struct SpareFrame {
-    last: Mutex<Option<DecodedFrame>>,
-}
 
 /// A frame as the guest sees it, and what it takes to decode one: 128 KiB and tables.
 #[derive(Debug, Default)]
@@ -26,21 +15,6 @@ pub(super) struct DecodedFrame {
     stored: Vec<u8>,
     pages: Vec<u8>,
     decoder: FrameDecoder,
-}
-
-impl SpareFrame {
-    fn take(&self) -> DecodedFrame {
-        self.lock().take().unwrap_or_default()
-    }
-
-    fn put(&self, frame: DecodedFrame) {
-        *self.lock() = Some(frame);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<DecodedFrame>> {
-        // What is in it is whole at any time.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl DecodedFrame {
@@ -78,7 +52,7 @@ impl DataFile {
         first: GuestPage,
         out: &mut [u8],
     ) -> Result<(), ImageError> {
-        let mut decoded = self.spare_frame.take();
+        let mut decoded = self.spares.frame.take();
         let (mut page, mut rest) = (first, out);
         while !rest.is_empty() {
             let (frame, before) = self.frame(leaf, page)?;
@@ -97,7 +71,7 @@ impl DataFile {
             page.0 += (len / PAGE) as u64;
             rest = later;
         }
-        self.spare_frame.put(decoded);
+        self.spares.frame.put(decoded);
         Ok(())
     }
 

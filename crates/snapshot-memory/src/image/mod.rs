@@ -11,6 +11,7 @@ mod known;
 mod read;
 mod reader;
 mod same;
+mod spare;
 
 pub use check::CheckedBytes;
 pub use compare::CompareError;

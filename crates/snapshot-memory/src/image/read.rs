@@ -92,7 +92,7 @@ impl DataFile {
         Ok(())
     }
 
-    /// Reads the unit of `page` whole and copies the pages that are wanted: from `page` on, up to
+    /// Reads the unit of `page` whole, unless it was read last, and copies the pages that are wanted: from `page` on, up to
     /// the end of the unit, of a gap in guest memory, or of `out`. Gives how many.
     fn read_part_of_unit(
         &self,
@@ -100,8 +100,8 @@ impl DataFile {
         page: GuestPage,
         out: &mut [u8],
     ) -> Result<u64, ImageError> {
-        let mut bytes = Vec::new();
-        let (unit, _) = self.read_unit(leaf, page, &mut bytes)?;
+        let mut spare = self.spares.unit.take();
+        let (unit, bytes) = spare.bytes(self, leaf, page)?;
         let layout = &self.root.layout;
         let image_page = layout.image_page(page).ok_or_else(|| self.not_held(page))?;
         let before = image_page.0 - unit.start.0;
@@ -114,6 +114,7 @@ impl DataFile {
         if let (Some(to), Some(from)) = (out.get_mut(..len), bytes.get(from..from + len)) {
             to.copy_from_slice(from);
         }
+        self.spares.unit.put(spare);
         Ok(pages)
     }
 
@@ -163,7 +164,11 @@ impl DataFile {
             .ok_or_else(|| self.not_held(page))
     }
 
-    fn held_unit(&self, leaf: &IndexLeaf, page: GuestPage) -> Result<(PageRange, u64), ImageError> {
+    pub(super) fn held_unit(
+        &self,
+        leaf: &IndexLeaf,
+        page: GuestPage,
+    ) -> Result<(PageRange, u64), ImageError> {
         self.unit(leaf, page).ok_or_else(|| self.not_held(page))
     }
 

@@ -16,6 +16,12 @@ pub trait PageSource: Send + Sync {
     /// What `pages` begin with: how many of them, at least one, are alike.
     fn run(&self, pages: PageRange) -> Result<PageRun, SourceError>;
 
+    /// The same, and no more of them than one read brings: whoever waits for one of these pages
+    /// waits for nothing else. All of the run, unless the source knows better.
+    fn piece(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        self.run(pages)
+    }
+
     /// Fills `out`, which is exactly as long, with the bytes of `pages`.
     fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError>;
 }
@@ -56,6 +62,14 @@ impl PageSource for MemoryImage {
             }
             .into()),
         }
+    }
+
+    fn piece(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        let extent = self.extent(pages)?;
+        Ok(PageRun {
+            count: extent.pages.count,
+            is_zero: extent.file.is_none(),
+        })
     }
 
     fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {

@@ -1,6 +1,7 @@
 //! What the tests of this folder have in common.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -16,8 +17,11 @@ use crate::uffd::UffdError;
 pub(super) struct Numbered {
     layout: MemoryLayout,
     has_zero: bool,
+    /// Pages of one piece; a run is one where this is 0.
+    piece_pages: u64,
     damaged: Mutex<BTreeSet<u64>>,
-    held: Mutex<bool>,
+    /// Pages whose reads wait.
+    held: Mutex<Range<u64>>,
     released: Condvar,
     pub(super) reads: AtomicU64,
     pub(super) waiting: AtomicU64,
@@ -25,20 +29,26 @@ pub(super) struct Numbered {
 
 impl Numbered {
     pub(super) fn new(pages: u64) -> Arc<Self> {
-        Self::with(pages, true)
+        Self::with(pages, true, 0)
     }
 
     /// The same, no page of them zero.
     pub(super) fn without_zero(pages: u64) -> Arc<Self> {
-        Self::with(pages, false)
+        Self::with(pages, false, 0)
     }
 
-    fn with(pages: u64, has_zero: bool) -> Arc<Self> {
+    /// No page of them zero, and pieces that end at multiples of `piece_pages`.
+    pub(super) fn in_pieces(pages: u64, piece_pages: u64) -> Arc<Self> {
+        Self::with(pages, false, piece_pages)
+    }
+
+    fn with(pages: u64, has_zero: bool, piece_pages: u64) -> Arc<Self> {
         Arc::new(Self {
             layout: MemoryLayout::single(pages * PAGE_BYTES).unwrap(),
             has_zero,
+            piece_pages,
             damaged: Mutex::default(),
-            held: Mutex::new(false),
+            held: Mutex::default(),
             released: Condvar::new(),
             reads: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -60,7 +70,12 @@ impl Numbered {
 
     /// Has reads wait, or those that wait go on.
     pub(super) fn hold(&self, held: bool) {
-        *self.held.lock().unwrap() = held;
+        self.hold_pages(if held { 0..u64::MAX } else { 0..0 });
+    }
+
+    /// Has reads of these pages wait, and all others go on.
+    pub(super) fn hold_pages(&self, pages: Range<u64>) {
+        *self.held.lock().unwrap() = pages;
         self.released.notify_all();
     }
 
@@ -85,11 +100,22 @@ impl PageSource for Numbered {
         })
     }
 
+    fn piece(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        let mut run = self.run(pages)?;
+        if self.piece_pages > 0 {
+            let left = self.piece_pages - pages.start.0 % self.piece_pages;
+            run.count = run.count.min(left);
+        }
+        Ok(run)
+    }
+
     fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let held = self.held.lock().unwrap();
-        drop(self.released.wait_while(held, |held| *held).unwrap());
+        let is_held =
+            |held: &mut Range<u64>| held.start < pages.end().0 && pages.start.0 < held.end;
+        drop(self.released.wait_while(held, is_held).unwrap());
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         let damaged = self.damaged.lock().unwrap();
         if let Some(page) = damaged.range(pages.start.0..pages.end().0).next() {

@@ -181,20 +181,20 @@ impl Worker {
             start: page,
             count: 1,
         };
-        let brought = match self.bring_run(page, absent, window) {
+        let brought = match self.bring_piece(page, absent, window) {
             // Its neighbours may be what is damaged.
-            Err(Failed::Source(..)) if absent.count > 1 => self.bring_run(page, single, window),
+            Err(Failed::Source(..)) if absent.count > 1 => self.bring_piece(page, single, window),
             other => other,
         };
         match brought {
-            Ok(run) => self.bring_rest(run, absent, window),
+            Ok(piece) => self.bring_rest(piece, absent, window),
             Err(Failed::Place(error)) => engine.report_place(&error),
             Err(Failed::Source(error)) => engine.lose(page, *error),
         }
     }
 
-    /// Brings the run of `pages` that `page` lies in, and lets who waits for it go on.
-    fn bring_run(
+    /// Brings the piece of `pages` that `page` lies in, and lets who waits for it go on.
+    fn bring_piece(
         &mut self,
         page: PageIndex,
         pages: PageRange,
@@ -202,31 +202,43 @@ impl Worker {
     ) -> Result<PageRange, Failed> {
         let mut rest = pages;
         loop {
-            let run = self.engine.origin.source().run(rest);
-            let run = run.map_err(Failed::source)?;
-            let here = PageRange::new(rest.start.0, run.count.clamp(1, rest.count));
+            let piece = self.engine.origin.source().piece(rest);
+            let piece = piece.map_err(Failed::source)?;
+            let here = PageRange::new(rest.start.0, piece.count.clamp(1, rest.count));
             if page < here.end() {
-                self.bring_alike(here, run.is_zero, window)?;
+                self.bring_alike(here, piece.is_zero, window)?;
                 return Ok(here);
             }
             rest = PageRange::new(here.end().0, rest.count - here.count);
         }
     }
 
-    /// Brings what is beside `run`: the guest is likely to want it next, and nobody waits for it.
-    fn bring_rest(&mut self, run: PageRange, absent: PageRange, window: &Part) {
-        let before = PageRange::new(absent.start.0, run.start.0 - absent.start.0);
-        let after = PageRange::new(run.end().0, absent.end().0 - run.end().0);
+    /// Brings what is beside `piece`: the guest is likely to want it next, and nobody waits for it.
+    fn bring_rest(&mut self, piece: PageRange, absent: PageRange, window: &Part) {
+        let before = PageRange::new(absent.start.0, piece.start.0 - absent.start.0);
+        let after = PageRange::new(piece.end().0, absent.end().0 - piece.end().0);
         for mut rest in [after, before] {
             while !rest.is_empty() {
-                let brought = self.bring_run(rest.start, rest, window);
-                let Ok(run) = brought else {
-                    // It is told of when somebody wants it.
+                // It is told of when somebody wants it.
+                let Ok(done) = self.bring_run(rest, window) else {
                     return;
                 };
-                rest = PageRange::new(run.end().0, rest.end().0 - run.end().0);
+                rest = PageRange::new(done.end().0, rest.end().0 - done.end().0);
             }
         }
+    }
+
+    /// Brings the run that `pages` begin with.
+    fn bring_run(&mut self, pages: PageRange, window: &Part) -> Result<PageRange, Failed> {
+        let run = self
+            .engine
+            .origin
+            .source()
+            .run(pages)
+            .map_err(Failed::source)?;
+        let here = PageRange::new(pages.start.0, run.count.clamp(1, pages.count));
+        self.bring_alike(here, run.is_zero, window)?;
+        Ok(here)
     }
 
     fn bring_alike(

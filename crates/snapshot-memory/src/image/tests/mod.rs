@@ -11,6 +11,7 @@ use snapshot_format::{DataLayout, MemoryLayout, PageRange};
 use crate::backend::Backend;
 use crate::image::ImageError;
 use crate::raw_file::RawFile;
+use crate::restore::{PageRun, PageSource};
 use crate::source::GuestMemorySource;
 
 /// Regions whose ends lie inside digest units, a hole smaller than a unit, and two leaves.
@@ -284,4 +285,41 @@ fn a_raw_file_gives_regions_from_their_offsets_and_tells_when_it_shrinks() {
         .unwrap();
     assert!(source.read_pages(PageRange::new(0, 50), &mut out).is_err());
     assert!(RawFile::image(open(), ragged()).is_err());
+}
+
+#[test]
+fn parts_of_one_unit_read_in_a_row_take_one_read_of_it() {
+    let chain = one_of_each();
+    let image = chain.image().unwrap();
+    let read = |page| image.read_pages(PageRange::new(page, 1), &mut vec![0; 4096]);
+    read(0).unwrap();
+    // The unit is in memory: damage behind it is not seen until another takes its place.
+    chain
+        .backend
+        .tamper(&path(1, "img"), |bytes| bytes[3] ^= 1)
+        .unwrap();
+    read(2).unwrap();
+    read(5).unwrap();
+    read(4).unwrap();
+    read(40).unwrap();
+    let error = read(4).unwrap_err();
+    assert!(matches!(error, ImageError::DataDigest { .. }), "{error}");
+    // What failed is not kept either.
+    read(0).unwrap_err();
+}
+
+#[test]
+fn a_piece_ends_with_its_data_file_and_a_run_does_not() {
+    let image = one_of_each().image().unwrap();
+    let told = |run: PageRun| (run.count, run.is_zero);
+    let piece = |start| told(image.piece(PageRange::new(start, 16)).unwrap());
+    let run = |start| told(PageSource::run(&image, PageRange::new(start, 16)).unwrap());
+    assert_eq!(
+        [0, 5, 6, 7].map(piece),
+        [(5, false), (1, false), (1, true), (13, false)]
+    );
+    assert_eq!(
+        [0, 5, 6, 7].map(run),
+        [(6, false), (1, false), (1, true), (13, false)]
+    );
 }

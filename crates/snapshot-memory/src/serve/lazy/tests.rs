@@ -379,3 +379,28 @@ fn windows_of_2_mib_become_huge_pages_where_the_kernel_moves_them() {
 }
 
 const PAGE: u64 = snapshot_format::PAGE_BYTES;
+
+// spec: SRV-16
+#[test]
+fn who_waits_for_a_page_waits_for_its_piece_and_not_for_the_rest_of_the_window() {
+    watched(|| {
+        let source = Numbered::in_pieces(PAGES, 4);
+        source.hold_pages(12..16);
+        let Some(memory) = lazy(source.clone(), options()) else {
+            return;
+        };
+        // The rest of the window is held back, and the page is there all the same.
+        assert_eq!(word(&memory, 9), 10);
+        until(|| source.waiting.load(Ordering::SeqCst) == 1);
+        let placed = memory.server().stats().demand_pages;
+        assert_eq!(placed, 4, "the piece alone, 8 to 11");
+        source.hold(false);
+        until(|| memory.server().stats().demand_pages == 16);
+        assert_eq!(memory.server().stats().faults, 1);
+        assert_eq!(
+            [0, 7, 12, 15].map(|page| word(&memory, page)),
+            [1, 8, 13, 16]
+        );
+        assert_eq!(memory.server().stats().faults, 1, "the window came with it");
+    });
+}
