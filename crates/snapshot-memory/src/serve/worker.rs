@@ -217,6 +217,11 @@ impl Worker {
     fn bring_rest(&mut self, piece: PageRange, absent: PageRange, window: &Part) {
         let before = PageRange::new(absent.start.0, piece.start.0 - absent.start.0);
         let after = PageRange::new(piece.end().0, absent.end().0 - piece.end().0);
+        if before.is_empty() && after.is_empty() {
+            return;
+        }
+        // Who was woken may share the processor with this thread, and comes first.
+        std::thread::yield_now();
         for mut rest in [after, before] {
             while !rest.is_empty() {
                 // It is told of when somebody wants it.
