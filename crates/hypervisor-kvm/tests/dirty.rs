@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the tests fail by panicking")]
 
 mod dirty {
+    mod live;
     mod log;
     mod machine;
     mod memory;

@@ -1,5 +1,5 @@
 //! For tests of adapters and of VMMs: a script that records and breaks steps, a machine and a sink
-//! that follow it, and the conformance suite.
+//! that follow it, the conformance suite, and live snapshots under load.
 //!
 //! Assertions in here fail the test that calls.
 #![expect(
@@ -7,6 +7,9 @@
     reason = "a suite fails by panicking, as any test does"
 )]
 
+#[cfg(test)]
+pub(crate) mod bench;
+mod live;
 mod machine;
 mod script;
 mod sink;
@@ -14,6 +17,7 @@ mod suite;
 
 pub use snapshot_memory::testing::{DirtyRig, dirty_source_suite};
 
+pub use live::live_image_suite;
 pub use machine::{FakeDevices, FakeState, FakeVcpus, fake_paused};
 pub use script::{Break, Script};
 pub use sink::{KeptSnapshot, MemorySink};

@@ -112,8 +112,16 @@ impl GuestMemorySource for View {
         &self.layout
     }
 
-    fn read_pages(&self, _: PageRange, _: &mut [u8]) -> Result<(), MemoryError> {
-        unreachable!("a dirty source does not read")
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
+        let (mut next, mut done) = (pages, 0);
+        while let Some(run) = self.host_run(next) {
+            let len = run.len_bytes();
+            run.copy_to(0, &mut out[done..done + len]);
+            done += len;
+            let count = len as u64 / PAGE_BYTES;
+            next = PageRange::new(next.start.0 + count, next.count - count);
+        }
+        Ok(())
     }
 
     fn host_run(&self, pages: PageRange) -> Option<HostRun<'_>> {

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use snapshot_format::{MemoryLayout, PageRange};
 use snapshot_memory::{GuestMemorySource, HostRun, MappedMemory, MemoryError, WriteMarker};
 
-use super::order::{Bench, PAGES};
 use crate::error::SnapshotError;
 use crate::live::{Behind, LiveOptions, Overflow, Slowed, Throttle, WhenBehind};
 use crate::testing::Script;
+use crate::testing::bench::{Bench, PAGES};
 
 /// Memory whose guest writes so many pages whenever some of it is read.
 struct Busy<'a> {
@@ -92,9 +92,9 @@ fn memory_of(memory: &MappedMemory) -> Vec<u8> {
 // spec: LIV-14
 #[test]
 fn rounds_go_on_while_they_shrink_and_the_pause_takes_what_the_last_left() {
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let busy = Busy::new(&bench, &[40, 16, 3, 2]);
-    let captured = bench.take(&busy, bench.full(), options()).unwrap();
+    let captured = bench.take_live(&busy, bench.full(), options()).unwrap();
     let live = captured.metrics.live.unwrap();
     let pages: Vec<u64> = live.rounds.iter().map(|round| round.pages).collect();
     assert_eq!(pages, [PAGES, 40, 16, 3]);
@@ -110,9 +110,9 @@ fn small_rounds_are_followed_by_others_while_they_shrink_down_to_a_few_pages() {
         ..LiveOptions::default()
     };
     let rounds = |writes: &[u64]| {
-        let bench = Bench::new(&Script::default());
+        let bench = Bench::with_marks(&Script::default());
         let busy = Busy::new(&bench, writes);
-        let captured = bench.take(&busy, bench.full(), small()).unwrap();
+        let captured = bench.take_live(&busy, bench.full(), small()).unwrap();
         assert!(bench.sink.kept()[0].image == memory_of(&bench.memory));
         let live = captured.metrics.live.unwrap();
         assert!(!live.is_behind);
@@ -130,11 +130,11 @@ fn small_rounds_are_followed_by_others_while_they_shrink_down_to_a_few_pages() {
 // spec: LIV-14
 #[test]
 fn a_guest_that_is_too_fast_is_paused_for_longer_unless_told_otherwise() {
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let busy = Busy::new(&bench, &[50]);
     let mut small = options();
     small.aside_bytes = 10 * 4096;
-    let captured = bench.take(&busy, bench.full(), small).unwrap();
+    let captured = bench.take_live(&busy, bench.full(), small).unwrap();
     let live = captured.metrics.live.unwrap();
     assert!(live.is_behind);
     assert!((2..=5).contains(&live.rounds.len()), "{live:?}");
@@ -146,11 +146,11 @@ fn a_guest_that_is_too_fast_is_paused_for_longer_unless_told_otherwise() {
 // spec: LIV-14
 #[test]
 fn giving_up_on_a_guest_never_stops_it() {
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let busy = Busy::new(&bench, &[50]);
     let mut gives_up = options();
     gives_up.when_behind = WhenBehind::GiveUp;
-    let failed = bench.take(&busy, bench.full(), gives_up).unwrap_err();
+    let failed = bench.take_live(&busy, bench.full(), gives_up).unwrap_err();
     let SnapshotError::Behind { rounds, pages } = failed else {
         panic!("{failed}");
     };
@@ -188,7 +188,7 @@ impl Throttle for Steps<'_> {
 // spec: LIV-15
 #[test]
 fn a_guest_that_is_slowed_down_is_caught_and_let_go() {
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let busy = Busy::new(&bench, &[50]);
     let mut hook = Steps {
         busy: &busy,
@@ -198,7 +198,7 @@ fn a_guest_that_is_slowed_down_is_caught_and_let_go() {
     };
     let mut throttled = options();
     throttled.when_behind = WhenBehind::Throttle(&mut hook);
-    let captured = bench.take(&busy, bench.full(), throttled).unwrap();
+    let captured = bench.take_live(&busy, bench.full(), throttled).unwrap();
     let live = captured.metrics.live.unwrap();
     assert_eq!((live.slowed, live.is_behind), (2, true));
     assert!(live.aside_pages <= 4);
@@ -214,7 +214,7 @@ fn a_hook_that_does_not_help_is_asked_a_bounded_number_of_times() {
         (Slowed::GiveUp, true),
         (Slowed::Pause, false),
     ] {
-        let bench = Bench::new(&Script::default());
+        let bench = Bench::with_marks(&Script::default());
         let busy = Busy::new(&bench, &[50]);
         let mut hook = Steps {
             busy: &busy,
@@ -224,7 +224,7 @@ fn a_hook_that_does_not_help_is_asked_a_bounded_number_of_times() {
         };
         let mut throttled = options();
         throttled.when_behind = WhenBehind::Throttle(&mut hook);
-        let taken = bench.take(&busy, bench.full(), throttled);
+        let taken = bench.take_live(&busy, bench.full(), throttled);
         assert_eq!(taken.is_err(), gives_up, "{then:?}");
         assert_eq!(hook.calls.last(), Some(&"lift"), "{then:?}");
         let lifts = hook.calls.iter().filter(|call| **call == "lift");
@@ -246,7 +246,7 @@ fn overflowing(
         max_rounds: 3,
         ..LiveOptions::default()
     };
-    let captured = bench.take(&busy, bench.full(), options)?;
+    let captured = bench.take_live(&busy, bench.full(), options)?;
     assert!(bench.sink.kept()[0].image == memory_of(&bench.memory));
     Ok(captured.metrics.live.unwrap_or_default())
 }
@@ -254,18 +254,18 @@ fn overflowing(
 // spec: LIV-08
 #[test]
 fn last_pages_that_are_too_many_are_written_tried_again_or_given_up() {
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let live = overflowing(&bench, Overflow::Write).unwrap();
     assert_eq!((live.paused_pages, live.retries), (30, 0));
 
     // As many pauses as rounds; then they are written.
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let live = overflowing(&bench, Overflow::Retry).unwrap();
     assert_eq!((live.paused_pages, live.retries), (30, 3));
     let stops = ["stop", "resume devices", "resume vcpus"].map(|step| bench.script.count(step));
     assert_eq!(stops, [4, 4, 4]);
 
-    let bench = Bench::new(&Script::default());
+    let bench = Bench::with_marks(&Script::default());
     let failed = overflowing(&bench, Overflow::GiveUp).unwrap_err();
     assert!(matches!(failed, SnapshotError::Sink { .. }), "{failed}");
     assert_eq!(bench.script.count("resume vcpus"), 1);

@@ -8,8 +8,8 @@ use snapshot_memory::{
     GuestMemorySource,
 };
 
-use super::order::Bench;
 use crate::live::LiveOptions;
+use crate::testing::bench::Bench;
 use crate::testing::{Break, Script};
 
 /// A source that names nothing, and records what it is asked.
@@ -69,7 +69,7 @@ impl DirtySource for Told {
 }
 
 fn bench(script: &Script) -> Bench {
-    let mut bench = Bench::new(script);
+    let mut bench = Bench::with_marks(script);
     let layout = bench.memory.layout().clone();
     let told = Told {
         layout: layout.clone(),
@@ -86,7 +86,9 @@ fn sources_are_roused_once_between_the_stop_and_the_reading_of_the_state() {
     let script = Script::default();
     let bench = bench(&script);
     let options = LiveOptions::default();
-    bench.take(&*bench.memory, bench.full(), options).unwrap();
+    bench
+        .take_live(&*bench.memory, bench.full(), options)
+        .unwrap();
     let reached = script.reached();
     let place = |step: &str| reached.iter().position(|one| one == step).unwrap();
     assert_eq!((script.count("rouse"), script.count("peek")), (1, 1));
@@ -103,7 +105,7 @@ fn sources_are_roused_once_between_the_stop_and_the_reading_of_the_state() {
 fn a_source_that_panics_when_it_is_roused_does_not_keep_the_machine_from_going_on() {
     let script = Script::breaking("rouse", Break::Panic);
     let bench = bench(&script);
-    let take = || bench.take(&*bench.memory, bench.full(), LiveOptions::default());
+    let take = || bench.take_live(&*bench.memory, bench.full(), LiveOptions::default());
     catch_unwind(AssertUnwindSafe(take)).unwrap_err();
     assert_eq!((script.count("stop"), script.count("resume vcpus")), (1, 1));
 }
