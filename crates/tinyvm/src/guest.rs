@@ -1,6 +1,7 @@
 //! What a demo or a test does with a guest, whatever runs it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hypervisor_bridge::{
     Cancel, Captured, GenerationId, LiveOptions, LiveRequest, Machine, Metrics, PauseBreakdown,
@@ -15,6 +16,7 @@ use crate::device::PortDevice;
 use crate::digest::{digest_of, generation_of};
 use crate::error::GuestError;
 use crate::memory::GuestMemory;
+use crate::planned::GuestPages;
 
 /// Who runs the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -70,7 +72,7 @@ impl Standing<'_> {
 
     /// Gives pages back to the host, as for a balloon: they are zero from now on.
     pub fn discard(&self, pages: PageRange) -> Result<(), GuestError> {
-        self.memory.mapped().discard(pages)?;
+        self.memory.discard(pages)?;
         // After it is done: a page that was marked before might be harvested with its old bytes.
         self.marker.mark(pages);
         Ok(())
@@ -169,6 +171,9 @@ pub trait Guest: Send {
 
     /// Stops it where it is, shows it, and lets it go on.
     fn look(&mut self, see: &mut dyn FnMut(&Standing<'_>)) -> Result<(), GuestError>;
+
+    /// Its memory, where a plan restored it.
+    fn planned(&self) -> Option<Arc<GuestPages>>;
 
     /// What the next diff is relative to; `None` before the first snapshot.
     fn base(&self) -> Option<SnapshotRef>;

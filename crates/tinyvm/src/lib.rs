@@ -51,7 +51,7 @@
 //! | `kvm`, `process` | the two backends; `kvm/proof` is the machine code of the proofs |
 //! | `device` | the port |
 //! | `config`, `digest` | configuration, digest of memory |
-//! | `memory`, `served` | memory, and pages that are brought when they are touched |
+//! | `memory`, `served`, `planned` | memory, pages that are brought when they are touched, or as a plan says |
 
 mod config;
 mod device;
@@ -62,6 +62,7 @@ mod guest;
 mod kvm;
 mod memory;
 mod model;
+mod planned;
 mod process;
 mod program;
 mod proof;
@@ -74,6 +75,7 @@ pub use config::{GuestConfig, MAX_MEMORY_BYTES, MIN_MEMORY_BYTES};
 pub use error::GuestError;
 pub use guest::{Backend, Capture, Guest, GuestSnapshot, Outcome, SnapshotPages, Standing};
 pub use hypervisor_bridge::PageReader;
+pub use planned::{GuestPages, PlannedPages};
 pub use proof::Program;
 pub use purpose::{GENERATION_ADDRESS, Purpose};
 pub use replay::{Position, Replay};

@@ -12,6 +12,7 @@ use snapshot_memory::{LazyMemory, WpAsyncSource};
 
 use crate::config::GuestConfig;
 use crate::error::GuestError;
+use crate::planned::{GuestPages, PlannedRestore};
 use crate::served::ServedPages;
 use crate::start::ImagePages;
 
@@ -35,17 +36,24 @@ pub(crate) enum GuestMemory {
     Mapped(Arc<MappedMemory>),
     /// A server does; it lives as long as the memory.
     Served(Arc<LazyMemory>),
+    /// Whoever the plan says, if anybody.
+    Planned(Arc<GuestPages>),
+}
+
+/// What puts pages in place when the restore is at memory.
+pub(crate) enum Bringer<'i, 'r> {
+    /// All are read.
+    Reader(&'i mut PageReader<'r>),
+    /// They are served already.
+    Server,
+    /// A plan is followed.
+    Plan(Box<PlannedRestore>),
 }
 
 impl GuestMemory {
     /// Fresh memory.
     pub(crate) fn fresh(config: &GuestConfig) -> Result<Self, GuestError> {
-        let memory = MappedMemory::new(config.layout()?, MappingOptions::default());
-        let memory = memory.map_err(|source| GuestError::System {
-            call: "map guest memory",
-            source,
-        })?;
-        Ok(Self::Mapped(Arc::new(memory)))
+        Ok(Self::Mapped(Arc::new(map(config)?)))
     }
 
     /// Memory whose pages are brought when they are touched.
@@ -54,10 +62,7 @@ impl GuestMemory {
         pages: ServedPages,
         tracking: Tracking,
     ) -> Result<Self, GuestError> {
-        if *pages.source().layout() != config.layout()? {
-            let len_bytes = pages.source().layout().len_bytes();
-            return Err(GuestError::ForeignMemory { len_bytes });
-        }
+        check_layout(pages.source().layout(), config)?;
         let tracks = tracking == Tracking::Userfaultfd;
         Ok(Self::Served(Arc::new(pages.serve(tracks)?)))
     }
@@ -67,6 +72,23 @@ impl GuestMemory {
         match self {
             Self::Mapped(memory) => memory,
             Self::Served(memory) => memory.memory(),
+            Self::Planned(memory) => memory.mapped(),
+        }
+    }
+
+    /// The memory that a plan restored, if one did.
+    pub(crate) fn planned(&self) -> Option<&Arc<GuestPages>> {
+        match self {
+            Self::Mapped(_) | Self::Served(_) => None,
+            Self::Planned(memory) => Some(memory),
+        }
+    }
+
+    /// Gives pages back to the host: they are zero from now on.
+    pub(crate) fn discard(&self, pages: PageRange) -> Result<(), MemoryError> {
+        match self.planned().and_then(|pages| pages.restored()) {
+            Some(restored) => restored.discard(pages),
+            None => self.mapped().discard(pages),
         }
     }
 
@@ -74,7 +96,7 @@ impl GuestMemory {
     fn report(&self) -> MemoryReport {
         let faults = match self {
             Self::Served(memory) if memory.server().shares_pages() => Faults::Minor,
-            Self::Served(_) | Self::Mapped(_) => Faults::Missing,
+            _ => Faults::Missing,
         };
         let method = RestoreMethod::Served {
             faults,
@@ -88,6 +110,10 @@ impl GuestMemory {
         match self {
             Self::Mapped(_) => None,
             Self::Served(memory) => memory.events().take().into_iter().next(),
+            Self::Planned(memory) => {
+                let events = memory.restored()?.events()?;
+                events.take().into_iter().next()
+            }
         }
     }
 
@@ -96,40 +122,78 @@ impl GuestMemory {
         match self {
             Self::Mapped(_) => {}
             Self::Served(memory) => memory.server().abandon(),
+            Self::Planned(memory) => {
+                if let Some(restored) = memory.restored() {
+                    restored.abandon();
+                }
+            }
         }
     }
 
     /// What names the pages that this process writes.
     pub(crate) fn watch_writes(&self) -> Result<WpAsyncSource, DirtyError> {
-        let memory: Arc<dyn GuestMemorySource> = match self {
-            Self::Mapped(memory) => memory.clone(),
-            // A second userfaultfd would be refused.
-            Self::Served(memory) => {
-                return WpAsyncSource::on(memory.server().context(), memory.clone());
-            }
+        let (memory, server): (Arc<dyn GuestMemorySource>, _) = match self {
+            Self::Mapped(memory) => (memory.clone(), None),
+            Self::Served(memory) => (memory.clone(), Some(memory.server())),
+            Self::Planned(memory) => (memory.clone(), memory.server()),
         };
-        WpAsyncSource::new(memory)
+        match server {
+            // A second userfaultfd would be refused.
+            Some(server) => WpAsyncSource::on(server.context(), memory),
+            None => WpAsyncSource::new(memory),
+        }
     }
 
     /// What names the pages that were given back to the host, where it is not the VMM itself.
     pub(crate) fn discards(&self) -> Option<Box<dyn DirtySource>> {
-        match self {
+        let server = match self {
             Self::Mapped(_) => None,
-            Self::Served(memory) => Some(Box::new(memory.server().discards())),
-        }
+            Self::Served(memory) => Some(memory.server()),
+            Self::Planned(memory) => memory.server(),
+        }?;
+        Some(Box::new(server.discards()))
     }
 }
 
+fn map(config: &GuestConfig) -> Result<MappedMemory, GuestError> {
+    let memory = MappedMemory::new(config.layout()?, MappingOptions::default());
+    memory.map_err(|source| GuestError::System {
+        call: "map guest memory",
+        source,
+    })
+}
+
+/// Refuses the memory of another machine.
+fn check_layout(found: &MemoryLayout, config: &GuestConfig) -> Result<(), GuestError> {
+    if *found == config.layout()? {
+        return Ok(());
+    }
+    let len_bytes = found.len_bytes();
+    Err(GuestError::ForeignMemory { len_bytes })
+}
+
 impl<'i, 'r> ImagePages<'i, 'r> {
-    /// Memory for these pages, and what is to be read into it before its guest runs.
+    /// Memory for these pages, and what puts them there before its guest runs.
     pub(crate) fn into_memory(
         self,
         config: &GuestConfig,
         tracking: Tracking,
-    ) -> Result<(GuestMemory, Option<&'i mut PageReader<'r>>), GuestError> {
+    ) -> Result<(GuestMemory, Bringer<'i, 'r>), GuestError> {
         match self {
-            Self::Copied(reader) => Ok((GuestMemory::fresh(config)?, Some(reader))),
-            Self::Served(pages) => Ok((GuestMemory::served(config, pages, tracking)?, None)),
+            Self::Copied(reader) => Ok((GuestMemory::fresh(config)?, Bringer::Reader(reader))),
+            Self::Served(pages) => {
+                let memory = GuestMemory::served(config, pages, tracking)?;
+                Ok((memory, Bringer::Server))
+            }
+            Self::Planned(pages) => {
+                check_layout(pages.layout(), config)?;
+                let pages = pages.tracks(tracking == Tracking::Userfaultfd);
+                let (memory, restore) = pages.into_memory(map(config)?);
+                Ok((
+                    GuestMemory::Planned(memory),
+                    Bringer::Plan(Box::new(restore)),
+                ))
+            }
         }
     }
 }
@@ -148,18 +212,21 @@ impl GuestMemorySource for GuestMemory {
     }
 }
 
-/// Puts memory in place before the vCPUs: reads all of it, or nothing where it is served.
+/// Puts memory in place before the vCPUs.
 pub(crate) struct Brought<'m, 'i, 'r> {
     pub(crate) memory: &'m GuestMemory,
-    pub(crate) reader: Option<&'i mut PageReader<'r>>,
+    pub(crate) bringer: Bringer<'i, 'r>,
 }
 
 impl MemoryRestore for Brought<'_, '_, '_> {
     fn restore(&mut self) -> Result<MemoryReport, StepError> {
-        let memory = self.memory.mapped();
-        let Some(read) = &mut self.reader else {
-            return Ok(self.memory.report());
-        };
-        CopiedMemory { memory, read }.restore()
+        match &mut self.bringer {
+            Bringer::Reader(read) => {
+                let memory = self.memory.mapped();
+                CopiedMemory { memory, read }.restore()
+            }
+            Bringer::Server => Ok(self.memory.report()),
+            Bringer::Plan(restore) => restore.restore(),
+        }
     }
 }

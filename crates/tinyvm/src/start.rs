@@ -9,6 +9,7 @@ use snapshot_format::{SectionOffers, SnapshotRef};
 use crate::config::GuestConfig;
 use crate::error::GuestError;
 use crate::guest::{Backend, Guest};
+use crate::planned::PlannedPages;
 use crate::process::ProcessGuest;
 use crate::proof::Program;
 use crate::purpose::Purpose;
@@ -38,6 +39,8 @@ pub enum ImagePages<'i, 'r> {
     Copied(&'i mut PageReader<'r>),
     /// Each page is read when it touches it, or before if there is time.
     Served(ServedPages),
+    /// As a plan says.
+    Planned(PlannedPages),
 }
 
 impl ImagePages<'_, '_> {
@@ -48,6 +51,7 @@ impl ImagePages<'_, '_> {
             Self::Served(pages) => {
                 use_them(&mut |range, out| Ok(pages.source().read_pages(range, out)?))
             }
+            Self::Planned(pages) => use_them(&mut |range, out| Ok(pages.read(range, out)?)),
         }
     }
 }

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use snapshot_format::{PAGE_BYTES, PageRange};
+
 use super::background::BackgroundCheck;
+use super::method::MethodKind;
 use super::report::MemoryReport;
 use super::sealed::SealedMemory;
 use super::watch::GuardedMemory;
 use crate::bus_guard::BusWatch;
+use crate::error::MemoryError;
 use crate::mapping::MappedMemory;
 use crate::restore::MemoryEvents;
 use crate::serve::{PageServer, SharedPages};
+use crate::zero::ZERO_PAGES;
 
 /// Memory that is in place, and what has to live as long as it is used.
 ///
@@ -79,6 +84,26 @@ impl RestoredMemory {
     #[must_use]
     pub fn watch(&self) -> Option<&BusWatch> {
         self.guarded.as_ref().map(GuardedMemory::watch)
+    }
+
+    /// Gives `pages` back, as for a balloon: they are zero from then on, as written by the VMM.
+    ///
+    /// Where files are mapped the host gets nothing back: the kernel would show the bytes of the
+    /// file again, so zeros are written over them.
+    pub fn discard(&self, pages: PageRange) -> Result<(), MemoryError> {
+        if self.report.method.kind() != MethodKind::Mapped {
+            return self.memory.discard(pages);
+        }
+        let end = pages.end().0;
+        let mut next = pages.start.0;
+        while next < end {
+            let count = (end - next).min(ZERO_PAGES.len() as u64 / PAGE_BYTES);
+            let len = usize::try_from(count * PAGE_BYTES).unwrap_or(usize::MAX);
+            let zeros = ZERO_PAGES.get(..len).unwrap_or_default();
+            self.memory.write(next.saturating_mul(PAGE_BYTES), zeros)?;
+            next += count;
+        }
+        Ok(())
     }
 
     /// Lets threads of a guest that was stopped, and will not run again, go on over zero pages, so

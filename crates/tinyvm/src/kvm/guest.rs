@@ -23,6 +23,7 @@ use crate::guest::{
     Backend, Capture, Guest, GuestSnapshot, Outcome, SnapshotPages, Standing, capture_machine,
 };
 use crate::memory::{Brought, GuestMemory, Tracking};
+use crate::planned::GuestPages;
 use crate::proof::Program;
 use crate::purpose::Change;
 use crate::start::Image;
@@ -55,7 +56,7 @@ impl KvmGuest {
     /// A machine where a snapshot left it.
     pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
         let config = &image.config;
-        let (memory, reader) = image.pages.into_memory(config, Tracking::Hypervisor)?;
+        let (memory, bringer) = image.pages.into_memory(config, Tracking::Hypervisor)?;
         let (vm, vcpus) = Vm::new(memory.clone(), config.program.vcpu_count())?;
         let (writes, marker) = VmmWrites::new(memory.layout().clone());
         let vcpus = VcpuThreads::new(vcpus, Board::new(config), memory.clone())?;
@@ -63,7 +64,7 @@ impl KvmGuest {
         let target = RestoreTarget {
             memory: &mut Brought {
                 memory: &memory,
-                reader,
+                bringer,
             },
             state: &mut state,
             devices: &mut BoardTarget {
@@ -225,6 +226,10 @@ impl Guest for KvmGuest {
             });
             Ok(())
         })
+    }
+
+    fn planned(&self) -> Option<Arc<GuestPages>> {
+        self.memory.planned().cloned()
     }
 
     fn base(&self) -> Option<SnapshotRef> {

@@ -1,5 +1,7 @@
 //! A guest that is a thread of this process.
 
+use std::sync::Arc;
+
 use hypervisor_bridge::{
     Answer, Cancel, Machine, RestoreOutcome, RestoreTarget, Selection, SnapshotRequest, VcpuStop,
 };
@@ -20,6 +22,7 @@ use crate::guest::{
 };
 use crate::memory::{Brought, GuestMemory, Tracking};
 use crate::model::{Model, ModelMemory};
+use crate::planned::GuestPages;
 use crate::program;
 use crate::purpose::Change;
 use crate::start::Image;
@@ -47,14 +50,14 @@ impl ProcessGuest {
     /// A guest where a snapshot left it.
     pub(crate) fn restore(image: Image<'_, '_>) -> Result<(Self, RestoreOutcome), GuestError> {
         let config = &image.config;
-        let (memory, reader) = image.pages.into_memory(config, Tracking::Userfaultfd)?;
+        let (memory, bringer) = image.pages.into_memory(config, Tracking::Userfaultfd)?;
         let (writes, marker) = VmmWrites::new(memory.layout().clone());
         let mut state = Target::default();
         let mut port = PortTarget::default();
         let target = RestoreTarget {
             memory: &mut Brought {
                 memory: &memory,
-                reader,
+                bringer,
             },
             state: &mut state,
             devices: &mut port,
@@ -191,6 +194,10 @@ impl Guest for ProcessGuest {
             marker: &self.marker,
         });
         self.cpu.resume().map_err(GuestError::State)
+    }
+
+    fn planned(&self) -> Option<Arc<GuestPages>> {
+        self.memory.planned().cloned()
     }
 
     fn base(&self) -> Option<SnapshotRef> {

@@ -391,6 +391,43 @@ fn a_served_plan_brings_pages_on_fault_and_clones_share_them() {
 }
 
 /// Waits until there is something to take; panics where nothing comes.
+// spec: RPL-15
+#[test]
+fn pages_that_are_given_back_are_zero_however_they_came() {
+    let chain = chain();
+    let mut from = from(chain.image());
+    from.raw = Some(raw_of(&chain));
+    let open = Wanted::default();
+    let raw = RawImageFacts { verity: false };
+    let mapped = named(MethodKind::Mapped, Verification::Trusted);
+    let known = |wanted| MemoryFacts::of(&from.image, wanted).unwrap();
+    let mut plans = vec![
+        plan(&from.image, mapped),
+        plan_of(&known(mapped).raw_image(raw), &target(), mapped),
+        plan(&from.image, open.method(MethodKind::Eager)),
+    ];
+    let shared = open.method(MethodKind::Mapped);
+    plans.push(plan_of(&known(shared), &target().shared(true), shared));
+    if let Some(target) = serving_target() {
+        let served = open.method(MethodKind::Served);
+        plans.push(plan_of(&known(served), &target, served));
+        plans.push(plan_of(&known(served), &target.shared(true), served));
+    }
+    for plan in plans {
+        let restored = plan.run(&fresh(from.image.layout()), &from).unwrap();
+        // Across runs of both files and of zero pages, and to the end.
+        let mut expected = chain.bytes();
+        for pages in [PageRange::new(90, 60), PageRange::new(1999, 1)] {
+            restored.discard(pages).unwrap();
+            let start = usize::try_from(pages.start.0).unwrap() * 4096;
+            let len = usize::try_from(pages.count).unwrap() * 4096;
+            expected[start..start + len].fill(0);
+        }
+        let found = bytes_of(&**restored.memory());
+        assert!(found == expected, "{:?}", plan.method);
+    }
+}
+
 fn wait_for(events: &MemoryEvents) -> Vec<MemoryFailure> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
