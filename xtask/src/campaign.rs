@@ -22,23 +22,7 @@ pub(crate) fn run(check: Check, args: &[&str], required: &Required) -> Result<()
         required.skip(name, reason)?;
         has_skipped = true;
     }
-    let bin = check.name();
-    let counts = counts.ok_or_else(|| {
-        Failure::failed(format!(
-            "{bin} ended with {} and no line of counts",
-            shown.status
-        ))
-    })?;
-    if !shown.status.success() || counts.wrong() > 0 {
-        let wrong = counts.wrong();
-        return Err(Failure::failed(format!(
-            "{bin} found {wrong} wrong outcomes"
-        )));
-    }
-    if counts.tried() == 0 && !has_skipped {
-        return Err(Failure::failed(format!("{bin} tried nothing")));
-    }
-    Ok(())
+    checks::judge(check.name(), &shown, counts, has_skipped)
 }
 
 /// Runs a campaign under a defect, until something goes wrong.

@@ -9,7 +9,9 @@
 //! - `instants`: guests that compute, snapshotted at random instants and restored in new processes
 //! - `soak`: one guest after the other, each from the snapshot of the one before, every byte compared
 //! - `kill`: processes that use a store, ended in the middle; what they published stays
-//! - `stored_guest`, `compare`: guests in and out of a store; every byte against an array
+//! - `stored_guest`, `compare`: guests snapshotted into a store; every byte against an array
+//! - `bring`, `beside`: guests brought back by restore plans, and what goes on beside them
+//! - `campaign`: options and endings of the last three
 //! - `random`, `watchdog`: numbers that come again with their seed; an end for what stands still
 //! - `golden`: the golden files, which the others start from
 //! - `way`: the engines and layouts that memory is written with
@@ -19,8 +21,11 @@
 //! - `defect`: switches a deliberate defect on, to see a check find it
 //! - `fuzz`: what each fuzz target does with its bytes; stable tests replay it
 
+mod beside;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub mod block;
+mod bring;
+mod campaign;
 mod compare;
 pub mod crash;
 mod defect;
@@ -39,6 +44,7 @@ mod watchdog;
 mod way;
 mod whole_file;
 
+pub use campaign::{Campaign, CampaignOptions, Tally, run_campaign};
 pub use defect::switch_on;
 pub use way::Way;
 pub use whole_file::WholeFile;

@@ -1,19 +1,16 @@
-//! Guests in and out of a store, in every way that there is.
+//! Guests that are snapshotted into a store in every way that there is, and compared.
 
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
-use hypervisor_bridge::{Cancel, LiveOptions, Overrides};
+use hypervisor_bridge::{Cancel, LiveOptions};
 use snapshot_format::{PAGE_BYTES, PageRange, SnapshotId, VmName};
-use snapshot_memory::{
-    Background, LayoutChoice, ServeOptions, SharedPages, UffdContext, UffdOptions,
-};
+use snapshot_memory::LayoutChoice;
 use snapshot_store::{NewSnapshot, Store};
 use tinyvm::{
-    Backend, Capture, Guest, GuestConfig, GuestSnapshot, Image, ImagePages, Position, Program,
-    Purpose, Replay, ServedPages, SnapshotPages, saved_registers,
+    Backend, Capture, Guest, GuestConfig, GuestSnapshot, Position, Program, Replay, SnapshotPages,
+    saved_registers,
 };
 
 use crate::compare::compare;
@@ -23,65 +20,15 @@ use crate::way::Way;
 /// Whatever went wrong.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
+/// One in so many snapshots is of all pages, which lets the memory of its file be mapped.
+const FULL: u64 = 3;
+
 /// Runs of pages that are given back at a time, and how many pages they have at most.
 const DISCARDS: u64 = 8;
 const DISCARDED_PAGES: u64 = 24;
 
 /// The first page of what the program writes by chance: below are its code and tables.
 const HEAP_PAGE: u64 = (1 << 20) / PAGE_BYTES;
-
-/// How a guest gets its memory.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Bring {
-    /// All of it is read before it runs.
-    Copied,
-    /// Each page is read when it is touched, and no other.
-    Touched,
-    /// So are the pages around it, and all others beside the guest.
-    Filled,
-    /// As one of several clones: read once, mapped by each.
-    Shared,
-}
-
-impl Bring {
-    const ALL: [Self; 4] = [Self::Copied, Self::Touched, Self::Filled, Self::Shared];
-
-    /// One of the ways that this host has.
-    pub(crate) fn choose(random: &mut Random) -> Self {
-        let known: &[Self] = if has_userfaultfd() {
-            &Self::ALL
-        } else {
-            &[Self::Copied]
-        };
-        random.pick(known).copied().unwrap_or(Self::Copied)
-    }
-
-    /// How pages are served, if they are.
-    fn serve(self) -> Option<ServeOptions> {
-        match self {
-            Self::Copied => None,
-            Self::Touched => Some(ServeOptions::new(1).window_bytes(PAGE_BYTES)),
-            Self::Filled => Some(ServeOptions::new(2).background(Background::default())),
-            Self::Shared => Some(ServeOptions::new(1)),
-        }
-    }
-}
-
-/// Whether pages can be served here.
-pub(crate) fn has_userfaultfd() -> bool {
-    UffdContext::new(UffdOptions::default()).is_ok()
-}
-
-impl fmt::Display for Bring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Copied => "copied",
-            Self::Touched => "touched",
-            Self::Filled => "filled",
-            Self::Shared => "shared",
-        })
-    }
-}
 
 /// How a snapshot is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +44,7 @@ pub(crate) struct Take {
 impl Take {
     /// One of all ways; the first snapshot of a machine is of all pages.
     pub(crate) fn choose(random: &mut Random, is_first: bool) -> Self {
-        let pages = if is_first || random.is_one_in(6) {
+        let pages = if is_first || random.is_one_in(FULL) {
             SnapshotPages::Full
         } else {
             SnapshotPages::Diff
@@ -135,43 +82,6 @@ pub(crate) fn config(seed: u64) -> GuestConfig {
         seed,
         program: Program::Pattern,
     }
-}
-
-/// A guest as the snapshot `id` left it.
-pub(crate) fn restore(
-    store: &Store,
-    backend: Backend,
-    id: SnapshotId,
-    bring: Bring,
-    purpose: Purpose,
-) -> Result<Box<dyn Guest>, Failure> {
-    let record = store.snapshot(id)?;
-    let config = GuestConfig::from_bytes(&store.manifest(id)?.vm_config)?;
-    let sections = store.state(id)?;
-    let stored = Arc::new(store.image(id)?);
-    let mut read = |pages: PageRange, out: &mut [u8]| {
-        stored.image().read_pages(pages, out).map_err(Into::into)
-    };
-    let pages = match bring.serve() {
-        None => ImagePages::Copied(&mut read),
-        Some(serve) if bring == Bring::Shared => {
-            let pages = SharedPages::new(stored.clone())?;
-            ImagePages::Served(ServedPages::shared(pages, serve))
-        }
-        Some(serve) => ImagePages::Served(ServedPages::of(stored.clone(), serve)),
-    };
-    let restored = tinyvm::restore(
-        backend,
-        Image {
-            config,
-            pages,
-            sections,
-            snapshot: record.reference(),
-            purpose,
-            overrides: Overrides::default(),
-        },
-    )?;
-    Ok(restored.guest)
 }
 
 /// Snapshots `guest`, which runs on, into the store.

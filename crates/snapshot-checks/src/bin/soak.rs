@@ -3,30 +3,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use snapshot_checks::soak::{Options, run};
-use snapshot_checks::switch_on;
+use snapshot_checks::{run_campaign, soak};
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if let Some(name) = &options.sabotage
-        && let Err(message) = switch_on(name)
-    {
-        eprintln!("soak: {message}");
-        return ExitCode::from(2);
-    }
-    match run(&options) {
-        Ok(tally) => {
-            println!("{tally}");
-            if tally.is_clean() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Err(error) => {
-            eprintln!("soak: {error}");
-            ExitCode::from(2)
-        }
-    }
+    run_campaign::<soak::Options>()
 }

@@ -1,6 +1,5 @@
 //! Which guests run, and the verdict on each.
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -12,7 +11,9 @@ use super::census::Census;
 use super::options::Options;
 use super::process::{self, NoReport};
 use super::task::{Report, Taken, Task};
+use crate::campaign::Tally;
 use crate::random::Random;
+use crate::stored_guest::Failure;
 
 /// Snapshots that a run takes at most; each is a diff of the one before.
 const MOST_SNAPSHOTS: u64 = 3;
@@ -20,43 +21,18 @@ const MOST_SNAPSHOTS: u64 = 3;
 /// One in so many restored guests is snapshotted again, and that restored as well.
 const AGAIN: u64 = 3;
 
-/// What came of it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
-    instants: u64,
-    differences: u64,
-    census: Census,
-}
-
-impl Tally {
-    /// Whether every guest ended as it must.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.differences == 0
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (instants, differences) = (self.instants, self.differences);
-        write!(f, "instants: {instants}, differences: {differences}")
-    }
-}
-
-/// Runs guests until enough snapshots were restored; prints each difference.
-///
-/// The error is one of this process: nothing is known about the guests then.
-pub fn run(options: &Options) -> io::Result<Tally> {
+/// Runs guests until enough snapshots were restored.
+pub(super) fn run(options: &Options) -> Result<Tally, Failure> {
+    let tally = Tally::new("instants", "differences");
     if let Err(error) = tinyvm::kvm_available() {
         skip("kvm", &error.to_string());
-        return Ok(Tally::default());
+        return Ok(tally);
     }
-    let seed = options.seed();
-    println!("seed: {seed}");
     let mut campaign = Campaign {
         options,
-        random: Random::new(seed),
-        tally: Tally::default(),
+        random: options.common.random(),
+        tally,
+        census: Census::default(),
     };
     let mut programs = Vec::new();
     for program in options.programs() {
@@ -71,7 +47,7 @@ pub fn run(options: &Options) -> io::Result<Tally> {
     {
         campaign.round(*program, expected)?;
     }
-    println!("states of vCPUs: {}", campaign.tally.census);
+    println!("states of vCPUs: {}", campaign.census);
     Ok(campaign.tally)
 }
 
@@ -79,17 +55,17 @@ struct Campaign<'o> {
     options: &'o Options,
     random: Random,
     tally: Tally,
+    census: Census,
 }
 
 impl Campaign<'_> {
     fn is_over(&self) -> bool {
-        self.tally.instants >= self.options.count
-            || self.options.fail_fast && !self.tally.is_clean()
+        self.tally.tried() >= self.options.count || self.options.common.is_enough(&self.tally)
     }
 
     /// How a guest ends that nobody stops; two must end alike.
     fn undisturbed(&mut self, program: Program) -> io::Result<Option<Value>> {
-        let dir = tempfile::tempdir()?;
+        let dir = self.options.common.place()?;
         let task = self.task(dir.path(), program, None, 0);
         let (once, again) = (self.start(&task), self.start(&task));
         match (&once, &again) {
@@ -105,7 +81,7 @@ impl Campaign<'_> {
 
     /// One run with snapshots, and one from each of them.
     fn round(&mut self, program: Program, expected: &Value) -> io::Result<()> {
-        let dir = tempfile::tempdir()?;
+        let dir = self.options.common.place()?;
         let snapshots = 1 + self.random.below(MOST_SNAPSHOTS);
         let task = self.task(dir.path(), program, None, snapshots);
         let original = self.start(&task);
@@ -143,8 +119,8 @@ impl Campaign<'_> {
     /// An instant after the end is no instant: it is tried, and not counted.
     fn count(&mut self, taken: &Taken) {
         if !taken.ended {
-            self.tally.instants += 1;
-            self.tally.census.add(&taken.census);
+            self.tally.tries();
+            self.census.add(&taken.census);
         }
     }
 
@@ -169,8 +145,8 @@ impl Campaign<'_> {
     }
 
     fn differs(&mut self, program: Program, what: &str, problem: &str) {
-        self.tally.differences += 1;
-        println!("{}, {what}: {problem}", program.name());
+        self.tally
+            .differs(&format!("{}, {what}: {problem}", program.name()));
     }
 
     fn task(&mut self, dir: &Path, program: Program, from: Option<&Taken>, snapshots: u64) -> Task {
@@ -186,8 +162,8 @@ impl Campaign<'_> {
     fn start(&self, task: &Task) -> Result<Report, NoReport> {
         process::run(
             task,
-            self.options.sabotage.as_deref(),
-            self.options.timeout(),
+            self.options.common.sabotage(),
+            self.options.common.timeout(),
         )
     }
 }

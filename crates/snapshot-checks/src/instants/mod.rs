@@ -15,6 +15,5 @@ mod options;
 mod process;
 mod task;
 
-pub use campaign::{Tally, run};
 pub use options::{Options, Work};
 pub use task::{Report, Taken, Task, TaskError};

@@ -1,12 +1,12 @@
 //! The command line of `instants`.
 
-use std::time::Duration;
-
 use clap::{Parser, Subcommand};
 use tinyvm::Program;
 
+use super::campaign;
 use super::task::Task;
-use crate::random::seed_of_now;
+use crate::campaign::{Campaign, CampaignOptions, Tally};
+use crate::stored_guest::Failure;
 
 /// Snapshots guests at random instants, restores each in a new process, and compares the ends.
 #[derive(Parser, Clone, Debug)]
@@ -16,25 +16,12 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) count: u64,
 
-    /// Where the randomness begins [default: the time]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-
     /// Programs to run, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = program)]
     programs: Vec<Program>,
 
-    /// Seconds that a guest may take: one that lost an interrupt sleeps for ever
-    #[arg(long, value_name = "S", default_value_t = 60)]
-    timeout: u64,
-
-    /// Ends with the first difference
-    #[arg(long)]
-    pub(super) fail_fast: bool,
-
-    /// Switches a deliberate defect on; needs a build with the feature `sabotage`
-    #[arg(long, value_name = "NAME", global = true)]
-    pub sabotage: Option<String>,
+    #[command(flatten)]
+    pub(super) common: CampaignOptions,
 
     /// What to do instead
     #[command(subcommand)]
@@ -50,16 +37,6 @@ pub enum Work {
 }
 
 impl Options {
-    /// Where the randomness begins.
-    pub(super) fn seed(&self) -> u64 {
-        self.seed.unwrap_or_else(seed_of_now)
-    }
-
-    /// How long a guest may take.
-    pub(super) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
-    }
-
     /// Which programs to run.
     pub(super) fn programs(&self) -> Vec<Program> {
         if self.programs.is_empty() {
@@ -67,6 +44,21 @@ impl Options {
         } else {
             self.programs.clone()
         }
+    }
+}
+
+impl Campaign for Options {
+    fn common(&self) -> &CampaignOptions {
+        &self.common
+    }
+
+    fn work(&self) -> Option<Result<(), Failure>> {
+        let Work::Guest(task) = self.work.as_ref()?;
+        Some(task.tell())
+    }
+
+    fn run(&self) -> Result<Tally, Failure> {
+        campaign::run(self)
     }
 }
 

@@ -17,6 +17,7 @@ use super::census::Census;
 use super::moment::Moment;
 use super::options::program;
 use crate::random::Random;
+use crate::stored_guest::Failure;
 
 /// What a process of its own does with one guest.
 #[derive(Args, Clone, Debug)]
@@ -87,6 +88,13 @@ pub(super) fn config(program: Program) -> GuestConfig {
 }
 
 impl Task {
+    /// Does it, and says what came of it: one line of JSON.
+    pub(super) fn tell(&self) -> Result<(), Failure> {
+        let report = self.run()?;
+        println!("{}", serde_json::to_string(&report)?);
+        Ok(())
+    }
+
     /// Does it.
     pub fn run(&self) -> Result<Report, TaskError> {
         let files: Arc<dyn Files> = Arc::new(FsBackend::open(&self.dir)?);

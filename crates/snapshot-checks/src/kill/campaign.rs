@@ -1,7 +1,6 @@
 //! Who is ended when, and the verdict.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,46 +14,14 @@ use super::options::Options;
 use super::served::Pair;
 use super::task::{Role, Said, Task};
 use super::victim::{Moment, Victim};
+use crate::campaign::Tally;
 use crate::random::Random;
 use crate::stored_guest::{Failure, tell};
-use crate::watchdog::Watchdog;
 
-/// What came of it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
-    kills: u64,
-    losses: u64,
-    /// Handlers whose end their client noticed: it was served by them.
-    gone: u64,
-    /// How often each was ended.
-    victims: BTreeMap<Role, u64>,
-}
-
-impl Tally {
-    /// Whether nothing was lost.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.losses == 0
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kills, losses) = (self.kills, self.losses);
-        write!(f, "kills: {kills}, losses: {losses}")
-    }
-}
-
-/// Ends processes, and looks at the store after each; prints what was lost.
-///
-/// The error is one of this process: nothing is known about the store then.
-pub fn run(options: &Options) -> Result<Tally, Failure> {
-    let seed = options.seed();
-    println!("seed: {seed}");
-    let place = match &options.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    }?;
+/// Ends processes, and looks at the store after each.
+pub(super) fn run(options: &Options) -> Result<Tally, Failure> {
+    let random = options.common.random();
+    let place = options.common.place()?;
     let store = place.path().join("store");
     Store::create(
         Arc::new(FsBackend::create(&store)?),
@@ -73,28 +40,27 @@ pub fn run(options: &Options) -> Result<Tally, Failure> {
         store,
         has_kvm: kvm.is_ok(),
         has_userfaultfd: userfaultfd.is_ok(),
-        random: Random::new(seed),
+        random,
         judge: Judge::default(),
-        tally: Tally::default(),
+        tally: Tally::new("kills", "losses"),
+        gone: 0,
+        victims: BTreeMap::new(),
     };
     // A process that is waited for has its own time; this one is for the store.
-    let watchdog = Watchdog::start(options.timeout() * 3, |begun| {
-        println!("{begun} stands still");
-        println!("kills: 1, losses: 1");
-    })?;
+    let watchdog = campaign.tally.watch(options.common.timeout() * 3)?;
     for number in 1..=options.count {
         watchdog.begins(format!("kill {number}"));
         campaign.round(number)?;
-        if options.fail_fast && !campaign.tally.is_clean() {
+        if options.common.is_enough(&campaign.tally) {
             break;
         }
     }
-    let victims = campaign.tally.victims.iter();
+    let victims = campaign.victims.iter();
     let victims: Vec<String> = victims
         .map(|(role, count)| format!("{role:?} {count}"))
         .collect();
     let published = campaign.judge.count();
-    let gone = campaign.tally.gone;
+    let gone = campaign.gone;
     println!(
         "victims: {}; published: {published}; ends of handlers noticed: {gone}",
         victims.join(", ")
@@ -110,6 +76,10 @@ struct Campaign<'o> {
     random: Random,
     judge: Judge,
     tally: Tally,
+    /// Handlers whose end their client noticed: it was served by them.
+    gone: u64,
+    /// How often each was ended.
+    victims: BTreeMap<Role, u64>,
 }
 
 impl Campaign<'_> {
@@ -141,12 +111,12 @@ impl Campaign<'_> {
             once: false,
         };
         let moment = Moment::choose(&mut self.random);
-        self.tally.kills += 1;
-        *self.tally.victims.entry(role).or_default() += 1;
+        self.tally.tries();
+        *self.victims.entry(role).or_default() += 1;
         if served.is_some() {
-            let pair = Pair::new(task, self.options);
+            let pair = Pair::new(task, &self.options.common);
             match pair.end_one(moment)? {
-                Ok(is_gone) => self.tally.gone += u64::from(is_gone),
+                Ok(is_gone) => self.gone += u64::from(is_gone),
                 Err(problem) => self.lost(number, role, &problem),
             }
         } else {
@@ -160,8 +130,8 @@ impl Campaign<'_> {
 
     /// Ends a victim that is alone with the store.
     fn end(&mut self, number: u64, task: &Task, moment: Moment) -> Result<(), Failure> {
-        let victim = Victim::start(task, self.options.sabotage.as_deref())?;
-        let (ended, problem) = victim.end_at(moment, self.options.timeout())?;
+        let victim = Victim::start(task, self.options.common.sabotage())?;
+        let (ended, problem) = victim.end_at(moment, self.options.common.timeout())?;
         for said in &ended.heard {
             if let Said::Published(id) = said {
                 self.judge.announced(*id);
@@ -174,7 +144,7 @@ impl Campaign<'_> {
     }
 
     fn lost(&mut self, number: u64, role: Role, problem: &str) {
-        self.tally.losses += 1;
-        println!("kill {number}, {role:?}: {problem}");
+        self.tally
+            .differs(&format!("kill {number}, {role:?}: {problem}"));
     }
 }

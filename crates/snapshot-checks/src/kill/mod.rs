@@ -20,6 +20,5 @@ mod victim;
 mod vmm;
 mod writer;
 
-pub use campaign::{Tally, run};
 pub use options::{Options, Work};
 pub use task::{Role, Task};

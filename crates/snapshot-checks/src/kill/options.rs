@@ -1,12 +1,11 @@
 //! The command line of `kill`.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::{Parser, Subcommand};
 
+use super::campaign;
 use super::task::Task;
-use crate::random::seed_of_now;
+use crate::campaign::{Campaign, CampaignOptions, Tally};
+use crate::stored_guest::Failure;
 
 /// Ends processes that use a store at random instants, and looks at what the store holds then.
 #[derive(Parser, Clone, Debug)]
@@ -16,25 +15,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) count: u64,
 
-    /// Where the randomness begins [default: the time]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-
-    /// Where the store goes [default: where temporary files go]
-    #[arg(long, value_name = "PATH")]
-    pub(super) dir: Option<PathBuf>,
-
-    /// Seconds that a process may stand still
-    #[arg(long, value_name = "S", default_value_t = 60)]
-    timeout: u64,
-
-    /// Ends with the first loss
-    #[arg(long)]
-    pub(super) fail_fast: bool,
-
-    /// Switches a deliberate defect on; needs a build with the feature `sabotage`
-    #[arg(long, value_name = "NAME", global = true)]
-    pub sabotage: Option<String>,
+    #[command(flatten)]
+    pub(super) common: CampaignOptions,
 
     /// What to do instead
     #[command(subcommand)]
@@ -49,14 +31,17 @@ pub enum Work {
     Victim(Task),
 }
 
-impl Options {
-    /// Where the randomness begins.
-    pub(super) fn seed(&self) -> u64 {
-        self.seed.unwrap_or_else(seed_of_now)
+impl Campaign for Options {
+    fn common(&self) -> &CampaignOptions {
+        &self.common
     }
 
-    /// How long a process may stand still.
-    pub(super) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
+    fn work(&self) -> Option<Result<(), Failure>> {
+        let Work::Victim(task) = self.work.as_ref()?;
+        Some(task.run())
+    }
+
+    fn run(&self) -> Result<Tally, Failure> {
+        campaign::run(self)
     }
 }

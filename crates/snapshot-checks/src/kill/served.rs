@@ -1,8 +1,8 @@
 //! A page handler and a VMM that it serves, of which one is ended.
 
-use super::options::Options;
 use super::task::{Role, Said, Task};
 use super::victim::{Moment, Victim};
+use crate::campaign::CampaignOptions;
 use crate::stored_guest::Failure;
 
 /// Words after which a handler has listened and begun to serve.
@@ -12,11 +12,11 @@ const SERVING: u64 = 2;
 pub(super) struct Pair<'o> {
     /// That of the one which is ended.
     task: Task,
-    options: &'o Options,
+    options: &'o CampaignOptions,
 }
 
 impl<'o> Pair<'o> {
-    pub(super) fn new(task: Task, options: &'o Options) -> Self {
+    pub(super) fn new(task: Task, options: &'o CampaignOptions) -> Self {
         Self { task, options }
     }
 
@@ -70,6 +70,6 @@ impl<'o> Pair<'o> {
             once,
             ..self.task.clone()
         };
-        Ok(Victim::start(&task, self.options.sabotage.as_deref())?)
+        Ok(Victim::start(&task, self.options.sabotage())?)
     }
 }

@@ -5,8 +5,10 @@ use snapshot_store::{Reference, Store};
 use tinyvm::{Guest, Purpose};
 
 use super::task::{SEED, Said, Task, vm_of};
+use crate::beside::Beside;
+use crate::bring::{Bring, restore};
 use crate::random::Random;
-use crate::stored_guest::{Bring, Failure, Take, config, restore, snapshot};
+use crate::stored_guest::{Failure, Take, config, snapshot};
 
 /// Steps from one snapshot to the next, at most.
 const STRETCH: u64 = 128;
@@ -16,23 +18,22 @@ pub(super) fn run(task: &Task, store: &Store) -> Result<(), Failure> {
     let backend = task.backend();
     let (vm, config) = (vm_of(backend)?, config(SEED));
     let listed = store.list(Some(&vm))?;
+    let mut beside = Beside::default();
     let mut guest: Box<dyn Guest> = if listed.snapshots.is_empty() {
         tinyvm::start(backend, &config)?
     } else {
         let latest = store.resolve(&Reference::Latest { vm: vm.clone() })?;
         let bring = Bring::choose(&mut random);
-        restore(
-            store,
-            backend,
-            latest,
-            bring,
-            Purpose::Resume(ClockPolicy::Frozen),
-        )?
+        let purpose = Purpose::Resume(ClockPolicy::Frozen);
+        let brought = restore(store, backend, latest, bring, purpose)?;
+        beside = Beside::begin(&*brought.guest, brought.working_set, &mut random)?;
+        brought.guest
     };
     loop {
         guest.run(random.below(STRETCH))?;
         let take = Take::choose(&mut random, guest.base().is_none());
         let taken = snapshot(store, &vm, guest.as_mut(), &config, take)?;
         Said::Published(taken.published.snapshot.id).say()?;
+        std::mem::take(&mut beside).end()?;
     }
 }

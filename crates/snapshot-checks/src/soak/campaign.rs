@@ -1,7 +1,6 @@
 //! Which lineages there are, and the verdict.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -11,64 +10,26 @@ use snapshot_memory::skip::skip;
 use snapshot_store::{OpenOptions, Selection, Store};
 use tinyvm::Backend;
 
-use super::lineage::{Lineage, Lived};
+use super::lineage::Lineage;
 use super::options::Options;
+use crate::campaign::Tally;
 use crate::random::Random;
 use crate::stored_guest::{Failure, tell};
-use crate::watchdog::Watchdog;
 
 /// Every so many generations all snapshots are verified.
 const VERIFY: u64 = 50;
 
-/// What came of it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
-    generations: u64,
-    differences: u64,
-    /// How often guests were brought back, and snapshots taken, in each way.
-    ways: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    /// Whether every byte was right.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.differences == 0
-    }
-
-    fn count(&mut self, lived: &Lived) {
-        let brought = lived
-            .bring
-            .map_or_else(|| "started".to_owned(), |bring| bring.to_string());
-        for way in [brought, lived.take.to_string()] {
-            *self.ways.entry(way).or_default() += 1;
-        }
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (generations, differences) = (self.generations, self.differences);
-        write!(f, "generations: {generations}, differences: {differences}")
-    }
-}
-
-/// Lets guests live, one generation after the other; prints each difference.
-///
-/// The error is one of this process: nothing is known about the guests then.
-pub fn run(options: &Options) -> Result<Tally, Failure> {
-    let seed = options.seed();
-    println!("seed: {seed}");
-    let place = match &options.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    }?;
+/// Lets guests live, one generation after the other.
+pub(super) fn run(options: &Options) -> Result<Tally, Failure> {
+    let random = options.common.random();
+    let place = options.common.place()?;
     let files = FsBackend::create(&place.path().join("store"))?;
     let store = Store::create(Arc::new(files), &OpenOptions::default())?;
     let mut campaign = Campaign {
         store,
-        random: Random::new(seed),
-        tally: Tally::default(),
+        random,
+        tally: Tally::new("generations", "differences"),
+        ways: BTreeMap::new(),
         lineages: Vec::new(),
         begun: 0,
     };
@@ -76,19 +37,16 @@ pub fn run(options: &Options) -> Result<Tally, Failure> {
         let lineage = campaign.begin(backend)?;
         campaign.lineages.push(lineage);
     }
-    let watchdog = Watchdog::start(options.timeout(), |begun| {
-        println!("{begun} stands still");
-        println!("generations: 1, differences: 1");
-    })?;
+    let watchdog = campaign.tally.watch(options.common.timeout())?;
     for generation in 1..=options.generations {
         watchdog.begins(format!("generation {generation}"));
         campaign.generation(generation)?;
-        if options.fail_fast && !campaign.tally.is_clean() {
+        if options.common.is_enough(&campaign.tally) {
             break;
         }
     }
     campaign.verify();
-    let ways = campaign.tally.ways.iter();
+    let ways = campaign.ways.iter();
     let ways: Vec<String> = ways.map(|(way, count)| format!("{way} {count}")).collect();
     println!("ways: {}", ways.join(", "));
     Ok(campaign.tally)
@@ -107,6 +65,8 @@ struct Campaign {
     store: Store,
     random: Random,
     tally: Tally,
+    /// How often each thing was done, by its kind.
+    ways: BTreeMap<String, u64>,
     lineages: Vec<Lineage>,
     /// Lineages that were begun: each has a name of its own.
     begun: u64,
@@ -127,11 +87,15 @@ impl Campaign {
             return Ok(());
         };
         let backend = lineage.backend;
-        self.tally.generations += 1;
+        self.tally.tries();
         match lineage.live(&self.store, &mut self.random) {
-            Ok(lived) => self.tally.count(&lived),
+            Ok(lived) => {
+                for way in lived.0 {
+                    *self.ways.entry(way).or_default() += 1;
+                }
+            }
             Err(error) => {
-                self.differs(&format!(
+                self.tally.differs(&format!(
                     "generation {number}, {backend:?}: {}",
                     tell(&*error)
                 ));
@@ -154,14 +118,9 @@ impl Campaign {
             Ok(report) if report.ok => {}
             Ok(report) => {
                 let problems = report.errors.into_iter().map(|problem| problem.message);
-                self.differs(&problems.collect::<Vec<_>>().join("; "));
+                self.tally.differs(&problems.collect::<Vec<_>>().join("; "));
             }
-            Err(error) => self.differs(&tell(&error)),
+            Err(error) => self.tally.differs(&tell(&error)),
         }
-    }
-
-    fn differs(&mut self, problem: &str) {
-        self.tally.differences += 1;
-        println!("{problem}");
     }
 }

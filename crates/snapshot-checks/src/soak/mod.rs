@@ -3,12 +3,13 @@
 //! with a plain array of bytes.
 //!
 //! - `options`: the command line
+//! - `rehearsal`: the working set of a snapshot, recorded and refreshed
 //! - `lineage`: one machine through its generations
 //! - `campaign`: which lineages there are, and the verdict
 
 mod campaign;
 mod lineage;
 mod options;
+mod rehearsal;
 
-pub use campaign::{Tally, run};
 pub use options::Options;
