@@ -42,7 +42,7 @@ cargo xtask TASK
                                 last line `kills: N, losses: L`
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail
-  sabotage --prove              runs each defect against its check and demands the failure
+  sabotage --prove [NAME...]    runs each defect, or those named, against its check and demands the failure
   targets                       type-checks the library crates for aarch64 Linux and aarch64 macOS; last line
                                 `targets: N passed, F failed`
 

@@ -3,6 +3,7 @@
 use crate::campaign;
 use crate::checks;
 use crate::failure::Failure;
+use crate::test;
 
 /// A check that a defect must fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,10 +18,12 @@ pub(crate) enum Check {
     Soak,
     /// `cargo xtask kill`.
     Kill,
+    /// The test `served_model` of `snapshot-memory`.
+    Model,
 }
 
 impl Check {
-    /// The name of the task and of the program.
+    /// The name of the task and of the program, or of the test.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Crash => "crash",
@@ -28,12 +31,13 @@ impl Check {
             Self::Instants => "instants",
             Self::Soak => "soak",
             Self::Kill => "kill",
+            Self::Model => "served_model",
         }
     }
 }
 
 /// Each defect of `snapshot_format::sabotage`, and the check that must fail under it.
-const DEFECTS: [(&str, Check); 11] = [
+const DEFECTS: [(&str, Check); 13] = [
     ("no-dir-fsync", Check::Crash),
     ("ignored-fsync-error", Check::Crash),
     ("rename-first", Check::Crash),
@@ -45,6 +49,8 @@ const DEFECTS: [(&str, Check); 11] = [
     ("msrs-before-lapic", Check::Instants),
     ("ignored-discard", Check::Soak),
     ("stale-aside", Check::Soak),
+    ("skipped-gate", Check::Model),
+    ("unstaged", Check::Kill),
 ];
 
 /// Lists the defects, or proves that they are caught.
@@ -56,8 +62,16 @@ pub(crate) fn run(args: &[&str]) -> Result<(), Failure> {
             }
             Ok(())
         }
-        ["--prove"] => prove(),
-        _ => Err(Failure::usage("sabotage needs --list or --prove")),
+        ["--prove"] => prove(&DEFECTS),
+        ["--prove", names @ ..] => {
+            let known = |name: &&str| DEFECTS.iter().find(|(defect, _)| defect == name);
+            let some = names.iter().map(|name| {
+                let unknown = || Failure::usage(format!("{name:?} is no defect; see --list"));
+                known(name).copied().ok_or_else(unknown)
+            });
+            prove(&some.collect::<Result<Vec<_>, _>>()?)
+        }
+        _ => Err(Failure::usage("sabotage needs --list or --prove [NAME...]")),
     }
 }
 
@@ -77,13 +91,14 @@ pub(crate) fn demand_known(name: &str, check: Check) -> Result<(), Failure> {
     )))
 }
 
-fn prove() -> Result<(), Failure> {
+fn prove(defects: &[(&'static str, Check)]) -> Result<(), Failure> {
     let mut missed = Vec::new();
-    for (name, check) in DEFECTS {
+    for &(name, check) in defects {
         println!("== {name}: {} must fail", check.name());
         let (shown, counts) = match check {
             Check::Crash | Check::Hostile => checks::run(check.name(), Some(name))?,
             Check::Instants | Check::Soak | Check::Kill => campaign::under(check, name)?,
+            Check::Model => test::under("snapshot-memory", check.name(), name)?,
         };
         // A program that does not build or dies early proves nothing: the counts must say it.
         let is_caught = !shown.status.success() && counts.is_some_and(|c| c.wrong() > 0);
@@ -95,7 +110,7 @@ fn prove() -> Result<(), Failure> {
             missed.push(name);
         }
     }
-    println!("sabotages: {}, not caught: {}", DEFECTS.len(), missed.len());
+    println!("sabotages: {}, not caught: {}", defects.len(), missed.len());
     if missed.is_empty() {
         Ok(())
     } else {
@@ -132,5 +147,11 @@ mod tests {
         demand_known("rename-first", Check::Crash).unwrap();
         demand_known("rename-first", Check::Hostile).unwrap_err();
         demand_known("no-such", Check::Crash).unwrap_err();
+    }
+
+    #[test]
+    fn only_what_is_listed_is_proved() {
+        let refused = run(&["--prove", "rename-first", "no-such"]).unwrap_err();
+        assert!(matches!(refused, Failure::Usage(_)));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::cargo::{self, Shown};
+use crate::checks::Counts;
 use crate::failure::Failure;
 use crate::requirement::Required;
 
@@ -21,6 +22,24 @@ pub(crate) fn run(required: &Required) -> Result<(), Failure> {
         summary.skipped.len()
     );
     judge(&shown, &summary, required)
+}
+
+/// Runs one test of integration under a defect, which its environment names; the counts are of its
+/// functions.
+pub(crate) fn under(
+    package: &str,
+    test: &str,
+    defect: &str,
+) -> Result<(Shown, Option<Counts>), Failure> {
+    let mut command = cargo::command(["test", "--package", package, "--test", test]);
+    command.args(["--features", "sabotage"]);
+    command.env("VMSNAP_SABOTAGE", defect);
+    let shown = cargo::run_shown(command)?;
+    let summary = Summary::of(&shown.stdout, &shown.stderr);
+    let ran = summary.passed + summary.failed;
+    // A test that was not built has no result.
+    let counts = (ran > 0).then(|| Counts::of("functions", ran, summary.failed));
+    Ok((shown, counts))
 }
 
 fn judge(shown: &Shown, summary: &Summary, required: &Required) -> Result<(), Failure> {

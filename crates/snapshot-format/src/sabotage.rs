@@ -29,11 +29,15 @@ pub enum Sabotage {
     IgnoredDiscard,
     /// What was copied aside in the pause of a live snapshot is not written.
     StaleAside,
+    /// Pages are put in place while what was given back is not heard of.
+    SkippedGate,
+    /// A snapshot is written under the name that it is published by.
+    Unstaged,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::NoDirFsync,
         Self::IgnoredFsyncError,
         Self::RenameFirst,
@@ -45,6 +49,8 @@ impl Sabotage {
         Self::MsrsBeforeLapic,
         Self::IgnoredDiscard,
         Self::StaleAside,
+        Self::SkippedGate,
+        Self::Unstaged,
     ];
 
     /// The name on the command line.
@@ -62,6 +68,8 @@ impl Sabotage {
             Self::MsrsBeforeLapic => "msrs-before-lapic",
             Self::IgnoredDiscard => "ignored-discard",
             Self::StaleAside => "stale-aside",
+            Self::SkippedGate => "skipped-gate",
+            Self::Unstaged => "unstaged",
         }
     }
 

@@ -254,10 +254,24 @@ fn case(seed: u64) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Switches on the defect that the environment names: `cargo xtask sabotage --prove` wants this test
+/// to fail then.
+#[cfg(feature = "sabotage")]
+fn break_on_purpose() {
+    let Some(name) = std::env::var_os("VMSNAP_SABOTAGE") else {
+        return;
+    };
+    let mut defects = snapshot_format::sabotage::Sabotage::ALL.into_iter();
+    let defect = defects.find(|defect| name == defect.name());
+    defect.unwrap().enable();
+}
+
 // spec: SRV-15
 #[test]
 fn thousands_of_guests_see_what_plain_bytes_would() {
     static AT: AtomicU64 = AtomicU64::new(0);
+    #[cfg(feature = "sabotage")]
+    break_on_purpose();
     let cases = std::thread::spawn(|| {
         for seed in 0..CASES {
             AT.store(seed, Ordering::Relaxed);

@@ -79,8 +79,12 @@ impl StagedSnapshot {
         // Advice: where a file system does not say what it is, the usual one is taken.
         let file_system = backend.file_system();
         let cost = file_system.map_or_else(|_| CostModel::default(), |kind| CostModel::of(&kind));
+        let mut dir = StageDir::create(backend, stage)?;
+        if Sabotage::Unstaged.is_on() {
+            dir.rename(&join(&folder, &id.to_string())?)?;
+        }
         Ok(Self {
-            dir: StageDir::create(backend, stage)?,
+            dir,
             folder,
             id,
             parent,
