@@ -144,7 +144,7 @@ pub use handler::{
 };
 pub use image::{
     CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MapFile, MemoryImage,
-    OpenDataFile, PageCounts,
+    OpenDataFile, PageCounts, RawBytes, RawStep, RawWriter,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use plan::{

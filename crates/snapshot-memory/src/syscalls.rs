@@ -236,6 +236,7 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "openat" = SYS_openat,
     "openat2" = SYS_openat2,
     "pidfd_open" = SYS_pidfd_open,
+    "pipe2" = SYS_pipe2,
     "ppoll" = SYS_ppoll,
     "prctl" = SYS_prctl,
     "pread64" = SYS_pread64,

@@ -58,7 +58,8 @@ impl Store {
         })
     }
 
-    /// Moves a snapshot to the trash. Snapshots that need its data keep reading it there.
+    /// Moves a snapshot to the trash. Snapshots that need its data keep reading it there. Its
+    /// materialised image is removed.
     pub fn delete(&self, plan: &DeletePlan) -> Result<(), StoreError> {
         let id = plan.id;
         self.begin_write()?;
@@ -78,6 +79,7 @@ impl Store {
             return Err(StoreError::Refused { id, reason });
         }
         self.move_between(id, Location::Live, Location::Trash)?;
+        self.forget_cached(id);
         if let Some(vm) = &plan.vm {
             vm::refresh(self, vm);
         }

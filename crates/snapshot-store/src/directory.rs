@@ -10,6 +10,9 @@ pub(crate) const METADATA_FILE: &str = "snapshot.json";
 /// Before the id in the name of a lock of placements.
 const PLACE_LOCK_PREFIX: &str = "place.";
 
+/// Before the id in the name of a lock of a materialised image.
+const CACHE_LOCK_PREFIX: &str = "cache.";
+
 /// After the id in the name of a materialised image.
 const CACHED_SUFFIX: &str = ".img";
 
@@ -124,7 +127,12 @@ pub(crate) fn cached_id(name: &str) -> Option<(SnapshotId, bool)> {
 
 /// `locks/cache.<id>`: held while a materialised image is built or removed.
 pub(crate) fn cache_lock(id: SnapshotId) -> RelPath {
-    below(&plain("locks"), &format!("cache.{id}"))
+    below(&plain("locks"), &format!("{CACHE_LOCK_PREFIX}{id}"))
+}
+
+/// The id in the name of a lock of a materialised image.
+pub(crate) fn cache_lock_id(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix(CACHE_LOCK_PREFIX)?.parse().ok()
 }
 
 /// `locks/<id>`: held exclusively while a snapshot is made or deleted, shared while it is used.

@@ -9,7 +9,10 @@ use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError, Work
 
 use crate::checked_json::Fault;
 
+mod listed;
 mod working_set;
+
+use listed::{Holders, Listed};
 
 /// What a caller does about an error. Each kind is one exit code of the command-line tool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
@@ -112,6 +115,24 @@ pub enum StoreError {
         found: u32,
         /// The last version that can be read.
         supported: u32,
+    },
+    /// A materialised image that is not the memory of its snapshot, which is as good without it.
+    #[error("{path} is damaged: {problem}")]
+    CachedImage {
+        /// Which file.
+        path: RelPath,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The file system has less room than a file needs. Nothing was written.
+    #[error("{path} needs {needed_bytes} bytes, and {free_bytes} are free")]
+    NoRoom {
+        /// Which file.
+        path: RelPath,
+        /// What it needs at most.
+        needed_bytes: u64,
+        /// What is free to this user.
+        free_bytes: u64,
     },
     /// The parent is not the snapshot that the pages are relative to.
     #[error("wrong parent {}: {problem}", expected.id)]
@@ -248,7 +269,10 @@ impl StoreError {
             | Self::Codec(FrameCodecError::Level { .. }) => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Exists,
-            Self::Damaged { .. } | Self::MissingFile { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } | Self::MissingFile { .. } | Self::CachedImage { .. } => {
+                ErrorKind::Corrupt
+            }
+            Self::NoRoom { .. } => ErrorKind::NoSpace,
             Self::Decode { source, .. } => match source.kind() {
                 DecodeErrorKind::TooNew | DecodeErrorKind::Unsupported => ErrorKind::TooNew,
                 _ => ErrorKind::Corrupt,
@@ -275,6 +299,8 @@ impl StoreError {
         match self {
             Self::Damaged { path, .. }
             | Self::MissingFile { path }
+            | Self::CachedImage { path, .. }
+            | Self::NoRoom { path, .. }
             | Self::Decode { path, .. }
             | Self::TooNew { path, .. }
             | Self::Busy { path, .. }
@@ -324,6 +350,9 @@ impl StoreError {
                 "look whether it is there, and verify it; take the next diff relative to the old parent"
             }
             Self::Overtaken { .. } => "try again",
+            Self::CachedImage { .. } => {
+                "drop it, and build it again; the snapshot restores without"
+            }
             Self::WorkingSet { .. } if self.kind() == ErrorKind::Corrupt => {
                 "record the working set anew, or drop it; the snapshot restores without"
             }
@@ -442,32 +471,6 @@ impl fmt::Display for Refusal {
                 )
             }
         }
-    }
-}
-
-/// Process numbers in a sentence.
-struct Holders<'a>(&'a [u32]);
-
-impl fmt::Display for Holders<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            [] => f.write_str("held by a process that the system does not name"),
-            [one] => write!(f, "held by process {one}"),
-            several => write!(f, "held by processes {}", Listed(several)),
-        }
-    }
-}
-
-/// Values with commas between them.
-struct Listed<'a, T>(&'a [T]);
-
-impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, value) in self.0.iter().enumerate() {
-            let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{value}")?;
-        }
-        Ok(())
     }
 }
 

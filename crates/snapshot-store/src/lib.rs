@@ -98,7 +98,7 @@ mod vm;
 mod vm_file;
 mod working_set;
 
-pub use cache::{CachedImage, WarmJob, WarmReport};
+pub use cache::{CachedImage, WarmEnd, WarmJob, WarmReport};
 pub use deletion::DeletePlan;
 pub use directory::Location;
 pub use error::{ErrorKind, Refusal, StoreError};
@@ -114,7 +114,7 @@ pub use relayout::RelayoutReport;
 pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
-pub use usage::{SnapshotUsage, Usage};
+pub use usage::{CachedUsage, SnapshotUsage, Usage};
 pub use verify::{Problem, Selection, VerifyProgress, VerifyReport};
 pub use working_set::{StoredWorkingSet, WorkingSetReport, WorkingSetStage};
 

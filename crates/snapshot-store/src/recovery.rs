@@ -60,7 +60,7 @@ fn sweep(store: &Store) -> Result<(), StoreError> {
     {
         placing::discard_leftovers(store, id)?;
     }
-    cache::remove_leftovers(store, &|id| live.contains(&id))?;
+    cache::remove_leftovers(store, &locks, &|id| live.contains(&id))?;
     let orphans = locks.iter().filter_map(|entry| entry.name.parse().ok());
     for id in orphans.filter(|id| !known.contains(id)) {
         discard(store, id)?;

@@ -43,6 +43,10 @@ pub const WRITE: &[&str] = &[
     "unlinkat",
 ];
 
+/// Beyond [`READ`] and [`WRITE`], to build a materialised image: sharing blocks, and telling the end of
+/// a job. Where the first is refused with an error, everything is copied.
+pub const WARM: &[&str] = &["ioctl", "pipe2", "write"];
+
 /// Beyond [`READ`], to ask which host this is, and who holds a lock: one that cannot be had, or that
 /// of a snapshot that is to be deleted.
 pub const ASK_PROC: &[&str] = &["openat", "read"];

@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 use snapshot_format::{SnapshotId, VmName};
-use snapshot_memory::backend::{EntryKind, RelPath};
+use snapshot_memory::backend::{EntryKind, Metadata, RelPath};
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
@@ -32,18 +32,36 @@ pub struct SnapshotUsage {
     pub needed_by: usize,
 }
 
+/// The space that a file of the cache takes.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CachedUsage {
+    /// The file, below the root of the store.
+    pub file: String,
+    /// Whose memory it is or is going to be; `None` if it is no materialised image.
+    pub id: Option<SnapshotId>,
+    /// Its bytes, holes included.
+    pub len_bytes: u64,
+    /// Bytes of blocks that it occupies. Those that it shares with data files count here and there.
+    pub allocated_bytes: u64,
+}
+
 /// The space that a store takes.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Usage {
     /// Every snapshot, deleted ones included.
     pub snapshots: Vec<SnapshotUsage>,
+    /// Every file of the cache: dropping an image frees what it does not share.
+    pub cached: Vec<CachedUsage>,
     /// Bytes of blocks that snapshots in use occupy.
     pub live_bytes: u64,
     /// Bytes of blocks that deleted snapshots occupy.
     pub trash_bytes: u64,
     /// The part of `trash_bytes` that snapshots in use need.
     pub trash_needed_bytes: u64,
+    /// Bytes of blocks that the files of the cache occupy.
+    pub cache_bytes: u64,
     /// Bytes that are free on the file system.
     pub free_bytes: u64,
 }
@@ -52,9 +70,12 @@ impl Store {
     /// The space that the snapshots take.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let needed = self.needed_by_others()?;
+        let cached = self.cached_files()?;
         let free = self.backend().free_bytes();
         let mut usage = Usage {
             snapshots: Vec::new(),
+            cache_bytes: cached.iter().map(|file| file.allocated_bytes).sum(),
+            cached,
             live_bytes: 0,
             trash_bytes: 0,
             trash_needed_bytes: 0,
@@ -147,25 +168,52 @@ impl Store {
         Ok(needed)
     }
 
+    /// Every file of the cache.
+    fn cached_files(&self) -> Result<Vec<CachedUsage>, StoreError> {
+        let folder = directory::cache_directory();
+        if let Err(error) = self.backend().metadata(&folder)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            return Ok(Vec::new());
+        }
+        let mut cached = Vec::new();
+        self.each_file(&folder, &mut |name, found| {
+            cached.push(CachedUsage {
+                file: directory::below(&folder, name).as_str().to_owned(),
+                id: directory::cached_id(name).map(|(id, _)| id),
+                len_bytes: found.len_bytes,
+                allocated_bytes: found.allocated_bytes,
+            });
+        })?;
+        Ok(cached)
+    }
+
     /// Length and allocated bytes of all files of a snapshot.
     fn size_of(&self, location: Location, id: SnapshotId) -> Result<(u64, u64), StoreError> {
-        let path = location.snapshot(id);
-        let entries = self
-            .backend()
-            .list(&path)
-            .map_err(|error| StoreError::io("list", &path, error))?;
         let (mut len, mut allocated) = (0_u64, 0_u64);
+        self.each_file(&location.snapshot(id), &mut |_, found| {
+            len = len.saturating_add(found.len_bytes);
+            allocated = allocated.saturating_add(found.allocated_bytes);
+        })?;
+        Ok((len, allocated))
+    }
+
+    /// Every regular file of a directory that is still there when it is looked at.
+    fn each_file(
+        &self,
+        path: &RelPath,
+        each: &mut dyn FnMut(&str, Metadata),
+    ) -> Result<(), StoreError> {
+        let entries = self.backend().list(path);
+        let entries = entries.map_err(|error| StoreError::io("list", path, error))?;
         for entry in entries.iter().filter(|e| e.kind == EntryKind::File) {
-            let file = directory::below(&path, &entry.name);
+            let file = directory::below(path, &entry.name);
             match self.backend().metadata(&file) {
-                Ok(found) => {
-                    len = len.saturating_add(found.len_bytes);
-                    allocated = allocated.saturating_add(found.allocated_bytes);
-                }
+                Ok(found) => each(&entry.name, found),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(StoreError::io("look at", &file, error)),
             }
         }
-        Ok((len, allocated))
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use snapshot_memory::backend::{FsBackend, HostIdentity};
 use snapshot_memory::syscalls::PROCESS;
 use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
-    CaptureOptions, DirtyBitmap, EngineChoice, MappedMemory, MappingOptions, Pages,
+    CaptureControl, CaptureOptions, DirtyBitmap, EngineChoice, MappedMemory, MappingOptions, Pages,
     RelayoutOptions, Stability, TouchedPages, WorkingSetOptions, write_working_set,
 };
 use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store, syscalls};
@@ -148,6 +148,33 @@ fn writing() {
         read(&store);
         store.drop_working_set(full.id).unwrap();
         std::mem::forget(memory);
+    });
+}
+
+// spec: EMB-01
+// spec: EMB-02
+#[test]
+fn warming() {
+    let prepare = || {
+        let root = directory();
+        let store = open(root.try_clone().unwrap());
+        let full = publish(&store, &memory(), None);
+        publish(&store, &memory(), Some(full));
+        root
+    };
+    let lists = [PROCESS, syscalls::READ, syscalls::WRITE, syscalls::WARM];
+    under_filter("warming", &lists, prepare, |root| {
+        let store = open(root);
+        for record in store.list(None).unwrap().snapshots {
+            let mut job = store.warm_job(record.id, CaptureControl::default());
+            let end = job.end().unwrap();
+            assert!(job.run().unwrap().built);
+            drop(end);
+        }
+        read(&store);
+        for record in store.list(None).unwrap().snapshots {
+            assert!(store.drop_cached(record.id).unwrap());
+        }
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use snapshot_memory::backend::WriteFile;
+use snapshot_memory::backend::{ReadFile, WriteFile};
 use snapshot_memory::{HostRun, Pace, QueueMode, WriteQueue, WriteThrough};
 
 /// A file whose bytes are spent from a [`Pace`] before they are written.
@@ -34,6 +34,21 @@ impl WriteFile for PacedFile<'_> {
     fn write_runs_at(&mut self, offset: u64, runs: &[HostRun<'_>]) -> io::Result<()> {
         self.spend(runs.iter().map(|run| run.len_bytes() as u64).sum())?;
         self.file.write_runs_at(offset, runs)
+    }
+
+    /// Costs nothing of the rate: no byte is moved.
+    fn share(
+        &mut self,
+        offset: u64,
+        source: &dyn ReadFile,
+        from: u64,
+        len_bytes: u64,
+    ) -> io::Result<bool> {
+        self.file.share(offset, source, from, len_bytes)
+    }
+
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(offset, out)
     }
 
     fn set_len(&mut self, len_bytes: u64) -> io::Result<()> {

@@ -275,6 +275,10 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "calls renameatx_np",
     ),
     (
+        "crates/snapshot-memory/src/backend/fs/share.rs",
+        "a raw ioctl on two descriptors",
+    ),
+    (
         "crates/snapshot-memory/src/backend/sysctl.rs",
         "calls sysctlbyname",
     ),
@@ -295,7 +299,7 @@ const UNSAFE_MODULES: &[(&str, &str)] = &[
         "maps files that are cut",
     ),
     (
-        "crates/snapshot-memory/tests/page_handler.rs",
+        "crates/snapshot-memory/tests/page_handler/rig/guest.rs",
         "gives pages of guest memory back",
     ),
     (

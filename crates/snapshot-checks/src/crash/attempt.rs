@@ -74,6 +74,13 @@ impl Attempt {
         }
     }
 
+    /// Lets the guest write to all of its memory.
+    pub(super) fn fill(&self, seed: u8) {
+        for pages in self.guest.fill(seed) {
+            self.marker.mark(pages);
+        }
+    }
+
     /// Takes a snapshot, and commits the epoch if it was published.
     pub(super) fn take(&self, store: &Store) -> Result<MemoryStats, StoreError> {
         let epoch = self.tracker.epoch(self.consumer).map_err(unexpected)?;
@@ -126,6 +133,7 @@ impl Attempt {
             parent: self.parent_name.clone(),
             generation: 1,
             working_set: None,
+            is_warm: false,
         }
     }
 }

@@ -39,19 +39,29 @@ impl Guest {
     /// Writes to some pages, as `seed` says; one of them becomes zero. The pages are returned.
     pub(super) fn scribble(&self, seed: u8) -> Vec<PageRange> {
         let count = self.0.layout().page_count();
-        let mut touched = Vec::new();
-        for step in 0..4 {
+        let touch = |step: u64| {
             let page = (u64::from(seed) * 7 + step * 3) % count;
             let value = seed.wrapping_mul(31).wrapping_add(u8::from(step != 0));
-            let bytes = [if step == 3 { 0 } else { value }; PAGE];
-            let written = self.0.write(page * PAGE_BYTES, &bytes);
-            debug_assert!(
-                written.is_ok(),
-                "page {page} is in the mapping: {written:?}"
-            );
-            touched.push(PageRange::new(page, 1));
-        }
-        touched
+            self.set(page, if step == 3 { 0 } else { value })
+        };
+        (0..4).map(touch).collect()
+    }
+
+    /// Writes to every page, none of which is zero then. The pages are returned.
+    pub(super) fn fill(&self, seed: u8) -> Vec<PageRange> {
+        let pages = (0..self.0.layout().page_count()).zip((0..=254).cycle());
+        pages
+            .map(|(page, at)| self.set(page, (seed ^ at).max(1)))
+            .collect()
+    }
+
+    fn set(&self, page: u64, value: u8) -> PageRange {
+        let written = self.0.write(page * PAGE_BYTES, &[value; PAGE]);
+        debug_assert!(
+            written.is_ok(),
+            "page {page} is in the mapping: {written:?}"
+        );
+        PageRange::new(page, 1)
     }
 }
 

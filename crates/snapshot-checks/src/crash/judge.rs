@@ -64,13 +64,23 @@ fn check_leftovers(tree: &MemBackend, store: &Store) -> Result<(), String> {
     let below = |path: &RelPath, name: &str| path.join(name).map_err(|error| chain(&error));
     let snapshots = below(&RelPath::root(), "snapshots")?;
     let locks = below(&RelPath::root(), "locks")?;
-    let is_work = |name: &&String| name.starts_with('.') || name.starts_with("place.");
+    let of_work = [".", "place.", "cache."];
+    let is_work = |name: &&String| of_work.iter().any(|start| name.starts_with(start));
+    let cache = names(&below(&RelPath::root(), "cache")?)?;
     let (mut left, locks) = (names(&snapshots)?, names(&locks)?);
     left.extend(locks);
+    left.extend(cache.iter().cloned());
     if let Some(name) = left.iter().find(is_work) {
         return Err(format!("{name} remains"));
     }
     let listing = store.list(None).map_err(|error| chain(&error))?;
+    let is_live = |name: &&String| {
+        let mut images = listing.snapshots.iter();
+        images.any(|record| **name == format!("{}.img", record.id))
+    };
+    if let Some(name) = cache.iter().find(|name| !is_live(name)) {
+        return Err(format!("{name} remains, and its snapshot is not in use"));
+    }
     for record in listing.snapshots {
         let detail = store.detail(record.id).map_err(|error| chain(&error))?;
         let named: Vec<String> = detail.files.iter().map(FileEntry::file_name).collect();

@@ -26,6 +26,8 @@ pub(super) struct Expected {
     pub(super) generation: u32,
     /// The page of its working set, if it has one.
     pub(super) working_set: Option<u64>,
+    /// Whether there must be a materialised image of it. One that was dropped may come back.
+    pub(super) is_warm: bool,
 }
 
 impl Model {
@@ -64,6 +66,8 @@ impl Model {
                     compare_image(store, record.id, &expected.image)
                         .map_err(|error| format!("{name}: {error}"))?;
                     compare_working_set(store, record.id, expected.working_set)
+                        .map_err(|error| format!("{name}: {error}"))?;
+                    compare_cached(store, record.id, expected)
                         .map_err(|error| format!("{name}: {error}"))?;
                 }
                 found += 1;
@@ -118,6 +122,25 @@ fn compare_working_set(store: &Store, id: SnapshotId, page: Option<u64>) -> Resu
         Ok(())
     } else {
         Err(format!("its working set is of {found:?}"))
+    }
+}
+
+/// That a materialised image which is offered is whole, and that the one which must be there is.
+fn compare_cached(store: &Store, id: SnapshotId, expected: &Expected) -> Result<(), String> {
+    let cached = store.cached_image(id).map_err(|error| chain(&error))?;
+    let Some(cached) = cached else {
+        let lost = expected
+            .is_warm
+            .then(|| "its materialised image is not there".to_owned());
+        return lost.map_or(Ok(()), Err);
+    };
+    let mut found = vec![0; expected.image.len()];
+    let read = cached.file().read_exact_at(0, &mut found);
+    read.map_err(|error| chain(&error))?;
+    if found == expected.image && cached.len_bytes() == found.len() as u64 {
+        Ok(())
+    } else {
+        Err("its materialised image holds something else".to_owned())
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use snapshot_format::{DataLayout, Description, PageRange, SnapshotId, WorkingSetOrigin};
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_memory::{
-    CaptureOptions, FrameCodec, PageSource, RelayoutOptions, TouchedPages, WorkingSetOptions,
-    write_working_set,
+    CaptureControl, CaptureOptions, FrameCodec, PageSource, RelayoutOptions, TouchedPages,
+    WorkingSetOptions, write_working_set,
 };
 use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
@@ -35,6 +35,10 @@ pub(super) enum Operation {
     Relayout(&'static str, Laid),
     /// A working set of this page, or none any more.
     WorkingSet(&'static str, Option<u64>),
+    /// A materialised image, which shares blocks of data files or is a copy.
+    Warm(&'static str, Blocks),
+    /// No materialised image any more.
+    Cool(&'static str),
 }
 
 /// How pages are laid out anew.
@@ -43,6 +47,13 @@ pub(super) enum Laid {
     Sparse,
     Packed,
     Compressed,
+}
+
+/// Where the blocks of a materialised image come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Blocks {
+    Shared,
+    Copied,
 }
 
 /// An operation, the store before it, and what that holds.
@@ -72,7 +83,7 @@ const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 22] = [
+const PLAN: [(&str, Operation); 27] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -122,6 +133,8 @@ const PLAN: [(&str, Operation); 22] = [
     ),
     ("working-set-drop", Operation::WorkingSet("web/two", None)),
     ("describe", Operation::Describe("web/one")),
+    // An image that goes with its snapshot.
+    ("warm", Operation::Warm("web/one", Blocks::Copied)),
     ("delete", Operation::Delete("web/one")),
     (
         "diff-over-trash",
@@ -134,7 +147,15 @@ const PLAN: [(&str, Operation); 22] = [
         "live-diff",
         Operation::TakeLive(title("run", "one", Some("run/base"))),
     ),
+    // Every page of it has bytes, and can share its block.
+    ("dense", Operation::Take(title(DENSE, "base", None))),
+    ("warm-shared", Operation::Warm("dense/base", Blocks::Shared)),
+    ("warm-again", Operation::Warm("dense/base", Blocks::Copied)),
+    ("cool", Operation::Cool("dense/base")),
 ];
+
+/// The virtual machine whose memory has no zero page.
+const DENSE: &str = "dense";
 
 /// The snapshots of the plan that are taken in every [`Way`].
 const IN_EVERY_WAY: [&str; 2] = ["full", "diff-on-diff"];
@@ -146,6 +167,8 @@ pub(super) fn all() -> Result<Vec<Scenario>, String> {
     let mut scenarios = Vec::new();
     for (name, operation) in PLAN {
         let after = after(operation, &before)?;
+        let shares = matches!(operation, Operation::Warm(_, Blocks::Shared));
+        tree.set_shares_blocks(shares);
         let next = tree.snapshot();
         let options = CaptureOptions::default().threads(NonZeroUsize::MIN);
         run(operation, Arc::new(next.clone()), &before, &options)?
@@ -246,6 +269,14 @@ pub(super) fn run(
                 None => store.drop_working_set(id).map(drop),
             }
         })),
+        Operation::Warm(name, _) => done(resolve(name).and_then(|reference| {
+            let id = store.resolve(&reference)?;
+            store.warm(id, &CaptureControl::default()).map(drop)
+        })),
+        Operation::Cool(name) => done(resolve(name).and_then(|reference| {
+            let id = store.resolve(&reference)?;
+            store.drop_cached(id).map(drop)
+        })),
     }
 }
 
@@ -270,7 +301,10 @@ fn begin(
         }
     };
     let attempt = Attempt::new(title, parent, options.clone());
-    Ok(attempt.inspect(|attempt| attempt.run(seed(title))))
+    Ok(attempt.inspect(|attempt| match title.vm {
+        DENSE => attempt.fill(seed(title)),
+        _ => attempt.run(seed(title)),
+    }))
 }
 
 /// What the store holds once `operation` is done.
@@ -283,7 +317,10 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let parent = title.parent.and_then(|name| before.snapshots.get(name));
             let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))
                 .map_err(|error| chain(&error))?;
-            guest.scribble(seed(title));
+            match title.vm {
+                DENSE => guest.fill(seed(title)),
+                _ => guest.scribble(seed(title)),
+            };
             let expected = super::model::Expected {
                 image: guest.image(),
                 is_live: true,
@@ -291,14 +328,16 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
                 parent: title.parent.map(str::to_owned),
                 generation: 1,
                 working_set: None,
+                is_warm: false,
             };
             let name = format!("{}/{}", title.vm, title.name);
             after.snapshots.insert(name, expected);
         }
         Operation::Delete(name) | Operation::Undelete(name) => {
             let snapshot = after.snapshots.get_mut(name);
-            snapshot.ok_or_else(|| unknown(name))?.is_live =
-                matches!(operation, Operation::Undelete(_));
+            let snapshot = snapshot.ok_or_else(|| unknown(name))?;
+            snapshot.is_live = matches!(operation, Operation::Undelete(_));
+            snapshot.is_warm = false;
         }
         Operation::Describe(name) => {
             let snapshot = after.snapshots.get_mut(name);
@@ -314,6 +353,11 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let snapshot = snapshot.ok_or_else(|| unknown(name))?;
             snapshot.generation += 1;
             snapshot.working_set = page;
+        }
+        Operation::Warm(name, _) | Operation::Cool(name) => {
+            let snapshot = after.snapshots.get_mut(name);
+            snapshot.ok_or_else(|| unknown(name))?.is_warm =
+                matches!(operation, Operation::Warm(..));
         }
     }
     Ok(after)

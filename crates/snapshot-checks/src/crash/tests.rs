@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use snapshot_format::DataLayout;
 use snapshot_memory::backend::{FaultBackend, MemBackend};
-use snapshot_memory::{Engine, EngineChoice, LayoutChoice, STAGE_PREFIX};
+use snapshot_memory::{CaptureControl, Engine, EngineChoice, LayoutChoice, STAGE_PREFIX};
 use snapshot_store::Store;
 
 use super::scenario::Scenario;
@@ -39,6 +39,30 @@ fn every_way_makes_the_same_calls_with_one_thread_and_with_two() {
             calls.collect::<Vec<_>>()
         });
         assert_eq!(one, two, "{}", scenario.name);
+    }
+}
+
+#[test]
+fn images_are_built_both_ways() {
+    for scenario in scenario::all().unwrap() {
+        let scenario::Operation::Warm(name, blocks) = scenario.operation else {
+            continue;
+        };
+        let backend = Arc::new(scenario.tree.snapshot());
+        let store = Store::open(backend, &scenario::opening()).unwrap();
+        let id = store.resolve(&name.parse().unwrap()).unwrap();
+        let report = store.warm(id, &CaptureControl::default()).unwrap();
+        let found = (
+            report.built,
+            report.shared_bytes > 0,
+            report.copied_bytes > 0,
+        );
+        let expected = match (scenario.before.snapshots[name].is_warm, blocks) {
+            (true, _) => (false, false, false),
+            (false, scenario::Blocks::Shared) => (true, true, false),
+            (false, scenario::Blocks::Copied) => (true, false, true),
+        };
+        assert_eq!(found, expected, "{}", scenario.name);
     }
 }
 

@@ -7,6 +7,7 @@ mod bitmap;
 mod captures;
 mod epochs;
 mod files;
+mod handshake;
 mod input;
 mod leaves;
 mod working_set;
@@ -15,6 +16,7 @@ pub use bitmap::fuzz_dirty_ops;
 pub use captures::fuzz_capture_ops;
 pub use epochs::fuzz_epochs;
 pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
+pub use handshake::fuzz_handshake;
 pub use leaves::fuzz_page_map;
 pub use working_set::fuzz_working_set;
 
@@ -22,11 +24,12 @@ pub use working_set::fuzz_working_set;
 pub type Body = fn(&[u8]);
 
 /// Every target by name, sorted.
-pub const TARGETS: [(&str, Body); 10] = [
+pub const TARGETS: [(&str, Body); 11] = [
     ("capture_ops", fuzz_capture_ops),
     ("dirty_ops", fuzz_dirty_ops),
     ("envelope", fuzz_envelope),
     ("epochs", fuzz_epochs),
+    ("handshake", fuzz_handshake),
     ("inspect", fuzz_inspect),
     ("manifest", fuzz_manifest),
     ("page_map", fuzz_page_map),

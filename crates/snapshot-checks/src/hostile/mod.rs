@@ -1,5 +1,6 @@
 //! Inputs made to be believed: nothing wrong may be accepted, and nothing may panic.
 
+mod cache;
 mod flips;
 mod frames;
 mod lengths;
@@ -33,12 +34,22 @@ pub fn run() -> Result<Tally, Box<dyn Error>> {
     }
     frames::run(&mut tally)?;
     store::run(&mut tally)?;
+    cache::run(&mut tally)?;
     Ok(tally)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // spec: CAC-02
+    #[test]
+    fn images_of_the_cache_that_lie_are_told_and_never_given_out_as_checked() {
+        let mut tally = Tally::default();
+        cache::run(&mut tally).unwrap();
+        assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
+        assert!(tally.inputs() > 1000, "{tally}");
+    }
 
     // spec: MAP-19, MAP-22
     #[test]

@@ -15,18 +15,18 @@ use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store};
 
 use crate::hostile::Tally;
 
-type Fallible<T> = Result<T, Box<dyn Error>>;
+pub(super) type Fallible<T> = Result<T, Box<dyn Error>>;
 
 /// A store in memory, and what its snapshots hold.
-struct Published {
-    tree: MemBackend,
-    snapshots: Vec<Known>,
+pub(super) struct Published {
+    pub(super) tree: MemBackend,
+    pub(super) snapshots: Vec<Known>,
 }
 
 /// One snapshot, as it was captured.
-struct Known {
-    id: SnapshotId,
-    image: Vec<u8>,
+pub(super) struct Known {
+    pub(super) id: SnapshotId,
+    pub(super) image: Vec<u8>,
     state: Vec<u8>,
 }
 
@@ -178,7 +178,7 @@ fn judge(published: &Published, tree: &MemBackend) -> Verdict {
     }
 }
 
-fn read_image(store: &Store, known: &Known) -> Fallible<Vec<u8>> {
+pub(super) fn read_image(store: &Store, known: &Known) -> Fallible<Vec<u8>> {
     let stored = store.image(known.id)?;
     let pages = stored.image().layout().page_count();
     let mut found = vec![0; usize::try_from(pages * PAGE_BYTES)?];
@@ -196,7 +196,7 @@ fn read_state(store: &Store, id: SnapshotId) -> Fallible<Option<Vec<u8>>> {
 }
 
 /// A full snapshot, a diff of it, both laid out anew, and a full one of another machine.
-fn publish() -> Fallible<Published> {
+pub(super) fn publish() -> Fallible<Published> {
     let tree = MemBackend::new();
     let store = Store::create(Arc::new(tree.clone()), &options())?;
     let layout = layout()?;
@@ -280,11 +280,11 @@ fn fill(image: &mut [u8], pages: &[u8], seed: u8) {
     }
 }
 
-fn options() -> OpenOptions {
+pub(super) fn options() -> OpenOptions {
     OpenOptions::default().lock_wait(Duration::ZERO)
 }
 
-fn read(tree: &MemBackend, path: &RelPath) -> Fallible<Vec<u8>> {
+pub(super) fn read(tree: &MemBackend, path: &RelPath) -> Fallible<Vec<u8>> {
     let file = tree.open(path)?;
     let mut bytes = vec![0; usize::try_from(file.len()?)?];
     file.read_exact_at(0, &mut bytes)?;

@@ -131,6 +131,22 @@ pub trait WriteFile: Send + fmt::Debug {
     /// Writes the runs back to back from `offset`, straight from guest memory.
     fn write_runs_at(&mut self, offset: u64, runs: &[HostRun<'_>]) -> io::Result<()>;
 
+    /// Makes `len_bytes` bytes at `offset` those of `source` at `from`, without copying: both files
+    /// share the blocks until one of them is written to. The three numbers are multiples of 4096.
+    ///
+    /// `false`, and nothing is changed, where these two files cannot share blocks: they are on two
+    /// file systems, or on one that has no shared blocks, or larger ones.
+    fn share(
+        &mut self,
+        offset: u64,
+        source: &dyn ReadFile,
+        from: u64,
+        len_bytes: u64,
+    ) -> io::Result<bool>;
+
+    /// Fills `out` from `offset` with what was written, or is shared.
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
     /// Sets the length in bytes; new bytes are zero.
     fn set_len(&mut self, len_bytes: u64) -> io::Result<()>;
 

@@ -35,13 +35,12 @@ pub(super) fn receive(
 ) -> Result<Handshake, HandshakeError> {
     let deadline = Instant::now() + patience;
     let mut came = Vec::new();
-    let mut message = Vec::new();
-    let mut array = ArrayEnd::default();
+    let mut message = Message::default();
     let mut chunk = vec![0; CHUNK];
     loop {
         wait(stream, deadline, patience)?;
         let len = match descriptors::receive(stream, &mut chunk, &mut came) {
-            Ok(0) => return Err(HandshakeError::Ended(message.len())),
+            Ok(0) => return Err(HandshakeError::Ended(message.bytes.len())),
             Ok(len) => len,
             Err(error) if is_again(&error) => continue,
             Err(error) => return Err(HandshakeError::system("receive the message")(error)),
@@ -50,16 +49,30 @@ pub(super) fn receive(
             return Err(HandshakeError::Descriptors(came.len()));
         }
         let bytes = chunk.get(..len).unwrap_or_default();
-        if let Some(end) = array.find(bytes)? {
-            let (own, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
-            message.extend_from_slice(own);
-            return accept(&message, came, rest.to_vec(), layout);
-        }
-        message.extend_from_slice(bytes);
-        if message.len() > MAX_BYTES {
-            return Err(HandshakeError::TooLong(MAX_BYTES));
+        if let Some(rest) = message.take(bytes)? {
+            return accept(&message.bytes, came, rest.to_vec(), layout);
         }
     }
+}
+
+/// What a peer has said that sends `parts` and nothing else: where its memory is, and what came
+/// behind the message. The descriptor is not looked for.
+#[cfg(any(test, feature = "testing"))]
+pub fn read_handshake<'a>(
+    parts: impl IntoIterator<Item = &'a [u8]>,
+    layout: &MemoryLayout,
+) -> Result<(Vec<ServedRange>, Vec<u8>), HandshakeError> {
+    let mut message = Message::default();
+    let mut rest: Option<Vec<u8>> = None;
+    for part in parts {
+        if let Some(rest) = &mut rest {
+            rest.extend_from_slice(part);
+            continue;
+        }
+        rest = message.take(part)?.map(<[u8]>::to_vec);
+    }
+    let rest = rest.ok_or(HandshakeError::Ended(message.bytes.len()))?;
+    Ok((regions::decode(&message.bytes, layout)?, rest))
 }
 
 fn accept(
@@ -99,6 +112,27 @@ fn failed(source: io::Error) -> HandshakeError {
 pub(super) fn is_again(error: &io::Error) -> bool {
     let kinds = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
     kinds.contains(&error.kind())
+}
+
+/// The message, as far as it has come.
+#[derive(Debug, Default)]
+struct Message {
+    bytes: Vec<u8>,
+    array: ArrayEnd,
+}
+
+impl Message {
+    /// Takes what came next; what of it lies behind the message, once that is whole.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, HandshakeError> {
+        let end = self.array.find(bytes)?;
+        let split = end.and_then(|end| bytes.split_at_checked(end));
+        let (own, rest) = split.unwrap_or((bytes, &[]));
+        self.bytes.extend_from_slice(own);
+        if self.bytes.len() > MAX_BYTES {
+            return Err(HandshakeError::TooLong(MAX_BYTES));
+        }
+        Ok(end.map(|_| rest))
+    }
 }
 
 /// Finds the end of a JSON array that comes in parts, each byte looked at once. What the array

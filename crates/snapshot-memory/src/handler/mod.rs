@@ -28,6 +28,8 @@ mod watch;
 
 pub use error::{HandlerError, HandshakeError};
 pub use event::{HandlerEvent, ServiceEnd, ServiceRefused};
+#[cfg(any(test, feature = "testing"))]
+pub use message::read_handshake;
 pub use options::HandlerOptions;
 pub use server::{HandlerStop, PageHandler};
 pub(crate) use settle::settle;

@@ -8,6 +8,7 @@ mod data_files;
 mod error;
 mod framed;
 mod known;
+mod raw;
 mod read;
 mod reader;
 mod same;
@@ -20,6 +21,7 @@ pub use data_file::{DataFile, DataFileNames};
 pub use data_files::OpenDataFile;
 pub use error::ImageError;
 pub(crate) use known::KnownPage;
+pub use raw::{RawBytes, RawStep, RawWriter};
 pub use reader::{Extent, MemoryImage, PageCounts};
 pub use same::MapFile;
 

@@ -9,7 +9,8 @@ impl DataFile {
     /// Fills `out` with guest pages from `first` on, all of one leaf and present in it.
     ///
     /// Units that are wanted whole are read straight into `out`, many in one call; of a unit that
-    /// is wanted in part all is read and checked.
+    /// is wanted in part all is read and checked. Pages in a row span no hole in guest memory: a
+    /// unit with memory on both sides of one is never wanted whole.
     pub(crate) fn read_held(
         &self,
         leaf: &IndexLeaf,
@@ -38,13 +39,13 @@ impl DataFile {
 
     /// The units from `page` on that lie wholly within the next `count` pages and back to back in
     /// the data file.
-    fn whole_units(
+    pub(super) fn whole_units(
         &self,
         leaf: &IndexLeaf,
         page: GuestPage,
         count: u64,
-    ) -> Result<Run, ImageError> {
-        let mut run = Run {
+    ) -> Result<UnitRun, ImageError> {
+        let mut run = UnitRun {
             offset: 0,
             pages: 0,
         };
@@ -52,7 +53,7 @@ impl DataFile {
             let next = GuestPage(page.0 + run.pages);
             let (unit, offset) = self.held_unit(leaf, next)?;
             let first = self.root.layout.guest_page(unit.start);
-            let starts_here = first == Some(next) && self.is_gapless(next, unit.count);
+            let starts_here = first == Some(next);
             let follows = run.pages == 0 || offset == run.offset + run.pages * PAGE_BYTES;
             if !starts_here || !follows || run.pages + unit.count > count {
                 break;
@@ -65,15 +66,8 @@ impl DataFile {
         Ok(run)
     }
 
-    /// Whether `count` image pages from the one of `page` on are as many guest pages in a row.
-    fn is_gapless(&self, page: GuestPage, count: u64) -> bool {
-        let last = GuestPage(page.0 + count - 1);
-        let layout = &self.root.layout;
-        let (first, last) = (layout.image_page(page), layout.image_page(last));
-        matches!((first, last), (Some(first), Some(last)) if last.0 - first.0 == count - 1)
-    }
-
-    fn check_units(
+    /// Compares the digests of whole units that follow each other from `page` on.
+    pub(super) fn check_units(
         &self,
         leaf: &IndexLeaf,
         mut page: GuestPage,
@@ -92,8 +86,8 @@ impl DataFile {
         Ok(())
     }
 
-    /// Reads the unit of `page` whole, unless it was read last, and copies the pages that are wanted: from `page` on, up to
-    /// the end of the unit, of a gap in guest memory, or of `out`. Gives how many.
+    /// Reads the unit of `page` whole, unless it was read last, and copies the pages that are
+    /// wanted: from `page` on, up to the end of the unit or of `out`. Gives how many.
     fn read_part_of_unit(
         &self,
         leaf: &IndexLeaf,
@@ -105,10 +99,7 @@ impl DataFile {
         let layout = &self.root.layout;
         let image_page = layout.image_page(page).ok_or_else(|| self.not_held(page))?;
         let before = image_page.0 - unit.start.0;
-        let mut pages = (unit.count - before).min(out.len() as u64 / PAGE_BYTES);
-        while !self.is_gapless(page, pages) {
-            pages -= 1;
-        }
+        let pages = (unit.count - before).min(out.len() as u64 / PAGE_BYTES);
         let from = len_of(before);
         let len = len_of(pages);
         if let (Some(to), Some(from)) = (out.get_mut(..len), bytes.get(from..from + len)) {
@@ -187,11 +178,13 @@ impl DataFile {
     }
 }
 
-/// A run of the data file.
+/// Whole units in a row, back to back in the data file.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    offset: u64,
-    pages: u64,
+pub(super) struct UnitRun {
+    /// Where they start in the data file, in bytes.
+    pub(super) offset: u64,
+    /// How many pages they are.
+    pub(super) pages: u64,
 }
 
 /// The length in bytes of pages that lie in one buffer.

@@ -1,10 +1,9 @@
 //! The memory of one snapshot, put together from the data files of its chain.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use snapshot_format::{
-    DataFileRef, GuestPage, LEAF_PAGES, LeafRef, LeafTable, MemoryLayout, OwnerLeaf, PAGE_BYTES,
+    DataFileRef, GuestPage, IndexLeaf, LEAF_PAGES, LeafRef, LeafTable, MemoryLayout, OwnerLeaf,
     PageRange,
 };
 
@@ -12,7 +11,6 @@ use super::cache::LeafCache;
 use super::data_file::{DataFile, within_leaf};
 use super::data_files::{DataFiles, OpenDataFile};
 use super::error::ImageError;
-use crate::backend::WriteFile;
 use crate::error::MemoryError;
 use crate::source::{GuestMemorySource, HostRun};
 
@@ -221,63 +219,6 @@ impl MemoryImage {
         Ok(())
     }
 
-    /// Writes the whole image, zero pages as holes, and tells `progress` the bytes looked at.
-    ///
-    /// `progress` may break off; the file is then incomplete, and `Ok(false)` is returned.
-    pub fn write_raw(
-        &self,
-        target: &mut dyn WriteFile,
-        target_name: &str,
-        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<bool, ImageError> {
-        target
-            .set_len(self.layout.len_bytes())
-            .map_err(ImageError::file_at("set the length of", target_name))?;
-        let mut buffer = vec![0; CHUNK_BYTES];
-        let mut stopped = false;
-        for start in (0..self.layout.page_count()).step_by(LEAF_PAGES) {
-            let count = (self.layout.page_count() - start).min(LEAF_PAGES as u64);
-            self.visit(PageRange::new(start, count), &mut |extent| {
-                stopped |= progress(extent.pages.start.0 * PAGE_BYTES).is_break();
-                if stopped || extent.file.is_none() {
-                    return Ok(());
-                }
-                self.copy_extent(extent, &mut buffer, target, target_name)
-            })?;
-            if stopped {
-                return Ok(false);
-            }
-        }
-        Ok(progress(self.layout.len_bytes()).is_continue())
-    }
-
-    fn copy_extent(
-        &self,
-        extent: Extent,
-        buffer: &mut [u8],
-        target: &mut dyn WriteFile,
-        target_name: &str,
-    ) -> Result<(), ImageError> {
-        let mut done = 0;
-        while done < extent.pages.count {
-            let count = (extent.pages.count - done).min(CHUNK_PAGES);
-            let start = extent.pages.start.0 + done;
-            let part = Extent {
-                pages: PageRange::new(start, count),
-                guest: GuestPage(extent.guest.0 + done),
-                file: extent.file,
-            };
-            let len = usize::try_from(count * PAGE_BYTES).unwrap_or(CHUNK_BYTES);
-            let (bytes, _) = buffer.split_at_mut(len);
-            self.read_extent(part, bytes)?;
-            target
-                .write_all_at(start * PAGE_BYTES, bytes)
-                .map_err(ImageError::file_at("write", target_name))?;
-            done += count;
-        }
-        Ok(())
-    }
-
     fn check_range(&self, range: PageRange) -> Result<(), ImageError> {
         let page_count = self.layout.page_count();
         let end = range.start.0.checked_add(range.count);
@@ -307,11 +248,21 @@ impl MemoryImage {
         })
     }
 
-    fn read_extent(&self, extent: Extent, out: &mut [u8]) -> Result<(), ImageError> {
+    pub(super) fn read_extent(&self, extent: Extent, out: &mut [u8]) -> Result<(), ImageError> {
         let Some(owner) = extent.file else {
             out.fill(0);
             return Ok(());
         };
+        let (file, leaf) = self.held(owner, extent)?;
+        file.read_held(&leaf, extent.guest, out)
+    }
+
+    /// The data file that owns the pages of a run, and what it holds of their leaf: all of them.
+    pub(super) fn held(
+        &self,
+        owner: u16,
+        extent: Extent,
+    ) -> Result<(&DataFile, Arc<IndexLeaf>), ImageError> {
         let file = self.file(owner)?;
         let number = u32::try_from(extent.guest.0 / LEAF_PAGES as u64);
         let leaf = match number {
@@ -325,7 +276,7 @@ impl MemoryImage {
                 return Err(file.not_held(page));
             }
         }
-        file.read_held(&leaf, extent.guest, out)
+        Ok((file, leaf))
     }
 }
 
@@ -364,8 +315,3 @@ impl GuestMemorySource for MemoryImage {
 
 /// Bytes of owner leaves that one image keeps: the leaves of 32 GiB of guest memory.
 const MAX_OWNER_CACHE_BYTES: usize = 16 << 20;
-
-const CHUNK_PAGES: u64 = 256;
-
-/// Bytes that one read and one write of a restore move.
-const CHUNK_BYTES: usize = 1 << 20;

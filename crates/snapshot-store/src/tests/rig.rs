@@ -10,7 +10,7 @@ use crate::{
 use snapshot_format::{
     MemoryLayout, PageRange, SectionKind, SectionPayload, SnapshotName, SnapshotRef, VmName,
 };
-use snapshot_memory::backend::{Backend, MemBackend, RelPath};
+use snapshot_memory::backend::{Backend, Fault, FaultBackend, MemBackend, RelPath};
 use snapshot_memory::{DirtyBitmap, GuestMemorySource, HostRun, MemoryError, Pages, Stability};
 
 pub(super) const PAGES: u64 = 8;
@@ -134,6 +134,51 @@ pub(super) fn take(
 ) -> Result<SnapshotRef, StoreError> {
     let published = staged(store, new, image)?.seal()?.publish()?;
     Ok(published.snapshot)
+}
+
+/// What the pages of the snapshot of [`one`] are filled with.
+pub(super) const A: [u8; 8] = [1, 0, 3, 0, 5, 6, 7, 8];
+
+/// A store with one snapshot, `web/a` of [`A`].
+pub(super) fn one() -> (MemBackend, Store, SnapshotRef) {
+    let (tree, store) = store();
+    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    (tree, store, a)
+}
+
+/// The names in a directory.
+pub(super) fn names(tree: &MemBackend, directory: &str) -> Vec<String> {
+    let entries = tree.list(&path(directory)).unwrap();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+/// Does `work` on copies of `tree`, and lets one call of it fail after the other, for want of space,
+/// by a quota and by a fault of the disk. `check` is given what came of it, what is in the store
+/// for who lives on, and which call it was. What came without a failure is returned.
+pub(super) fn with_each_call_failing<T>(
+    tree: &MemBackend,
+    work: impl Fn(&Store) -> Result<T, StoreError>,
+    check: impl Fn(&Result<T, StoreError>, &MemBackend, &str),
+) -> MemBackend {
+    let run = |backend: &FaultBackend| {
+        let store = Store::open(Arc::new(backend.clone()), &options())?;
+        work(&store)
+    };
+    let whole = FaultBackend::new(tree);
+    drop(run(&whole).unwrap());
+    for (number, call) in (1..).zip(whole.calls()) {
+        for fault in [
+            Fault::Error(std::io::ErrorKind::StorageFull),
+            Fault::Error(std::io::ErrorKind::QuotaExceeded),
+            Fault::Errno(5),
+        ] {
+            let backend = FaultBackend::new(tree);
+            backend.fail_at(number, fault);
+            let done = run(&backend);
+            check(&done, &backend.live(), &format!("{fault:?} of {call:?}"));
+        }
+    }
+    whole.live()
 }
 
 /// The memory of a snapshot, through a restore.

@@ -3,18 +3,19 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::rig::{PAGE, image, kind, named, options, path, reopen, restored, store, take, verify};
+use super::rig::{
+    A, PAGE, image, kind, names, one, options, path, reopen, restored, verify,
+    with_each_call_failing,
+};
 use crate::{Access, ErrorKind, Selection, Store, StoreError};
 use snapshot_format::{
     Arch, DataLayout, Digest, EnvelopeBuilder, FileKind, PageRange, SectionKind, SnapshotId,
     SnapshotRef, WorkingSetIndex, WorkingSetOrigin, WorkingSetRun,
 };
 use snapshot_memory::RelayoutOptions;
-use snapshot_memory::backend::{Backend, Fault, FaultBackend, MemBackend};
+use snapshot_memory::backend::{Backend, MemBackend};
 
 const DATA: SectionKind = SectionKind::WORKING_SET_DATA;
-
-const A: [u8; 8] = [1, 0, 3, 0, 5, 6, 7, 8];
 
 /// A working set of a snapshot of [`A`]: its page that is filled with `fill`, and one that is zero.
 fn envelope(snapshot: SnapshotRef, fill: u8) -> Vec<u8> {
@@ -47,15 +48,14 @@ fn of_nobody() -> SnapshotRef {
     }
 }
 
-fn names(tree: &MemBackend, id: SnapshotId) -> Vec<String> {
-    let entries = tree.list(&path(&format!("snapshots/{id}"))).unwrap();
-    entries.into_iter().map(|entry| entry.name).collect()
+fn files(tree: &MemBackend, id: SnapshotId) -> Vec<String> {
+    names(tree, &format!("snapshots/{id}"))
 }
 
 fn working_sets(tree: &MemBackend, id: SnapshotId) -> Vec<String> {
-    let mut names = names(tree, id);
-    names.retain(|name| name.starts_with("working-set"));
-    names
+    let mut files = files(tree, id);
+    files.retain(|name| name.starts_with("working-set"));
+    files
 }
 
 /// The bytes of the pages of the working set.
@@ -67,8 +67,7 @@ fn read(store: &Store, id: SnapshotId) -> Option<Vec<u8>> {
 // spec: STO-30
 #[test]
 fn the_newest_working_set_counts_and_takes_the_place_of_the_one_before() {
-    let (tree, store) = store();
-    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let (tree, store, a) = one();
     assert!(store.working_set(a.id).unwrap().is_none());
     assert_eq!(store.drop_working_set(a.id).unwrap(), None);
     for (generation, fill) in [(2, 7), (3, 8)] {
@@ -93,7 +92,7 @@ fn the_newest_working_set_counts_and_takes_the_place_of_the_one_before() {
     assert_eq!((dropped.generation, dropped.file), (5, None));
     assert!(store.working_set(a.id).unwrap().is_none());
     assert!(working_sets(&tree, a.id).is_empty());
-    assert!(names(&tree, a.id).contains(&"memory.1.img".to_owned()));
+    assert!(files(&tree, a.id).contains(&"memory.1.img".to_owned()));
     // Who has it open reads on.
     let section = open.file().section(DATA, 0);
     assert_eq!(section.unwrap(), vec![8; PAGE]);
@@ -105,9 +104,8 @@ fn the_newest_working_set_counts_and_takes_the_place_of_the_one_before() {
 // spec: STO-30
 #[test]
 fn what_is_no_working_set_of_the_snapshot_is_not_published() {
-    let (tree, store) = store();
-    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
-    let before = names(&tree, a.id);
+    let (tree, store, a) = one();
+    let before = files(&tree, a.id);
     let other = envelope(of_nobody(), 7);
     let mut cut = envelope(a, 7);
     cut.pop();
@@ -115,7 +113,7 @@ fn what_is_no_working_set_of_the_snapshot_is_not_published() {
     for bytes in [other, cut, state, Vec::new()] {
         let refused = store.publish_working_set(a.id, &bytes);
         assert_eq!(kind(refused), Some(ErrorKind::Corrupt));
-        assert_eq!(names(&tree, a.id), before);
+        assert_eq!(files(&tree, a.id), before);
     }
     let bytes = envelope(of_nobody(), 7);
     let nobody = store.publish_working_set(of_nobody().id, &bytes);
@@ -129,8 +127,7 @@ fn what_is_no_working_set_of_the_snapshot_is_not_published() {
 // spec: STO-30
 #[test]
 fn a_working_set_that_is_lost_or_damaged_is_reported_and_never_handed_out() {
-    let (tree, store) = store();
-    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let (tree, store, a) = one();
     let bytes = envelope(a, 7);
     store.publish_working_set(a.id, &bytes).unwrap();
     let name = path(&format!("snapshots/{}/working-set.2", a.id));
@@ -174,8 +171,7 @@ fn a_working_set_that_is_lost_or_damaged_is_reported_and_never_handed_out() {
 // spec: WS-12
 #[test]
 fn verifying_compares_every_page_of_a_working_set_with_the_snapshot() {
-    let (tree, store) = store();
-    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let (tree, store, a) = one();
     let name = format!("snapshots/{}/working-set", a.id);
     let other = SnapshotRef {
         digest: Digest([9; 32]),
@@ -229,8 +225,7 @@ fn verifying_compares_every_page_of_a_working_set_with_the_snapshot() {
 // spec: STO-29
 #[test]
 fn a_working_set_that_counts_no_more_goes_when_the_store_is_opened() {
-    let (tree, store) = store();
-    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let (tree, store, a) = one();
     let bytes = envelope(a, 7);
     store.publish_working_set(a.id, &bytes).unwrap();
     let folder = format!("snapshots/{}", a.id);
@@ -259,37 +254,22 @@ fn a_working_set_that_counts_no_more_goes_when_the_store_is_opened() {
 // spec: STO-28
 #[test]
 fn work_that_fails_leaves_the_working_set_from_before_or_the_new_one() {
-    let (tree, store) = store();
-    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let (tree, store, a) = one();
     store.publish_working_set(a.id, &envelope(a, 7)).unwrap();
-    let replace = |backend: &FaultBackend| {
-        let store = Store::open(Arc::new(backend.clone()), &options())?;
-        store.publish_working_set(a.id, &envelope(a, 8))
-    };
-    let whole = FaultBackend::new(&tree);
-    replace(&whole).unwrap();
-    for number in 1..=whole.calls().len() {
-        for fault in [
-            Fault::Error(std::io::ErrorKind::StorageFull),
-            Fault::Errno(5),
-        ] {
-            let backend = FaultBackend::new(&tree);
-            backend.fail_at(number, fault);
-            let done = replace(&backend);
-            let live = backend.live();
-            let store = reopen(&live);
-            let counts = match &done {
-                Ok(_) => 8,
-                Err(error) if error.kind() == ErrorKind::DurabilityUncertain => 8,
-                Err(_) => 7,
-            };
-            assert_eq!(read(&store, a.id), Some(vec![counts; PAGE]), "{number}");
-            let report = verify(&store, Selection::All);
-            assert!(report.ok, "{number}: {:?}", report.errors);
-            if done.is_err() && counts == 7 {
-                assert_eq!(working_sets(&live, a.id), ["working-set.2"], "{number}");
-            }
+    let replace = |store: &Store| store.publish_working_set(a.id, &envelope(a, 8));
+    let whole = with_each_call_failing(&tree, replace, |done, live, call| {
+        let store = reopen(live);
+        let counts = match done {
+            Ok(_) => 8,
+            Err(error) if error.kind() == ErrorKind::DurabilityUncertain => 8,
+            Err(_) => 7,
+        };
+        assert_eq!(read(&store, a.id), Some(vec![counts; PAGE]), "{call}");
+        let report = verify(&store, Selection::All);
+        assert!(report.ok, "{call}: {:?}", report.errors);
+        if done.is_err() && counts == 7 {
+            assert_eq!(working_sets(live, a.id), ["working-set.2"], "{call}");
         }
-    }
-    assert_eq!(restored(&reopen(&whole.live()), a).unwrap(), image(&A));
+    });
+    assert_eq!(restored(&reopen(&whole), a).unwrap(), image(&A));
 }

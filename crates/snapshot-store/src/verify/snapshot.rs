@@ -260,10 +260,8 @@ fn check_cached(
         None => Ok(()),
         Some(first) => {
             let page = first.start.0;
-            let problem = format!(
-                "page {page} of it is not that of the snapshot; drop it, and build it again"
-            );
-            Err(StoreError::damaged(&path, problem))
+            let problem = format!("page {page} of it is not that of the snapshot");
+            Err(StoreError::CachedImage { path, problem })
         }
     }
 }

@@ -5,7 +5,7 @@ use snapshot_store::{Access, Location, Usage};
 
 use crate::answer::Answer;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::quantity::show_bytes;
 use crate::table::{draw, table};
 use crate::view::short;
@@ -41,16 +41,27 @@ fn tell(usage: &Usage) -> String {
             one.needed_by.to_string(),
         ]);
     }
-    let listed = if usage.snapshots.is_empty() {
+    for one in &usage.cached {
+        rows.add_row([
+            one.id.map_or_else(|| printable(&one.file), short),
+            String::new(),
+            "cached".to_owned(),
+            show_bytes(one.len_bytes),
+            show_bytes(one.allocated_bytes),
+            String::new(),
+        ]);
+    }
+    let listed = if usage.snapshots.is_empty() && usage.cached.is_empty() {
         String::new()
     } else {
         draw(&rows)
     };
     format!(
-        "{listed}live {}, trash {} (of which {} still needed), free {}\n",
+        "{listed}live {}, trash {} (of which {} still needed), cache {}, free {}\n",
         show_bytes(usage.live_bytes),
         show_bytes(usage.trash_bytes),
         show_bytes(usage.trash_needed_bytes),
+        show_bytes(usage.cache_bytes),
         show_bytes(usage.free_bytes)
     )
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use snapshot_format::SnapshotId;
 use snapshot_memory::{MAX_MAPPINGS, MapSummary, MappingCount, RawImageFacts};
-use snapshot_store::{Access, Reference};
+use snapshot_store::{Access, ErrorKind, Reference};
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -50,7 +50,11 @@ impl Map {
         if self.plan {
             let working_set = store.working_set(id).map_err(failed)?;
             let working_set = working_set.map(|found| found.entry().len_bytes);
-            let raw = store.cached_image(id).map_err(failed)?;
+            let raw = match store.cached_image(id) {
+                // It is not needed: the plan does without, and verify tells of it.
+                Err(error) if error.kind() == ErrorKind::Corrupt => None,
+                found => found.map_err(failed)?,
+            };
             let raw = raw.map(|raw| {
                 let facts = RawImageFacts::of(raw.file());
                 let path = context.store_path()?.join(raw.path().as_str());

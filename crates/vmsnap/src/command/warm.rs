@@ -56,8 +56,18 @@ impl Warm {
 
 fn tell(report: &WarmReport) -> String {
     let (file, takes) = (&report.file, show_bytes(report.allocated_bytes));
+    let ways = if report.built {
+        let (shared, copied) = (report.shared_bytes, report.copied_bytes);
+        format!(
+            " ({} shared, {} copied)",
+            show_bytes(shared),
+            show_bytes(copied)
+        )
+    } else {
+        String::new()
+    };
     printable(&format!(
-        "{} snapshot {} as {file}: {} of memory in {takes}",
+        "{} snapshot {} as {file}: {} of memory in {takes}{ways}",
         if report.built { "built" } else { "there is" },
         short(report.id),
         show_bytes(report.len_bytes),

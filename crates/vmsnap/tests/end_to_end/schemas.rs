@@ -113,6 +113,7 @@ fn every_document_has_the_keys_that_are_specified() {
     let listed = sandbox.json(&["list"]);
     assert_eq!(listed["damaged"][0]["id"], diff.as_str());
     fs::write(&path, manifest).unwrap();
+    sandbox.json(&["warm", &full]);
     check("vmsnap.df.v1", &sandbox.json(&["df"]));
     let file = format!("store/snapshots/{full}/manifest.vms");
     check("vmsnap.inspect.v1", &sandbox.json(&["inspect", &file]));

@@ -69,7 +69,7 @@ fn a_full_disk_is_an_error_that_leaves_what_was_there() {
 }
 
 /// Takes all but a little of the free space.
-fn fill(disk: &Disk) -> File {
+pub(super) fn fill(disk: &Disk) -> File {
     let ballast = File::create(disk.root().join("ballast")).unwrap();
     let free = backend(disk).free_bytes().unwrap();
     let len = i64::try_from(free.saturating_sub(FREE_BYTES)).unwrap();

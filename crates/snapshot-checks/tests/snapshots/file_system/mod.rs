@@ -16,6 +16,7 @@ use snapshot_memory::{
 
 use crate::machine::vm;
 
+mod cached;
 mod full;
 mod queue;
 mod raw;

@@ -96,6 +96,23 @@ impl WriteFile for FsWriteFile {
         guest_io::write_runs_at(self.file.as_fd(), offset, runs)
     }
 
+    fn share(
+        &mut self,
+        offset: u64,
+        source: &dyn ReadFile,
+        from: u64,
+        len_bytes: u64,
+    ) -> io::Result<bool> {
+        match source.as_fd() {
+            Some(source) => system::share(&self.file, offset, source, from, len_bytes),
+            None => Ok(false),
+        }
+    }
+
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
     fn set_len(&mut self, len_bytes: u64) -> io::Result<()> {
         self.file.set_len(len_bytes)
     }

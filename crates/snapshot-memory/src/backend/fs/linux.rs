@@ -12,6 +12,7 @@ use nix::sys::stat::{FileStat, Mode};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 
 use super::holders;
+pub(super) use super::share::share;
 use crate::backend::{FileSystem, Refusal, RelPath};
 
 /// How a directory is opened only to name entries in it.

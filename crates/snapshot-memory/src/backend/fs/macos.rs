@@ -9,7 +9,7 @@
 use std::ffi::{CString, c_uint};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -76,6 +76,12 @@ fn rename(
     reason = "the signature of the other systems"
 )]
 pub(super) fn allocate(_file: &File, _len: i64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Files share blocks as whole files only here: nothing is shared.
+#[expect(clippy::unnecessary_wraps, reason = "as it is on Linux")]
+pub(super) fn share(_: &File, _: u64, _: BorrowedFd<'_>, _: u64, _: u64) -> io::Result<bool> {
     Ok(false)
 }
 

@@ -31,6 +31,8 @@ mod list;
 #[cfg(target_os = "macos")]
 mod macos;
 mod root;
+#[cfg(target_os = "linux")]
+mod share;
 
 use file::{FsReadFile, FsWriteFile};
 #[cfg(target_os = "linux")]

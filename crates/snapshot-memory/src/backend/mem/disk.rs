@@ -22,6 +22,7 @@ pub(in crate::backend) struct Disk {
     locks: BTreeMap<Inode, Holders>,
     pub(super) is_read_only: bool,
     pub(super) hints: HoleHints,
+    pub(super) shares_blocks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -70,12 +71,16 @@ impl Disk {
             locks: BTreeMap::new(),
             is_read_only: false,
             hints: HoleHints::default(),
+            shares_blocks: false,
         }
     }
 
     /// The same files: nothing of them locked, writable, with honest hints.
     pub(in crate::backend) fn image(&self) -> Self {
-        Self::with(self.nodes.clone(), self.next)
+        Self {
+            shares_blocks: self.shares_blocks,
+            ..Self::with(self.nodes.clone(), self.next)
+        }
     }
 
     /// Makes `op` happen.

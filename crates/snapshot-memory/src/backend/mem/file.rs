@@ -98,6 +98,33 @@ impl WriteFile for MemWriteFile {
         self.write_all_at(offset, &bytes)
     }
 
+    fn share(
+        &mut self,
+        offset: u64,
+        source: &dyn ReadFile,
+        from: u64,
+        len_bytes: u64,
+    ) -> io::Result<bool> {
+        if !self.backend.look()?.shares_blocks {
+            return Ok(false);
+        }
+        let len = usize::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut bytes = vec![0; len];
+        source.read_exact_at(from, &mut bytes)?;
+        // To whoever loses power it is a write like any other.
+        self.write_all_at(offset, &bytes)?;
+        Ok(true)
+    }
+
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let disk = self.backend.look()?;
+        if disk.content(self.inode)?.read_at(offset, out) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         check_end(Some(len))?;
         self.change(Op::SetLen {

@@ -92,6 +92,11 @@ impl MemBackend {
         self.disk().hints = hints;
     }
 
+    /// Lets files share blocks, as some file systems do; snapshots of the tree keep that.
+    pub fn set_shares_blocks(&self, shares_blocks: bool) {
+        self.disk().shares_blocks = shares_blocks;
+    }
+
     /// Whether [`make_read_only`](WriteFile::make_read_only) was called for the file at `path`.
     pub fn is_sealed(&self, path: &RelPath) -> io::Result<bool> {
         let disk = self.disk();

@@ -1,5 +1,6 @@
 mod fixture;
 mod framed;
+mod raw;
 mod relayout;
 
 use std::ops::ControlFlow;
@@ -68,14 +69,16 @@ proptest! {
         let expected = &chain.model[start as usize * 4096..][..out.len()];
         prop_assert!(out == expected);
 
-        let target = path(0, "raw");
-        let mut file = chain.backend.create(&target).unwrap();
+        let mut file = chain.backend.create(&path(0, "raw")).unwrap();
         let mut go = |_| ControlFlow::Continue(());
         prop_assert!(image.write_raw(&mut *file, "raw", &mut go).unwrap());
-        let raw = chain.backend.open(&target).unwrap();
-        let mut bytes = vec![0; chain.model.len()];
-        raw.read_exact_at(0, &mut bytes).unwrap();
-        prop_assert!(bytes == chain.model);
+        prop_assert!(raw::bytes_of(&chain, "raw") == chain.model);
+        let (copied, all) = raw::write(&chain, "copied", false).unwrap();
+        let (mixed, own) = raw::write(&chain, "mixed", true).unwrap();
+        prop_assert_eq!((copied.shared, copied.copied), (0, all));
+        prop_assert_eq!((mixed.shared + mixed.copied, mixed.copied), (all, own));
+        prop_assert!(raw::bytes_of(&chain, "copied") == chain.model);
+        prop_assert!(raw::bytes_of(&chain, "mixed") == chain.model);
     }
 
     #[test]
