@@ -171,8 +171,9 @@ fn warming() {
             assert!(job.run().unwrap().built);
             drop(end);
         }
-        read(&store);
         for record in store.list(None).unwrap().snapshots {
+            let cached = store.cached_image(record.id).unwrap().unwrap();
+            assert_eq!(cached.len_bytes(), PAGES * PAGE_BYTES);
             assert!(store.drop_cached(record.id).unwrap());
         }
     });
