@@ -257,37 +257,34 @@ fn ms(ns: u64) -> f64 {
 
 /// Where the time of the pauses went.
 fn figures(live: &[Captured]) -> BTreeMap<String, f64> {
-    let median = |of: &dyn Fn(&Captured) -> f64| {
-        let values: Vec<f64> = live.iter().map(of).collect();
-        quantile(&values, 0.5)
+    let values = |of: Part| live.iter().map(of).collect::<Vec<f64>>();
+    let median = |(name, of): (&str, Part)| (name.to_owned(), quantile(&values(of), 0.5));
+    // Which part is the long one in the pauses that the bar is about.
+    let tail = |(name, of): (&str, Part)| {
+        let name = name.replace("_ms", "_p99_ms");
+        (name, quantile(&values(of), 0.99))
     };
-    BTreeMap::from([
-        ("stop_ms".to_owned(), median(&|one| ms(one.time.stop_ns))),
-        ("state_ms".to_owned(), median(&|one| ms(one.time.state_ns))),
-        (
-            "harvest_ms".to_owned(),
-            median(&|one| ms(one.time.harvest_ns)),
-        ),
-        ("aside_ms".to_owned(), median(&|one| ms(one.time.write_ns))),
-        (
-            "resume_ms".to_owned(),
-            median(&|one| ms(one.time.resume_ns)),
-        ),
-        (
-            "rounds_ms".to_owned(),
-            median(&|one| ms(one.time.rounds_ns)),
-        ),
-        (
-            "finish_ms".to_owned(),
-            median(&|one| ms(one.time.finish_ns)),
-        ),
-        (
-            "publish_ms".to_owned(),
-            median(&|one| ms(one.time.seal_ns + one.time.publish_ns)),
-        ),
-        ("last_pages".to_owned(), median(&last_pages)),
-    ])
+    let within: [(&str, Part); 4] = [
+        ("stop_ms", |one| ms(one.time.stop_ns)),
+        ("harvest_ms", |one| ms(one.time.harvest_ns)),
+        ("aside_ms", |one| ms(one.time.write_ns)),
+        ("resume_ms", |one| ms(one.time.resume_ns)),
+    ];
+    let beside: [(&str, Part); 5] = [
+        ("state_ms", |one| ms(one.time.state_ns)),
+        ("rounds_ms", |one| ms(one.time.rounds_ns)),
+        ("finish_ms", |one| ms(one.time.finish_ns)),
+        ("publish_ms", |one| {
+            ms(one.time.seal_ns + one.time.publish_ns)
+        }),
+        ("last_pages", last_pages),
+    ];
+    let medians = within.into_iter().chain(beside).map(median);
+    medians.chain(within.into_iter().map(tail)).collect()
 }
+
+/// A figure of one snapshot.
+type Part = fn(&Captured) -> f64;
 
 /// Pages that were copied in the pause.
 fn last_pages(one: &Captured) -> f64 {
