@@ -9,11 +9,11 @@ use snapshot_format::{PAGE_BYTES, SnapshotId};
 use snapshot_memory::backend::FsBackend;
 use snapshot_memory::{
     GuestMemorySource, KernelFacts, LazyMemory, LazyOptions, MappedMemory, MappingOptions,
-    MemoryFacts, MemoryImage, MethodKind, PageServer, ReplayOptions, RestoreCosts, RestoreFrom,
-    RestorePlan, RestoredMemory, ServeOptions, SharedPages, TargetFacts, TargetKind, Verification,
-    Wanted, WorkingSet,
+    MemoryFacts, MemoryImage, MethodKind, PageServer, RawImage, RawImageFacts, ReplayOptions,
+    RestoreCosts, RestoreFrom, RestorePlan, RestoredMemory, ServeOptions, SharedPages, TargetFacts,
+    TargetKind, Verification, Wanted, WorkingSet,
 };
-use snapshot_store::{Lease, OpenOptions, Store};
+use snapshot_store::{CachedImage, Lease, OpenOptions, Store};
 
 use super::touch::GuestWords;
 use crate::clones::GuestBytes;
@@ -29,6 +29,8 @@ pub(crate) enum Recipe {
     WorkingSet,
     /// Files are mapped, and nothing is checked.
     Mapped,
+    /// The raw image in the cache of the store is mapped, and nothing is checked.
+    Cached,
     /// Files are mapped, and checked while the guest runs.
     Background,
     /// All is read and checked before the guest runs.
@@ -75,7 +77,7 @@ impl Recipe {
     pub(crate) fn verification(self) -> Verification {
         match self {
             Self::Served | Self::WorkingSet => Verification::OnFault,
-            Self::Mapped => Verification::Trusted,
+            Self::Mapped | Self::Cached => Verification::Trusted,
             Self::Background => Verification::Background,
             Self::Eager => Verification::Eager,
         }
@@ -85,22 +87,33 @@ impl Recipe {
     pub(crate) fn method(self) -> MethodKind {
         match self {
             Self::Served | Self::WorkingSet => MethodKind::Served,
-            Self::Mapped | Self::Background => MethodKind::Mapped,
+            Self::Mapped | Self::Cached | Self::Background => MethodKind::Mapped,
             Self::Eager => MethodKind::Eager,
         }
     }
 
-    /// Puts the memory of `image` in place, as is planned for it.
-    fn put(self, image: &Arc<MemoryImage>) -> Result<RestoredMemory, BenchError> {
+    /// Puts the memory of `image` in place, as is planned for it and for the raw image of it.
+    fn put(
+        self,
+        image: &Arc<MemoryImage>,
+        cached: Option<CachedImage>,
+    ) -> Result<RestoredMemory, BenchError> {
         let wanted = Wanted::default()
             .verification(self.verification())
             .method(self.method());
-        let facts = MemoryFacts::of(image, wanted)?;
+        let mut facts = MemoryFacts::of(image, wanted)?;
+        let mut from = RestoreFrom::new(Arc::clone(image));
+        if let Some(cached) = cached {
+            let name = cached.path().as_str().to_owned();
+            let raw = RawImageFacts::of(cached.file());
+            facts = facts.raw_image(raw.map_err(BenchError::at("look at", Path::new(&name)))?);
+            let file = Arc::from(cached.into_file());
+            from.raw = Some(RawImage { file, name });
+        }
         let target = TargetFacts::new(TargetKind::Anonymous, KERNEL).threads(2);
         let plan = RestorePlan::choose(&facts, &target, wanted, &RestoreCosts::default())?;
         let memory = MappedMemory::new(image.layout().clone(), MappingOptions::default());
         let memory = Arc::new(memory.map_err(BenchError::at("map", Path::new("guest memory")))?);
-        let mut from = RestoreFrom::new(Arc::clone(image));
         from.serve = serving();
         Ok(plan.run(&memory, &from)?)
     }
@@ -116,7 +129,11 @@ impl Ours {
     pub(crate) fn restore(dir: &Path, id: SnapshotId, recipe: Recipe) -> Result<Self, BenchError> {
         let store = open(dir)?;
         let (image, lease) = store.image(id)?.into_parts();
-        let restored = recipe.put(&Arc::new(image))?;
+        let cached = match recipe {
+            Recipe::Cached => store.cached_image(id)?,
+            _ => None,
+        };
+        let restored = recipe.put(&Arc::new(image), cached)?;
         if let (Recipe::WorkingSet, Some(server)) = (recipe, restored.server()) {
             replay(&store, id, &restored, server)?;
         }
@@ -159,7 +176,7 @@ impl Shared {
                 let source = Arc::clone(&image);
                 Some(SharedPages::new(source)?)
             }
-            Recipe::Mapped | Recipe::Background | Recipe::Eager => None,
+            Recipe::Mapped | Recipe::Cached | Recipe::Background | Recipe::Eager => None,
         };
         Ok(Self {
             recipe,
@@ -176,7 +193,7 @@ impl Shared {
                 let lazy = LazyMemory::share(Arc::clone(pages), LazyOptions::new(serving()))?;
                 Memory::Shared(Box::new(lazy))
             }
-            None => Memory::Restored(Box::new(self.recipe.put(&self.image)?)),
+            None => Memory::Restored(Box::new(self.recipe.put(&self.image, None)?)),
         };
         Ok(Ours {
             memory,

@@ -222,6 +222,15 @@ pub(crate) const PLANS: &[Plan] = &[
     deep("first-read-depth-32", 32),
     deep("first-read-depth-64", MAX_DEPTH),
     Plan {
+        against: &lazy(GIB, MAX_DEPTH),
+        ..first(
+            "first-read-depth-64-trusted",
+            GIB,
+            MAX_DEPTH,
+            Recipe::Cached,
+        )
+    },
+    Plan {
         cache: Cache::Cold,
         against: &and_limit(
             lazy(GIB, MAX_DEPTH),
@@ -236,6 +245,12 @@ pub(crate) const PLANS: &[Plan] = &[
     Plan {
         name: "warm-100m-trusted",
         touching: touching(GIB, 1, Way::Ours(Recipe::Mapped)),
+        ..WARM
+    },
+    Plan {
+        name: "warm-100m-depth-64-trusted",
+        touching: touching(GIB, MAX_DEPTH, Way::Ours(Recipe::Cached)),
+        against: &lazy(GIB, MAX_DEPTH),
         ..WARM
     },
     Plan {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snapshot_format::{SnapshotId, SnapshotRef, VmName};
-use snapshot_memory::backend::{Backend, FsBackend, RelPath};
-use snapshot_memory::{CaptureOptions, LayoutChoice, Pages, Stability};
+use snapshot_memory::backend::FsBackend;
+use snapshot_memory::{CaptureControl, CaptureOptions, LayoutChoice, Pages, Stability};
 use snapshot_store::{NewSnapshot, OpenOptions, Store};
 
 use super::synthetic::{Synthetic, layout};
@@ -105,25 +105,10 @@ impl Chain {
         })
     }
 
-    /// The merged image of a snapshot, beside the store.
+    /// The merged image of a snapshot: what clones map, and peers as well.
     fn merged(&self, id: SnapshotId) -> Result<PathBuf, BenchError> {
-        let name = format!("{id}.raw");
-        let folder = self.dir.with_extension("raw");
-        let path = folder.join(&name);
-        if path.exists() {
-            return Ok(path);
-        }
-        fs::create_dir_all(&folder).map_err(BenchError::at("create", &folder))?;
-        let failed = || BenchError::at("write", &path);
-        let backend = FsBackend::open(&folder).map_err(failed())?;
-        let place = RelPath::root()
-            .join(&name)
-            .map_err(|error| failed()(std::io::Error::other(error)))?;
-        let mut file = backend.create(&place).map_err(failed())?;
-        let mut go_on = |_| std::ops::ControlFlow::Continue(());
-        self.store.restore(id, file.as_mut(), &name, &mut go_on)?;
-        file.sync().map_err(failed())?;
-        Ok(path)
+        self.store.warm(id, &CaptureControl::default())?;
+        Ok(self.dir.join("cache").join(format!("{id}.img")))
     }
 }
 
