@@ -148,10 +148,11 @@ pub use image::{
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use plan::{
-    Advice, CheckedBy, Estimate, Faults, FileRun, FileSummary, FillError, FillOptions, FillTarget,
-    Filled, KernelFacts, MAX_MAPPINGS, MapSummary, Mappable, MappedFrom, MappingCount, MemoryFacts,
-    MemoryReport, MethodKind, NoPlan, RawImageFacts, Refusal, RegionSummary, RestoreCosts,
-    RestoreMethod, RestorePlan, TargetFacts, TargetKind, Wanted, Why, fill_memory,
+    Advice, CheckedBy, Discards, Estimate, Faults, FileRun, FileSummary, FillError, FillOptions,
+    FillTarget, Filled, GivenBack, KernelFacts, MAX_MAPPINGS, MapSummary, Mappable, MappedFrom,
+    MappingCount, MemoryFacts, MemoryReport, MethodKind, NoPlan, RawImageFacts, Refusal,
+    RegionSummary, RestoreCosts, RestoreMethod, RestorePlan, TargetFacts, TargetKind, Wanted, Why,
+    fill_memory,
 };
 #[cfg(target_os = "linux")]
 pub use plan::{

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use snapshot_memory::{
-    KernelFacts, MappingCount, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts, RestorePlan,
-    TargetFacts, TargetKind, Verification, Wanted,
+    Discards, KernelFacts, MappingCount, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts,
+    RestorePlan, TargetFacts, TargetKind, Verification, Wanted,
 };
 
 /// Costs that are round, so that a new measurement changes no file.
@@ -112,6 +112,24 @@ fn cases() -> Vec<Case> {
         ("open-large-host-pages", not_counted(), large_pages, open),
         ("open-verity", verity, anonymous(), open),
         ("trusted-few-runs", few(), anonymous(), trusted),
+        (
+            "trusted-gives-back",
+            few().raw_image(raw),
+            anonymous().shared(true).discards(Discards::MustBeZero),
+            trusted,
+        ),
+        (
+            "trusted-gives-back-accepted",
+            few(),
+            anonymous().discards(Discards::MayBeOld),
+            trusted,
+        ),
+        (
+            "mapped-gives-back-refused",
+            few(),
+            anonymous().discards(Discards::MustBeZero),
+            trusted.method(MethodKind::Mapped),
+        ),
         ("trusted-many-runs", many(), anonymous(), trusted),
         ("trusted-compressed", compressed, anonymous(), trusted),
         (

@@ -115,8 +115,34 @@ pub struct TargetFacts {
     pub shared: bool,
     /// Threads that the caller allows, its own included; at least 1.
     pub threads: u32,
+    /// Whether pages are given back while the guest runs, and what is then expected of them.
+    #[serde(default, skip_serializing_if = "Discards::is_none")]
+    pub discards: Discards,
     /// What the kernel can do.
     pub kernel: KernelFacts,
+}
+
+/// Whether the VMM gives pages of the guest back while it runs (a balloon, free page reporting,
+/// [`MappedMemory::discard`](crate::MappedMemory::discard)), and what the guest may then read there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Discards {
+    /// It gives none back. If it does all the same, they read as
+    /// [`RestoreMethod::given_back`](super::RestoreMethod::given_back) says.
+    #[default]
+    None,
+    /// They must read as zero: whatever cannot promise that is refused.
+    MustBeZero,
+    /// They may read as in the snapshot again, which the caller accepts.
+    MayBeOld,
+}
+
+impl Discards {
+    /// Whether no pages are given back.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// What the kernel can do for a restore; by default nothing, which any way but `eager` needs.
@@ -208,7 +234,7 @@ impl MappingCount {
 
 impl TargetFacts {
     /// Memory of `kind` on a host whose kernel can do `kernel`; one thread, small pages, not
-    /// shared.
+    /// shared, and no page of it is given back.
     #[must_use]
     pub fn new(kind: TargetKind, kernel: KernelFacts) -> Self {
         Self {
@@ -216,8 +242,15 @@ impl TargetFacts {
             huge_pages: false,
             shared: false,
             threads: 1,
+            discards: Discards::None,
             kernel,
         }
+    }
+
+    /// The same, where pages are given back while the guest runs.
+    #[must_use]
+    pub fn discards(self, discards: Discards) -> Self {
+        Self { discards, ..self }
     }
 
     /// The same, on huge pages or not.

@@ -60,6 +60,18 @@ pub enum Faults {
     Minor,
 }
 
+/// What a page reads as after it was given back: by a balloon, by `MADV_DONTNEED`, by
+/// [`MappedMemory::discard`](crate::MappedMemory::discard).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GivenBack {
+    /// As zero.
+    Zero,
+    /// As the snapshot has it: the kernel drops what the guest wrote, and the file that is mapped
+    /// shows again.
+    AsInSnapshot,
+}
+
 impl MethodKind {
     /// Every method.
     pub const ALL: [Self; 3] = [Self::Mapped, Self::Served, Self::Eager];
@@ -89,6 +101,16 @@ impl RestoreMethod {
             Self::Mapped { .. } => MethodKind::Mapped,
             Self::Served { .. } => MethodKind::Served,
             Self::Eager => MethodKind::Eager,
+        }
+    }
+
+    /// What a page reads as after it was given back. Of memory that is served, that holds until
+    /// [`PageServer::finish`](crate::PageServer::finish).
+    #[must_use]
+    pub const fn given_back(&self) -> GivenBack {
+        match self {
+            Self::Mapped { .. } => GivenBack::AsInSnapshot,
+            Self::Served { .. } | Self::Eager => GivenBack::Zero,
         }
     }
 }

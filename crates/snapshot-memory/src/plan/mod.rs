@@ -33,10 +33,12 @@ pub use background::{BackgroundCheck, CheckHandle, CheckOutcome};
 #[cfg(target_os = "linux")]
 pub use check::{RawDiffers, RawImage};
 pub use costs::RestoreCosts;
-pub use facts::{KernelFacts, MappingCount, MemoryFacts, RawImageFacts, TargetFacts, TargetKind};
+pub use facts::{
+    Discards, KernelFacts, MappingCount, MemoryFacts, RawImageFacts, TargetFacts, TargetKind,
+};
 pub use fill::{FillError, FillOptions, FillTarget, Filled, fill_memory};
 pub use mappings::{FileRun, MAX_MAPPINGS, Mappable};
-pub use method::{Faults, MappedFrom, MethodKind, RestoreMethod};
+pub use method::{Faults, GivenBack, MappedFrom, MethodKind, RestoreMethod};
 pub use refusal::{Refusal, Why};
 pub use report::MemoryReport;
 pub use restore_plan::{Advice, CheckedBy, Estimate, NoPlan, RestorePlan};

@@ -3,7 +3,7 @@
 use snapshot_format::PAGE_BYTES;
 
 use super::costs::RestoreCosts;
-use super::facts::{MappingCount, MemoryFacts, TargetFacts, TargetKind};
+use super::facts::{Discards, MappingCount, MemoryFacts, TargetFacts, TargetKind};
 use super::method::{Faults, MappedFrom, MethodKind, RestoreMethod};
 use super::refusal::{Refusal, Why};
 use super::restore_plan::{CheckedBy, Estimate, pages};
@@ -243,6 +243,8 @@ impl Case<'_> {
             Err(Why::HostPages { page_bytes })
         } else if self.target.huge_pages && self.wanted.method.is_none() {
             Err(Why::HugePages)
+        } else if self.target.discards == Discards::MustBeZero {
+            Err(Why::OldBytes)
         } else {
             Ok(())
         }

@@ -47,6 +47,8 @@ pub enum Why {
     TargetStays,
     /// The target is on huge pages, which would be lost.
     HugePages,
+    /// Pages that are given back would read as in the file again, and must be zero.
+    OldBytes,
     /// Pages of the host are larger than those of the snapshot.
     HostPages {
         /// Their size in bytes.
@@ -106,6 +108,9 @@ impl fmt::Display for Why {
             Self::NotCounted => f.write_str("its mappings were not counted"),
             Self::TargetStays => f.write_str("the target keeps its own mapping"),
             Self::HugePages => f.write_str("the target would lose its huge pages"),
+            Self::OldBytes => f.write_str(
+                "pages that are given back would read as in the file again, and not as zero",
+            ),
             Self::HostPages { page_bytes } => {
                 write!(
                     f,

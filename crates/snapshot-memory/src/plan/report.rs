@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::method::RestoreMethod;
+use super::method::{GivenBack, RestoreMethod};
 use super::restore_plan::CheckedBy;
 use crate::restore::Verification;
 
@@ -16,6 +16,8 @@ pub struct MemoryReport {
     pub verification: Verification,
     /// What checks them.
     pub checked_by: CheckedBy,
+    /// What pages read as that are given back while the guest runs.
+    pub given_back: GivenBack,
     /// Bytes that were read and checked before the guest may run.
     pub checked_bytes: u64,
     /// Bytes that were copied to memory of this guest, or to a memfd that guests share, before the
@@ -31,6 +33,7 @@ impl MemoryReport {
             method,
             verification,
             checked_by,
+            given_back: method.given_back(),
             checked_bytes: 0,
             copied_bytes: 0,
         }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use snapshot_format::PAGE_BYTES;
 
 use super::costs::RestoreCosts;
-use super::facts::{MemoryFacts, TargetFacts};
-use super::method::{Faults, MappedFrom, MethodKind, RestoreMethod};
+use super::facts::{Discards, MemoryFacts, TargetFacts};
+use super::method::{Faults, GivenBack, MappedFrom, MethodKind, RestoreMethod};
 use super::offer::{Offer, Way};
 use super::refusal::{Millis, Refusal, Why};
 use super::wanted::Wanted;
@@ -29,6 +29,10 @@ pub struct RestorePlan {
     pub threads: u32,
     /// Whether the recorded working set is brought in before and beside the guest.
     pub replays_working_set: bool,
+    /// Whether pages are given back while the guest runs, as the target was said to do. Where they
+    /// must be zero, the method makes them so.
+    #[serde(default, skip_serializing_if = "Discards::is_none")]
+    pub discards: Discards,
     /// How long it is expected to take.
     pub estimate: Estimate,
     /// Every other way, and why it was not chosen.
@@ -138,6 +142,7 @@ impl RestorePlan {
             threads: target.threads.max(1),
             replays_working_set: best.method.kind() == MethodKind::Served
                 && memory.working_set_bytes.is_some(),
+            discards: target.discards,
             estimate: best.estimate,
             refused,
             advice,
@@ -197,6 +202,13 @@ impl fmt::Display for RestorePlan {
         writeln!(f, "verification: {}{named}, {by}", self.verification)?;
         if self.replays_working_set {
             writeln!(f, "working set: brought in before and beside the guest")?;
+        }
+        if !self.discards.is_none() {
+            let read = match self.method.given_back() {
+                GivenBack::Zero => "zero",
+                GivenBack::AsInSnapshot => "in the snapshot, which is accepted",
+            };
+            writeln!(f, "pages that are given back: read as {read}")?;
         }
         let (start, warm) = (
             Millis(self.estimate.start_ns),

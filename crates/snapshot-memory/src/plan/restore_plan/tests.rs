@@ -117,6 +117,36 @@ fn every_way_that_was_not_chosen_is_told_with_its_reason() {
     });
 }
 
+// spec: RPL-15
+#[test]
+fn what_must_be_zero_after_it_was_given_back_is_not_mapped() {
+    let costs = RestoreCosts::default();
+    for memory in memories() {
+        for target in targets() {
+            for wanted in wishes() {
+                let choose = |discards| {
+                    let target = target.discards(discards);
+                    RestorePlan::choose(&memory, &target, wanted, &costs)
+                };
+                let is_mapped = wanted.method == Some(MethodKind::Mapped);
+                match choose(Discards::MustBeZero) {
+                    Ok(plan) => {
+                        assert_eq!(plan.method.given_back(), GivenBack::Zero, "{plan:?}");
+                        assert_eq!(plan.discards, Discards::MustBeZero);
+                    }
+                    Err(_) => assert!(is_mapped || choose(Discards::None).is_err()),
+                }
+                // Who accepts old bytes gets the plan of one who gives nothing back.
+                let without = choose(Discards::None).map(|plan| RestorePlan {
+                    discards: Discards::MayBeOld,
+                    ..plan
+                });
+                assert_eq!(choose(Discards::MayBeOld), without);
+            }
+        }
+    }
+}
+
 // spec: RPL-04
 #[test]
 fn only_a_named_method_that_cannot_be_is_refused() {

@@ -8,8 +8,8 @@ use crate::capture::LayoutChoice;
 use crate::mapping::MappingOptions;
 use crate::plan::tests::rig::{Chain, bytes_of};
 use crate::plan::{
-    Estimate, KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts, TargetFacts,
-    TargetKind, Wanted,
+    Estimate, GivenBack, KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts,
+    TargetFacts, TargetKind, Wanted,
 };
 use crate::restore::{FailureCause, SourceError};
 
@@ -468,4 +468,63 @@ fn a_file_that_is_cut_under_a_mapped_guest_is_an_event() {
         restored.abandon();
         assert_eq!(reader.join().unwrap(), [0]);
     });
+}
+
+/// What two pages read as after they were given back: one that was written, and one that was not.
+fn after_discard(plan: &RestorePlan, from: &RestoreFrom) -> [Vec<u8>; 2] {
+    let restored = plan.run(&fresh(from.image.layout()), from).unwrap();
+    assert_eq!(restored.report.given_back, plan.method.given_back());
+    let memory = restored.memory();
+    memory.write(103 * PAGE_BYTES, &[9; 4096]).unwrap();
+    memory.discard(PageRange::new(103, 2)).unwrap();
+    [103, 104].map(|page| {
+        let mut bytes = vec![7; 4096];
+        memory.read(page * PAGE_BYTES, &mut bytes).unwrap();
+        bytes
+    })
+}
+
+// spec: RPL-15
+#[test]
+fn a_page_that_was_given_back_reads_as_the_report_says() {
+    let chain = chain();
+    let from = from(chain.image()).raw(raw_of(&chain));
+    let kernel = KernelFacts::of_host(UffdOptions::default());
+    let serves = kernel.missing && kernel.minor_memfd && kernel.missing_memfd;
+    if !serves {
+        crate::skip::skip("uffd", "userfaultfd fills no memory here");
+    }
+    let old = [103, 104].map(|page| chain.bytes()[page * 4096..][..4096].to_vec());
+    let zero = [vec![0; 4096], vec![0; 4096]];
+    assert_ne!(old, zero);
+    let (mapped, served) = (MethodKind::Mapped, MethodKind::Served);
+    let lax = Verification::Trusted;
+    let cases = [
+        (named(mapped, lax), false, false),
+        (named(mapped, lax), false, true),
+        (named(mapped, Verification::Eager), true, false),
+        (named(MethodKind::Eager, Verification::Eager), false, false),
+        (named(served, Verification::OnFault), false, false),
+        (named(served, Verification::OnFault), true, false),
+    ];
+    for (wanted, shared, raw) in cases {
+        if wanted.method == Some(served) && !serves {
+            continue;
+        }
+        let mut facts = MemoryFacts::of(&from.image, wanted).unwrap();
+        facts.raw_image = raw.then_some(RawImageFacts { verity: false });
+        let target = TargetFacts::new(
+            TargetKind::Anonymous,
+            KernelFacts {
+                page_bytes: 4096,
+                ..kernel
+            },
+        );
+        let plan = plan_of(&facts, &target.shared(shared), wanted);
+        let expected = match plan.method.given_back() {
+            GivenBack::Zero => &zero,
+            GivenBack::AsInSnapshot => &old,
+        };
+        assert!(after_discard(&plan, &from) == *expected, "{plan}");
+    }
 }

@@ -4,8 +4,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use snapshot_format::SnapshotId;
 use snapshot_memory::{
-    KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts, RestorePlan, TargetFacts,
-    TargetKind, Verification, Wanted,
+    Discards, KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts, RestorePlan,
+    TargetFacts, TargetKind, Verification, Wanted,
 };
 use snapshot_store::StoredImage;
 
@@ -46,6 +46,11 @@ pub(super) struct Options {
     #[arg(long)]
     shared: bool,
 
+    /// Pages of the guest are given back while it runs, by a balloon or alike: what they read as
+    /// then; mapped files show their old bytes again
+    #[arg(long, value_enum, value_name = "AS")]
+    gives_back: Option<GivesBack>,
+
     /// Threads that the restore may use
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -67,6 +72,14 @@ enum Policy {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum GivesBack {
+    /// They must be zero
+    Zero,
+    /// They may be as in the snapshot again
+    Old,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Method {
     Mapped,
     Served,
@@ -85,7 +98,8 @@ impl Options {
     /// Whether any of them is.
     pub(super) fn are_given(&self) -> bool {
         let named = self.target.is_some() || self.verify.is_some() || self.method.is_some();
-        named || self.huge_pages || self.shared || self.threads.is_some()
+        let is_told = self.huge_pages || self.shared || self.gives_back.is_some();
+        named || is_told || self.threads.is_some()
     }
 
     /// The plan for `stored`.
@@ -146,6 +160,11 @@ impl Options {
         TargetFacts::new(kind, kernel())
             .huge_pages(self.huge_pages)
             .shared(self.shared)
+            .discards(match self.gives_back {
+                None => Discards::None,
+                Some(GivesBack::Zero) => Discards::MustBeZero,
+                Some(GivesBack::Old) => Discards::MayBeOld,
+            })
             .threads(self.threads.unwrap_or(1))
     }
 }
