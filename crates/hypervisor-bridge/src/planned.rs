@@ -11,6 +11,9 @@ use crate::target::MemoryRestore;
 ///
 /// The memory exists before the machine that has it, the pages come when the restore is at them.
 /// Afterwards [`into_restored`](Self::into_restored) gives what has to live as long as the guest.
+///
+/// A working set that `from` names is brought in, by a plan that serves. Once the guest is warm,
+/// [`RestoredMemory::refresh_working_set`] hands what it touched to whoever keeps that set.
 #[derive(Debug)]
 pub struct PlannedMemory<'p> {
     plan: &'p RestorePlan,

@@ -152,12 +152,12 @@ pub use plan::{
     FillTarget, Filled, GivenBack, KernelFacts, MAX_MAPPINGS, MapSummary, Mappable, MappedFrom,
     MappingCount, MemoryFacts, MemoryReport, MethodKind, NoPlan, RawImageFacts, Refusal,
     RegionSummary, RestoreCosts, RestoreMethod, RestorePlan, TargetFacts, TargetKind, Wanted, Why,
-    fill_memory,
+    WorkingSetReport, fill_memory,
 };
 #[cfg(target_os = "linux")]
 pub use plan::{
-    BackgroundCheck, CheckHandle, CheckOutcome, RawDiffers, RawImage, RestoreFrom,
-    RestoreMemoryError, RestoredMemory, SealedError, SealedMemory, has_verity,
+    BackgroundCheck, CheckHandle, CheckOutcome, RawDiffers, RawImage, ReplayOutcome, RestoreFrom,
+    RestoreMemoryError, RestoredMemory, SealedError, SealedMemory, WorkingSetReplay, has_verity,
 };
 pub use priority::lower_priority;
 pub use raw_file::{RawFile, RawFileError};
@@ -186,7 +186,9 @@ pub use uffd::{
     FaultModes, ServedRange, UffdContext, UffdError, UffdOptions, WpAsyncMemory, WpAsyncSource,
 };
 pub use working_set::{
-    FreshMemory, PageTarget, ReplayOptions, Replayed, TouchedPages, WorkingSet, WorkingSetError,
-    WorkingSetOptions, WrittenWorkingSet, write_working_set,
+    Change, FreshMemory, HoldBack, Observed, PageTarget, REFRESH_MIN_PAGES, REFRESH_MISSING_SHARE,
+    REFRESH_STALE_SHARE, Refreshed, ReplayOptions, Replayed, Seen, TouchedPages, Verdict,
+    WorkingSet, WorkingSetError, WorkingSetFault, WorkingSetKeeper, WorkingSetOptions,
+    WrittenWorkingSet, write_working_set,
 };
 pub use zero::is_zero;

@@ -56,7 +56,7 @@
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
 //! - `placed`, `reading`, `image`: reading one
-//! - `relayout`, `placing`, `working_set`: new placements, with the same memory in another data
+//! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
@@ -85,6 +85,7 @@ mod reading;
 mod record;
 mod recovery;
 mod reference;
+mod refresher;
 mod relabel;
 mod relayout;
 mod sink;
@@ -110,6 +111,7 @@ pub use options::{Access, OpenOptions};
 pub use reading::SnapshotDetail;
 pub use record::{DamagedSnapshot, Listing, SnapshotRecord};
 pub use reference::Reference;
+pub use refresher::WorkingSetRefresher;
 pub use relayout::RelayoutReport;
 pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;

@@ -9,9 +9,10 @@ use snapshot_format::{Arch, MemoryLayout, PAGE_BYTES, VmName};
 use snapshot_memory::backend::MemBackend;
 #[cfg(target_os = "linux")]
 use snapshot_memory::{
-    CheckedBy, DirectorySink, KernelFacts, MappedFrom, MappedMemory, MappingOptions, MemoryFacts,
-    MemoryImage, PublishedSnapshot, RestoreCosts, RestoreFrom, RestoreMethod, RestorePlan,
-    SnapshotSink, Stability, TargetFacts, TargetKind, Verification, Wanted,
+    Change, CheckedBy, DirectorySink, KernelFacts, MappedFrom, MappedMemory, MappingOptions,
+    MemoryFacts, MemoryImage, Observed, PublishedSnapshot, Refreshed, RestoreCosts, RestoreFrom,
+    RestoreMethod, RestorePlan, Seen, SnapshotSink, Stability, TargetFacts, TargetKind, Verdict,
+    Verification, Wanted, WorkingSet, WorkingSetError, WorkingSetKeeper, WorkingSetOptions,
 };
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
@@ -183,6 +184,75 @@ fn the_outcome_says_whether_and_when_pages_are_checked() {
         "{error}"
     );
     assert!(restored.is_none());
+}
+
+/// Has no working set, and takes what a guest touched.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Default)]
+struct Taken(std::sync::Mutex<Vec<(u64, Seen)>>);
+
+#[cfg(target_os = "linux")]
+impl WorkingSetKeeper for Taken {
+    fn open(&self) -> Result<Option<WorkingSet>, WorkingSetError> {
+        Ok(None)
+    }
+
+    fn refresh(&self, observed: &Observed) -> Result<Refreshed, WorkingSetError> {
+        let touched = observed.touched.pages();
+        self.0.lock().unwrap().push((touched, observed.seen));
+        let options = WorkingSetOptions::default();
+        Ok(Refreshed::kept(Change::of(None, observed, &options)))
+    }
+}
+
+// spec: WS-18
+#[test]
+#[cfg(target_os = "linux")]
+fn a_restored_guest_hands_on_what_it_touched() {
+    let taken = Arc::new(Taken::default());
+    let from = RestoreFrom::new(Arc::new(image())).working_set(taken.clone());
+    let kernel = KernelFacts::of_host(snapshot_memory::UffdOptions::default());
+    let target = TargetFacts::new(TargetKind::Anonymous, kernel);
+    let wanted = Wanted::default().method(snapshot_memory::MethodKind::Served);
+    let facts = MemoryFacts::of(&from.image, wanted).unwrap();
+    let plan = RestorePlan::choose(
+        &facts.working_set(1 << 20),
+        &target,
+        wanted,
+        &RestoreCosts::default(),
+    );
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return snapshot_memory::skip::skip("uffd", &error.to_string()),
+    };
+    let memory = MappedMemory::new(from.image.layout().clone(), MappingOptions::default());
+    let memory = Arc::new(memory.unwrap());
+    let mut planned = PlannedMemory::new(&plan, &from, Arc::clone(&memory));
+    let script = Script::default();
+    let target = RestoreTarget {
+        memory: &mut planned,
+        state: &mut FakeState {
+            script: script.clone(),
+            ..FakeState::default()
+        },
+        devices: &mut FakeDevices(script),
+    };
+    let offers = SectionOffers::new(sections(&Fingerprint::default()));
+    let outcome = Restore::resume(ClockPolicy::Frozen).run(target, offers);
+    let told = serde_json::to_value(&outcome.unwrap().metrics).unwrap();
+    let set = &told["restored_memory"]["working_set"];
+    assert_eq!(
+        (&set["fault"], &set["data_pages"]),
+        (&"missing".into(), &0.into())
+    );
+    let mut seen = [0; 5];
+    memory.read(PAGE_BYTES, &mut seen).unwrap();
+    assert_eq!(&seen, b"guest");
+    let restored = planned.into_restored().unwrap();
+    let refreshed = restored.refresh_working_set().unwrap().unwrap();
+    assert_eq!(refreshed.change.verdict, Verdict::First);
+    let taken = taken.0.lock().unwrap();
+    assert!(matches!(taken[..], [(1..=4, Seen::All)]), "{taken:?}");
 }
 
 // spec: RES-01

@@ -11,9 +11,15 @@ mod fill;
 mod host;
 mod mappings;
 mod method;
+#[cfg(target_os = "linux")]
+mod observe;
 mod offer;
 mod refusal;
+#[cfg(target_os = "linux")]
+mod replay;
 mod report;
+#[cfg(target_os = "linux")]
+mod restore_from;
 mod restore_plan;
 #[cfg(target_os = "linux")]
 mod restored;
@@ -21,6 +27,8 @@ mod restored;
 mod run;
 #[cfg(target_os = "linux")]
 mod sealed;
+#[cfg(target_os = "linux")]
+mod served;
 mod summary;
 #[cfg(target_os = "linux")]
 mod verity;
@@ -40,12 +48,16 @@ pub use fill::{FillError, FillOptions, FillTarget, Filled, fill_memory};
 pub use mappings::{FileRun, MAX_MAPPINGS, Mappable};
 pub use method::{Faults, GivenBack, MappedFrom, MethodKind, RestoreMethod};
 pub use refusal::{Refusal, Why};
-pub use report::MemoryReport;
+#[cfg(target_os = "linux")]
+pub use replay::{ReplayOutcome, WorkingSetReplay};
+pub use report::{MemoryReport, WorkingSetReport};
+#[cfg(target_os = "linux")]
+pub use restore_from::RestoreFrom;
 pub use restore_plan::{Advice, CheckedBy, Estimate, NoPlan, RestorePlan};
 #[cfg(target_os = "linux")]
 pub use restored::RestoredMemory;
 #[cfg(target_os = "linux")]
-pub use run::{RestoreFrom, RestoreMemoryError};
+pub use run::RestoreMemoryError;
 #[cfg(target_os = "linux")]
 pub use sealed::{SealedError, SealedMemory};
 pub use summary::{FileSummary, MapSummary, RegionSummary};

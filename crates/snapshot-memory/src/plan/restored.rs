@@ -6,6 +6,7 @@ use snapshot_format::{PAGE_BYTES, PageRange};
 
 use super::background::BackgroundCheck;
 use super::method::MethodKind;
+use super::replay::WorkingSetReplay;
 use super::report::MemoryReport;
 use super::sealed::SealedMemory;
 use super::watch::GuardedMemory;
@@ -14,6 +15,7 @@ use crate::error::MemoryError;
 use crate::mapping::MappedMemory;
 use crate::restore::MemoryEvents;
 use crate::serve::{PageServer, SharedPages};
+use crate::working_set::{TouchedPages, WorkingSetKeeper};
 use crate::zero::ZERO_PAGES;
 
 /// Memory that is in place, and what has to live as long as it is used.
@@ -33,7 +35,12 @@ pub struct RestoredMemory {
     pub sealed: Option<Arc<SealedMemory>>,
     /// The pages that other clones of the snapshot can share.
     pub shared: Option<Arc<SharedPages>>,
+    /// Keeps the working set of the snapshot.
+    pub(super) keeper: Option<Arc<dyn WorkingSetKeeper>>,
+    /// What the page cache had of mapped files, for those who observe the guest.
+    pub(super) resident_before: Option<TouchedPages>,
     // Dropped in this order.
+    pub(super) replay: Option<WorkingSetReplay>,
     pub(super) guarded: Option<GuardedMemory>,
     pub(super) memory: Arc<MappedMemory>,
     pub(super) server: Option<PageServer>,
@@ -48,6 +55,9 @@ impl RestoredMemory {
             check: None,
             sealed: None,
             shared: None,
+            keeper: None,
+            resident_before: None,
+            replay: None,
             guarded: None,
             memory: Arc::clone(memory),
             server: None,
@@ -80,6 +90,13 @@ impl RestoredMemory {
         self.server.as_mut()
     }
 
+    /// The working set on its way, where the plan has one: what came of it, and the event that it
+    /// did not come.
+    #[must_use]
+    pub fn replay(&self) -> Option<&WorkingSetReplay> {
+        self.replay.as_ref()
+    }
+
     /// What watches the mapped files, where a guard was given.
     #[must_use]
     pub fn watch(&self) -> Option<&BusWatch> {
@@ -109,6 +126,9 @@ impl RestoredMemory {
     /// Lets threads of a guest that was stopped, and will not run again, go on over zero pages, so
     /// that they can end.
     pub fn abandon(&self) {
+        if let Some(replay) = &self.replay {
+            replay.cancel();
+        }
         if let Some(server) = &self.server {
             server.abandon();
         }

@@ -8,47 +8,23 @@ use std::sync::Arc;
 use snapshot_format::PageRange;
 
 use super::background::BackgroundCheck;
-use super::check::{Mapped, MappedFiles, RawImage};
+use super::check::{Mapped, MappedFiles};
 use super::fill::{FillError, FillOptions, fill_memory};
 use super::mappings::{FileRun, MAX_MAPPINGS, Mappable};
-use super::method::{Faults, MappedFrom, RestoreMethod};
+use super::method::{MappedFrom, RestoreMethod};
 use super::report::MemoryReport;
+use super::restore_from::RestoreFrom;
 use super::restore_plan::{CheckedBy, RestorePlan};
 use super::restored::RestoredMemory;
 use super::sealed::SealedMemory;
 use super::watch::{GuardedMemory, MappedPart};
-use crate::bus_guard::{BusGuard, BusGuardError};
-use crate::capture::Cancel;
+use crate::bus_guard::BusGuardError;
 use crate::image::{ImageError, MemoryImage};
 use crate::mapping::MappedMemory;
-use crate::restore::{MemoryEvents, MemoryFailure, PageSource, Verification};
-use crate::serve::{PageServer, ServeError, ServeOptions, SharedPages};
+use crate::restore::{MemoryEvents, MemoryFailure, Verification};
+use crate::serve::ServeError;
 use crate::source::GuestMemorySource;
-use crate::uffd::{FaultModes, UffdContext, UffdOptions};
-
-/// What a plan works on.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RestoreFrom {
-    /// The memory of the snapshot. Whoever opened it keeps its files from being deleted.
-    pub image: Arc<MemoryImage>,
-    /// The raw image in the cache, where the plan was made with one.
-    pub raw: Option<RawImage>,
-    /// The memfd of this snapshot that guests share, filled already; a plan that needs one makes it
-    /// where there is none.
-    pub sealed: Option<Arc<SealedMemory>>,
-    /// The pages that served clones of this snapshot share; a plan that needs them makes them where
-    /// there are none.
-    pub shared: Option<Arc<SharedPages>>,
-    /// How memory is served, by a plan that serves it.
-    pub serve: ServeOptions,
-    /// What the userfaultfd of a served memory is to be able to do: whether it tracks writes, too.
-    pub uffd: UffdOptions,
-    /// Tells of mapped files that are cut, in place of a signal that ends the process.
-    pub guard: Option<BusGuard>,
-    /// Breaks off what runs before the guest does.
-    pub cancel: Cancel,
-}
+use crate::working_set::TouchedPages;
 
 /// Memory could not be put in place: the machine must not run.
 #[derive(Debug, thiserror::Error)]
@@ -115,72 +91,6 @@ impl From<ServeError> for RestoreMemoryError {
     }
 }
 
-impl RestoreFrom {
-    /// The memory of a snapshot; served by one thread, if it is.
-    #[must_use]
-    pub fn new(image: Arc<MemoryImage>) -> Self {
-        Self {
-            image,
-            raw: None,
-            sealed: None,
-            shared: None,
-            serve: ServeOptions::new(1),
-            uffd: UffdOptions::default(),
-            guard: None,
-            cancel: Cancel::default(),
-        }
-    }
-
-    /// The same, with a raw image in the cache.
-    #[must_use]
-    pub fn raw(mut self, raw: RawImage) -> Self {
-        self.raw = Some(raw);
-        self
-    }
-
-    /// The same, with the memfd that was filled for another guest of the snapshot.
-    #[must_use]
-    pub fn sealed(mut self, sealed: Arc<SealedMemory>) -> Self {
-        self.sealed = Some(sealed);
-        self
-    }
-
-    /// The same, with the pages that were made for other clones of the snapshot.
-    #[must_use]
-    pub fn shared(mut self, pages: Arc<SharedPages>) -> Self {
-        self.shared = Some(pages);
-        self
-    }
-
-    /// The same, served in another way.
-    #[must_use]
-    pub fn serve(mut self, serve: ServeOptions) -> Self {
-        self.serve = serve;
-        self
-    }
-
-    /// The same, served by another userfaultfd.
-    #[must_use]
-    pub fn uffd(mut self, uffd: UffdOptions) -> Self {
-        self.uffd = uffd;
-        self
-    }
-
-    /// The same, with a guard over the files that are mapped.
-    #[must_use]
-    pub fn guard(mut self, guard: BusGuard) -> Self {
-        self.guard = Some(guard);
-        self
-    }
-
-    /// The same, with a flag that breaks it off.
-    #[must_use]
-    pub fn cancel(mut self, cancel: Cancel) -> Self {
-        self.cancel = cancel;
-        self
-    }
-}
-
 impl RestorePlan {
     /// Brings the snapshot to `memory`, which is fresh: zero, and nobody runs on it.
     ///
@@ -196,6 +106,16 @@ impl RestorePlan {
         if memory.layout() != from.image.layout() {
             return Err(RestoreMemoryError::LayoutDiffers);
         }
+        let mut restored = self.follow(memory, from)?;
+        restored.keeper.clone_from(&from.working_set);
+        Ok(restored)
+    }
+
+    fn follow(
+        &self,
+        memory: &Arc<MappedMemory>,
+        from: &RestoreFrom,
+    ) -> Result<RestoredMemory, RestoreMemoryError> {
         match self.method {
             RestoreMethod::Mapped {
                 from: what,
@@ -336,46 +256,10 @@ impl RestorePlan {
             restored.check = Some(BackgroundCheck::new(files, reporter)?);
         }
         restored.events = Some(events);
-        Ok(restored)
-    }
-
-    /// Has `memory` served: fresh memory, or private mappings of the pages that clones share.
-    fn serve(
-        &self,
-        memory: &Arc<MappedMemory>,
-        from: &RestoreFrom,
-        faults: Faults,
-    ) -> Result<RestoredMemory, RestoreMemoryError> {
-        let source: Arc<dyn PageSource> = Arc::<MemoryImage>::clone(&from.image);
-        let shared = match (faults, &from.shared) {
-            (Faults::Missing, _) => None,
-            (Faults::Minor, Some(pages)) if pages.source().layout() == memory.layout() => {
-                Some(Arc::clone(pages))
-            }
-            (Faults::Minor, Some(_)) => return Err(RestoreMemoryError::LayoutDiffers),
-            (Faults::Minor, None) => Some(SharedPages::new(Arc::clone(&source))?),
-        };
-        if let Some(pages) = &shared {
-            let all = PageRange::new(0, memory.layout().page_count());
-            let mapped = memory.map_file(all, pages.memfd(), 0);
-            mapped.map_err(failed_to_map("the pages that clones share", 0))?;
+        if from.hold_back.is_some() {
+            // Without it the guest runs as well, and cannot be observed.
+            restored.resident_before = TouchedPages::resident(&**memory).ok();
         }
-        let context = UffdContext::new(from.uffd).map_err(ServeError::from)?;
-        let modes = FaultModes {
-            missing: true,
-            minor: shared.is_some(),
-            writes: context.is_tracking(),
-        };
-        let ranges = context.register(&**memory, modes);
-        let ranges = ranges.map_err(ServeError::from)?;
-        let context = Arc::new(context);
-        let server = match shared.clone() {
-            Some(pages) => PageServer::start_shared(context, ranges, pages, from.serve),
-            None => PageServer::start(context, ranges, source, from.serve),
-        };
-        let mut restored = RestoredMemory::new(memory, self.report());
-        restored.server = Some(server?);
-        restored.shared = shared;
         Ok(restored)
     }
 
@@ -400,7 +284,7 @@ impl RestorePlan {
             .cancel(from.cancel.clone())
     }
 
-    fn report(&self) -> MemoryReport {
+    pub(super) fn report(&self) -> MemoryReport {
         MemoryReport::new(self.method, self.verification, self.checked_by)
     }
 }
@@ -434,7 +318,7 @@ fn descriptor<'f>(
     })
 }
 
-fn failed_to_map(file: &str, page: u64) -> impl FnOnce(io::Error) -> RestoreMemoryError {
+pub(super) fn failed_to_map(file: &str, page: u64) -> impl FnOnce(io::Error) -> RestoreMemoryError {
     let file = file.to_owned();
     move |source| RestoreMemoryError::Map { file, page, source }
 }

@@ -2,7 +2,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `server`, `worker`, `fill_all` | the server, its threads, and what they do while nobody waits |
+//! | `server`, `worker`, `fill_all`, `prefetch` | the server, its threads, and what is done while nobody waits |
 //! | `engine`, `buffer`, `state`, `flight`, `addresses` | the one way in which pages get into memory |
 //! | `origin`, `shared` | where they come from: a source, or a memfd that clones share |
 //! | `lazy` | memory, userfaultfd and server in one |
@@ -19,6 +19,7 @@ mod flight;
 mod lazy;
 mod options;
 mod origin;
+mod prefetch;
 #[cfg(test)]
 mod rig;
 mod server;
@@ -27,6 +28,8 @@ mod state;
 mod stats;
 mod trace;
 mod worker;
+
+pub(crate) use prefetch::Prefetcher;
 
 pub use discards::ServedDiscards;
 pub use error::ServeError;

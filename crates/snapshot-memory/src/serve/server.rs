@@ -12,9 +12,10 @@ use snapshot_format::{PAGE_BYTES, PageRange};
 use super::ServeError;
 use super::addresses::AddressMap;
 use super::discards::ServedDiscards;
-use super::engine::{Cause, Engine};
+use super::engine::Engine;
 use super::options::ServeOptions;
 use super::origin::Origin;
+use super::prefetch::Prefetcher;
 use super::shared::SharedPages;
 use super::stats::ServeStats;
 use super::trace::FaultTrace;
@@ -132,29 +133,17 @@ impl PageServer {
     /// Puts `pages` in place as `bytes`, which are those of the snapshot and were checked, before
     /// anybody touches them. Those that are there, or were given back, stay as they are.
     pub fn prefetch(&self, pages: PageRange, bytes: &[u8]) -> Result<(), ServeError> {
-        let found = bytes.len();
-        if pages.len_bytes() != Some(found as u64) {
-            return Err(ServeError::BufferLength { pages, found });
-        }
-        for part in self.engine.map.parts(pages) {
-            let skip = (part.pages.start.0 - pages.start.0) * PAGE_BYTES;
-            let len = part.addresses.end - part.addresses.start;
-            let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
-            let bytes = bytes.get(at(skip)..at(skip + len)).unwrap_or_default();
-            let content = self.engine.origin.keep(part.pages, bytes);
-            let content = content.map_err(|source| ServeError::source(pages, source))?;
-            self.engine.put_in_place(&part, content, Cause::Prefetch)?;
-        }
-        Ok(())
+        self.prefetcher().put(pages, bytes)
     }
 
     /// Puts `pages` in place as zero, before anybody touches them: the source says that they are.
     pub fn prefetch_zero(&self, pages: PageRange) -> Result<(), ServeError> {
-        let mut parts = self.engine.map.parts(pages);
-        parts.try_for_each(|part| {
-            let zero = super::engine::Content::Zero;
-            self.engine.put_in_place(&part, zero, Cause::Prefetch)
-        })
+        self.prefetcher().put_zero(pages)
+    }
+
+    /// What a thread needs that puts pages in place beside the server.
+    pub(crate) fn prefetcher(&self) -> Prefetcher {
+        Prefetcher::new(Arc::clone(&self.engine))
     }
 
     /// Reads those of `pages` that are not there, on the calling thread. Zero pages are left for
@@ -230,6 +219,11 @@ impl PageServer {
     #[must_use]
     pub fn stats(&self) -> ServeStats {
         self.engine.counters.stats()
+    }
+
+    /// Whether pages are put in place that nobody waits for.
+    pub(crate) fn fills(&self) -> bool {
+        self.engine.options.background.is_some()
     }
 
     /// Whether its pages are shared with other clones of the snapshot.

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use serde::Serialize;
 use snapshot_format::{DecodeError, PageRange, SnapshotId};
 
 use crate::error::FileError;
@@ -89,15 +90,65 @@ pub enum WorkingSetError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Whoever keeps the working set cannot open it, or make a new one count.
+    #[error("use the working set that is kept")]
+    Keeper {
+        /// What that means to a restore.
+        fault: WorkingSetFault,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Which pages the guest touched cannot be known.
+    #[error("which pages the guest touched cannot be known: {why}")]
+    NotObserved {
+        /// Why.
+        why: &'static str,
+    },
     /// The caller asked for the end.
     #[error("the replay of a working set was cancelled")]
     Cancelled,
+    /// No thread could be started for it.
+    #[error("start a thread that brings a working set")]
+    NoThread(#[source] io::Error),
     /// A helping thread panicked.
     #[error("a thread that replays a working set panicked")]
     Panicked,
 }
 
+/// Why a restore went on without a working set, or without a part of it, in a word.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum WorkingSetFault {
+    /// There is none now, or none was given.
+    Missing,
+    /// The file does not hold what it must.
+    Damaged,
+    /// It is of another snapshot, or of other memory.
+    Foreign,
+    /// It cannot be read.
+    Unreadable,
+    /// Its pages could not be put in place.
+    NotPlaced,
+    /// The end was asked for.
+    Cancelled,
+}
+
 impl WorkingSetError {
+    /// What it means to a restore.
+    #[must_use]
+    pub fn fault(&self) -> WorkingSetFault {
+        match self {
+            Self::Damaged { .. } | Self::Differs { .. } => WorkingSetFault::Damaged,
+            Self::OtherSnapshot { .. } | Self::PageCount { .. } => WorkingSetFault::Foreign,
+            Self::Place { .. } | Self::Panicked | Self::NoThread(_) => WorkingSetFault::NotPlaced,
+            Self::Cancelled => WorkingSetFault::Cancelled,
+            Self::Keeper { fault, .. } => *fault,
+            _ => WorkingSetFault::Unreadable,
+        }
+    }
+
     /// The file at fault, if one is.
     #[must_use]
     pub fn file(&self) -> Option<&str> {

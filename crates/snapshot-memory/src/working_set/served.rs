@@ -6,7 +6,7 @@ use snapshot_format::{PageRange, WorkingSetOrigin};
 
 use super::target::PageTarget;
 use super::touched::TouchedPages;
-use crate::serve::{FaultTrace, PageServer};
+use crate::serve::{FaultTrace, PageServer, Prefetcher};
 
 impl TouchedPages {
     /// The pages that a server has brought because threads waited for them, in that order.
@@ -32,6 +32,20 @@ impl PageTarget for PageServer {
 
     fn put_zero(&self, pages: PageRange) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.prefetch_zero(pages)?)
+    }
+}
+
+impl PageTarget for Prefetcher {
+    fn page_count(&self) -> u64 {
+        Prefetcher::page_count(self)
+    }
+
+    fn put(&self, pages: PageRange, bytes: &[u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(Prefetcher::put(self, pages, bytes)?)
+    }
+
+    fn put_zero(&self, pages: PageRange) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(Prefetcher::put_zero(self, pages)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which pages were touched, each once, in their order.
 
-use snapshot_format::{PageRange, WorkingSetOrigin, limits};
+use snapshot_format::{PageIndex, PageRange, WorkingSetOrigin, limits};
 
 /// Pages of an image that a guest touched, each once, in the order in which they were added.
 #[derive(Clone, Debug)]
@@ -58,6 +58,26 @@ impl TouchedPages {
     #[must_use]
     pub fn runs(&self) -> &[PageRange] {
         &self.runs
+    }
+
+    /// Whether a page was added.
+    #[must_use]
+    pub fn has(&self, page: PageIndex) -> bool {
+        let word = usize::try_from(page.0 / 64).ok();
+        let word = word.and_then(|word| self.seen.get(word));
+        page.0 < self.page_count && word.is_some_and(|word| word >> (page.0 % 64) & 1 == 1)
+    }
+
+    /// The pages that were not added to `others`, in their order.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        let mut rest = Self::new(self.page_count, self.origin);
+        for page in self.runs.iter().flat_map(|run| run.start.0..run.end().0) {
+            if !others.has(PageIndex(page)) {
+                rest.add(PageRange::new(page, 1));
+            }
+        }
+        rest
     }
 
     /// How many pages there are.

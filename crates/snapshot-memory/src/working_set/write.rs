@@ -1,5 +1,6 @@
 //! Writing a working set: segments in the order of the trace, sorted by address within.
 
+use serde::Serialize;
 use snapshot_format::{
     Digest, PAGE_BYTES, PageIndex, PageRange, SnapshotRef, WORKING_SET_UNIT_BYTES,
     WORKING_SET_UNIT_PAGES, WorkingSetIndex, WorkingSetRun, limits,
@@ -22,7 +23,7 @@ pub struct WorkingSetOptions {
 }
 
 /// A working set that was written, but for its durability.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct WrittenWorkingSet {
     /// The length of the file in bytes.
@@ -152,13 +153,51 @@ impl Plan<'_> {
     }
 
     fn add_segment(&mut self, segment: &mut Vec<PageRange>) -> Result<(), SourceError> {
+        if self.left < SEGMENT_PAGES {
+            self.cut(segment)?;
+        }
         segment.sort_unstable_by_key(|run| run.start);
         for mut rest in segment.drain(..) {
-            while !rest.is_empty() && !self.is_full() {
+            // Zero pages need no room.
+            while !rest.is_empty() && self.runs.len() < limits::MAX_WORKING_SET_RUNS {
                 let alike = self.source.run(rest)?;
                 let count = alike.count.clamp(1, rest.count);
-                self.push(rest.start, count, alike.is_zero);
+                if alike.is_zero || self.left > 0 {
+                    self.push(rest.start, count, alike.is_zero);
+                }
                 rest = PageRange::new(rest.start.0 + count, rest.count - count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves of a segment in the order of the trace what there is room for: sorted by address, it
+    /// would lose others than those that were touched last.
+    fn cut(&self, segment: &mut Vec<PageRange>) -> Result<(), SourceError> {
+        let mut left = self.left;
+        for place in 0..segment.len() {
+            let Some(run) = segment.get_mut(place) else {
+                break;
+            };
+            let mut done = 0;
+            while done < run.count && left > 0 {
+                let rest = PageRange::new(run.start.0 + done, run.count - done);
+                let alike = self.source.run(rest)?;
+                let count = alike.count.clamp(1, rest.count);
+                let count = if alike.is_zero {
+                    count
+                } else {
+                    count.min(left)
+                };
+                if !alike.is_zero {
+                    left -= count;
+                }
+                done += count;
+            }
+            run.count = done;
+            if left == 0 {
+                segment.truncate(place + 1);
+                break;
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ mod model;
 mod on_demand;
 mod plugged;
 mod preparation;
+mod refresher;
 mod relayout;
 mod rig;
 mod working_set;

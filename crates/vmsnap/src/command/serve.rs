@@ -1,5 +1,6 @@
 //! `vmsnap serve REF --socket PATH`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +11,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use snapshot_format::{PAGE_BYTES, PageRange, SnapshotId};
 use snapshot_memory::{
-    Background, FaultTrace, HandlerError, HandlerEvent, HandlerOptions, MemoryImage, PageHandler,
-    ServeOptions, ServiceEnd, TouchedPages, Verification, WorkingSetOptions, write_working_set,
+    Background, FaultTrace, HandlerError, HandlerEvent, HandlerOptions, MemoryImage, Observed,
+    PageHandler, Refreshed, Seen, ServeOptions, ServiceEnd, TouchedPages, Verdict, Verification,
+    WorkingSetOptions,
 };
-use snapshot_store::{Access, Reference, Store};
+use snapshot_store::{Access, Reference, StoreError, WorkingSetRefresher};
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -48,7 +50,7 @@ pub(crate) struct Serve {
     #[arg(long)]
     fill: bool,
 
-    /// Record what the first VM touches, page by page, as the working set of the snapshot
+    /// Refresh the working set of the snapshot by what each VM touches, page by page
     #[arg(long, conflicts_with = "fill")]
     record: bool,
 }
@@ -79,23 +81,29 @@ struct Document {
     verification: &'static str,
     #[serde(flatten)]
     served: Served,
+    refreshes: BTreeMap<&'static str, u64>,
     recorded: Option<Recorded>,
 }
 
 #[derive(Serialize)]
 struct Recorded {
+    verdict: &'static str,
     generation: u32,
-    file: Option<String>,
+    file: String,
     data_pages: u64,
     zero_pages: u64,
     left_out_pages: u64,
 }
 
 /// What the events of a handler come to.
-#[derive(Default)]
-struct Tally {
+struct Tally<'r> {
     served: Served,
-    trace: Option<FaultTrace>,
+    /// Where what VMs touched is to go.
+    refresher: Option<&'r WorkingSetRefresher>,
+    page_count: u64,
+    refreshes: BTreeMap<&'static str, u64>,
+    recorded: Option<Recorded>,
+    failure: Option<StoreError>,
 }
 
 impl Serve {
@@ -122,12 +130,20 @@ impl Serve {
             short(id),
             self.socket.display()
         ));
-        let tally = attend(context, &handler)?;
-        drop(handler);
-        let recorded = match tally.trace.filter(|_| self.record) {
-            Some(trace) => Some(record(context, &store, id, &image, &trace)?),
-            None => None,
+        let refresher = store.working_set_refresher(id, WorkingSetOptions::default());
+        let tally = Tally {
+            served: Served::default(),
+            refresher: self.record.then_some(&refresher),
+            page_count: image.layout().page_count(),
+            refreshes: BTreeMap::new(),
+            recorded: None,
+            failure: None,
         };
+        let tally = attend(context, &handler, tally)?;
+        drop(handler);
+        if let Some(error) = tally.failure {
+            return Err(context.failure(&error));
+        }
         let verification = match self.verify {
             Policy::OnFault => Verification::OnFault,
             Policy::Eager => Verification::Eager,
@@ -142,7 +158,8 @@ impl Serve {
             socket: self.socket.display().to_string(),
             verification: verification.name(),
             served: tally.served,
-            recorded,
+            refreshes: tally.refreshes,
+            recorded: tally.recorded,
         };
         let answer = context.answer("vmsnap.serve.v1", &document, tell)?;
         Ok(answer.ending(exit))
@@ -179,8 +196,12 @@ impl Serve {
 }
 
 /// Serves until a signal comes or the first VM has ended.
-fn attend(context: &Context, handler: &PageHandler) -> Result<Tally, Failure> {
-    let tally = Mutex::new(Tally::default());
+fn attend<'r>(
+    context: &Context,
+    handler: &PageHandler,
+    tally: Tally<'r>,
+) -> Result<Tally<'r>, Failure> {
+    let tally = Mutex::new(tally);
     let tell = |event: HandlerEvent| {
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.take(context, event);
@@ -206,7 +227,7 @@ fn attend(context: &Context, handler: &PageHandler) -> Result<Tally, Failure> {
 /// How often is looked whether the user asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-impl Tally {
+impl Tally<'_> {
     fn take(&mut self, context: &Context, event: HandlerEvent) {
         match event {
             HandlerEvent::Began {
@@ -242,12 +263,45 @@ impl Tally {
                 served.zero_pages += stats.zero_pages;
                 served.lost_pages += stats.lost_pages;
                 served.left_waiting += u64::from(end == ServiceEnd::Stopped);
-                if self.trace.is_none() && !trace.runs.is_empty() {
-                    self.trace = Some(trace);
-                }
                 context.note(&format!("VM {machine} ended: {}", end.name()));
+                self.refresh(&trace);
             }
             _ => {}
+        }
+    }
+
+    /// Holds what a VM touched against the working set. The first failure is the answer of the
+    /// command; VMs are served all the same.
+    fn refresh(&mut self, trace: &FaultTrace) {
+        let Some(refresher) = self.refresher.filter(|_| !trace.runs.is_empty()) else {
+            return;
+        };
+        let observed = Observed {
+            touched: TouchedPages::of_trace(self.page_count, trace),
+            seen: if trace.left_out == 0 {
+                Seen::All
+            } else {
+                Seen::NotBrought(None)
+            },
+        };
+        match refresher.refresh(&observed) {
+            Ok(refreshed) => self.note_refresh(refreshed),
+            Err(error) => drop(self.failure.get_or_insert(error)),
+        }
+    }
+
+    fn note_refresh(&mut self, refreshed: Refreshed) {
+        let verdict: Verdict = refreshed.change.verdict;
+        *self.refreshes.entry(verdict.name()).or_default() += 1;
+        if let (Some(generation), Some(written)) = (refreshed.generation, refreshed.written) {
+            self.recorded = Some(Recorded {
+                verdict: verdict.name(),
+                generation,
+                file: format!("working-set.{generation}"),
+                data_pages: written.data_pages,
+                zero_pages: written.zero_pages,
+                left_out_pages: written.left_out_pages,
+            });
         }
     }
 }
@@ -267,33 +321,6 @@ fn check_all(context: &Context, image: &MemoryImage) -> Result<(), Failure> {
         progress.add(len as u64);
     }
     Ok(())
-}
-
-/// Makes what a VM touched the working set of the snapshot.
-fn record(
-    context: &Context,
-    store: &Store,
-    id: SnapshotId,
-    image: &MemoryImage,
-    trace: &FaultTrace,
-) -> Result<Recorded, Failure> {
-    let failed = |error| context.failure(&error);
-    let reference = store.detail(id).map_err(failed)?.record.reference();
-    let touched = TouchedPages::of_trace(image.layout().page_count(), trace);
-    let options = WorkingSetOptions::default();
-    let mut stage = store.stage_working_set(id).map_err(failed)?;
-    let most = options.max_bytes.min(touched.pages() * PAGE_BYTES);
-    stage.require_room(most).map_err(failed)?;
-    let written = write_working_set(image, reference, &touched, &options, stage.file());
-    let written = written.map_err(|error| Failure::because(Exit::Failed, &error))?;
-    let report = stage.publish().map_err(failed)?;
-    Ok(Recorded {
-        generation: report.generation,
-        file: report.file,
-        data_pages: written.data_pages,
-        zero_pages: written.zero_pages,
-        left_out_pages: written.left_out_pages,
-    })
 }
 
 /// An error of the handler, in the words of the command line.

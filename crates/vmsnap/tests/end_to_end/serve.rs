@@ -127,6 +127,7 @@ fn a_vm_gets_every_page_and_what_it_touched_is_recorded() {
     check("vmsnap.serve.v1", &document);
     assert_eq!(document["verification"], "on-fault");
     assert_eq!(document["machines"], 1);
+    assert_eq!(document["refreshes"], serde_json::json!({"first": 1}));
     // Pages 5 and 30 are zero.
     assert_eq!(document["recorded"]["data_pages"], 2);
     assert_eq!(document["recorded"]["zero_pages"], 2);

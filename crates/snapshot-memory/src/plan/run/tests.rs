@@ -4,14 +4,16 @@ use snapshot_format::{MemoryLayout, PAGE_BYTES};
 
 use super::*;
 use crate::backend::{Backend, FsBackend, RelPath};
+use crate::bus_guard::BusGuard;
 use crate::capture::LayoutChoice;
 use crate::mapping::MappingOptions;
 use crate::plan::tests::rig::{Chain, bytes_of};
 use crate::plan::{
-    Estimate, GivenBack, KernelFacts, MemoryFacts, MethodKind, RawImageFacts, RestoreCosts,
-    TargetFacts, TargetKind, Wanted,
+    Estimate, GivenBack, KernelFacts, MemoryFacts, MethodKind, RawImage, RawImageFacts,
+    RestoreCosts, TargetFacts, TargetKind, Wanted,
 };
 use crate::restore::{FailureCause, SourceError};
+use crate::uffd::UffdOptions;
 
 fn target() -> TargetFacts {
     let kernel = KernelFacts {

@@ -1,10 +1,10 @@
 //! Chains of snapshots in a directory, to make plans of and to bring back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use snapshot_format::{Arch, MemoryLayout, PAGE_BYTES, PageRange, SnapshotRef, VmName};
 
-use crate::backend::{Backend, FsBackend};
+use crate::backend::{Backend, FsBackend, MemBackend, RelPath};
 use crate::capture::{CaptureOptions, LayoutChoice};
 use crate::directory::{DirectorySink, PublishedSnapshot};
 use crate::dirty::DirtyBitmap;
@@ -12,6 +12,11 @@ use crate::image::MemoryImage;
 use crate::mapping::{MappedMemory, MappingOptions};
 use crate::sink::{Pages, SnapshotSink};
 use crate::source::{GuestMemorySource, Stability};
+use crate::staged::StagedFile;
+use crate::working_set::{
+    Change, Observed, Refreshed, TouchedPages, WorkingSet, WorkingSetError, WorkingSetKeeper,
+    WorkingSetOptions, write_working_set,
+};
 
 /// A guest and its snapshots, each the parent of the next.
 pub(in crate::plan) struct Chain {
@@ -80,6 +85,11 @@ impl Chain {
         self.taken.push(published.unwrap().snapshot);
     }
 
+    /// The last snapshot.
+    pub(in crate::plan) fn last(&self) -> SnapshotRef {
+        *self.taken.last().unwrap()
+    }
+
     /// The memory of the last snapshot.
     pub(in crate::plan) fn image(&self) -> MemoryImage {
         let last = self.taken.last().unwrap();
@@ -119,4 +129,61 @@ pub(in crate::plan) fn noise(seed: u64, page: u64) -> Vec<u8> {
         state
     });
     words.take(512).flat_map(u64::to_le_bytes).collect()
+}
+
+/// Keeps the working set of a snapshot in memory.
+#[derive(Debug)]
+pub(in crate::plan) struct Kept {
+    image: Arc<MemoryImage>,
+    snapshot: SnapshotRef,
+    pub(in crate::plan) options: WorkingSetOptions,
+    /// The file; `None`: there is none.
+    pub(in crate::plan) file: Mutex<Option<Vec<u8>>>,
+}
+
+impl Kept {
+    pub(in crate::plan) fn new(chain: &Chain, image: &Arc<MemoryImage>) -> Arc<Self> {
+        Arc::new(Self {
+            image: Arc::clone(image),
+            snapshot: chain.last(),
+            options: WorkingSetOptions::default(),
+            file: Mutex::new(None),
+        })
+    }
+
+    /// Makes these pages the working set.
+    pub(in crate::plan) fn write(&self, touched: &TouchedPages) -> crate::WrittenWorkingSet {
+        let (tree, path) = (MemBackend::new(), RelPath::root().join("set").unwrap());
+        let mut file = StagedFile::create(&tree, path.clone()).unwrap();
+        let image = &*self.image;
+        let written = write_working_set(image, self.snapshot, touched, &self.options, &mut file);
+        let written = written.unwrap();
+        file.seal().unwrap();
+        let file = tree.open(&path).unwrap();
+        let mut bytes = vec![0; usize::try_from(written.len_bytes).unwrap()];
+        file.read_exact_at(0, &mut bytes).unwrap();
+        *self.file.lock().unwrap() = Some(bytes);
+        written
+    }
+}
+
+impl WorkingSetKeeper for Kept {
+    fn open(&self) -> Result<Option<WorkingSet>, WorkingSetError> {
+        let bytes = self.file.lock().unwrap().clone();
+        let Some(bytes) = bytes else { return Ok(None) };
+        let (tree, path) = (MemBackend::new(), RelPath::root().join("set").unwrap());
+        tree.create(&path).unwrap().write_all_at(0, &bytes).unwrap();
+        let file = tree.open(&path).unwrap();
+        WorkingSet::open(file, "set", self.snapshot, self.image.layout()).map(Some)
+    }
+
+    fn refresh(&self, observed: &Observed) -> Result<Refreshed, WorkingSetError> {
+        let set = self.open()?;
+        let current = set.as_ref().map(WorkingSet::index);
+        let change = Change::of(current, observed, &self.options);
+        Ok(match change.pages(current, observed) {
+            None => Refreshed::kept(change),
+            Some(pages) => Refreshed::published(change, 1, self.write(&pages)),
+        })
+    }
 }

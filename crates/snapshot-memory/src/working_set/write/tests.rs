@@ -81,6 +81,24 @@ fn what_a_working_set_may_not_hold_is_left_out_and_counted() {
     assert!(first.contains(&3000), "what was touched first is kept");
 }
 
+// spec: WS-08
+#[test]
+fn where_a_segment_is_cut_its_first_touches_stay() {
+    let (source, backend) = (Numbered::new(4096), MemBackend::new());
+    // Eight of the first ten have bytes, and the tenth of those is page 2.
+    let touched = touched(4096, &[(3001, 10), (1, 100)]);
+    let options = WorkingSetOptions::default().max_bytes(10 * PAGE_BYTES);
+    rig::write(&backend, &source, &touched, options).unwrap();
+    let index = WorkingSetIndex::read(&bytes(&backend)).unwrap();
+    let pages = index
+        .runs
+        .iter()
+        .flat_map(|run| run.pages.start.0..run.pages.end().0);
+    let pages: Vec<u64> = pages.collect();
+    let expected: Vec<u64> = [1, 2].into_iter().chain(3001..3011).collect();
+    assert_eq!(pages, expected);
+}
+
 #[test]
 fn nothing_touched_and_another_image_are_refused() {
     let (source, backend) = (Numbered::new(4096), MemBackend::new());
