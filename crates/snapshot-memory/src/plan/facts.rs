@@ -122,12 +122,17 @@ pub struct TargetFacts {
     pub kernel: KernelFacts,
 }
 
-/// Whether the VMM gives pages of the guest back while it runs (a balloon, free page reporting,
-/// [`MappedMemory::discard`](crate::MappedMemory::discard)), and what the guest may then read there.
+/// Whether pages of the guest are given back by plain `madvise` while it runs (a balloon, free page
+/// reporting, [`MappedMemory::discard`](crate::MappedMemory::discard)), and what the guest may then
+/// read there.
+///
+/// [`RestoredMemory::discard`](crate::RestoredMemory::discard) makes them zero by any plan: a VMM
+/// that gives pages back by it alone says [`None`](Self::None). It gives the host nothing back where
+/// files are mapped; [`MustBeZero`](Self::MustBeZero) has a plan that does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Discards {
-    /// It gives none back. If it does all the same, they read as
+    /// None is. If one is all the same, it reads as
     /// [`RestoreMethod::given_back`](super::RestoreMethod::given_back) says.
     #[default]
     None,

@@ -60,8 +60,9 @@ pub enum Faults {
     Minor,
 }
 
-/// What a page reads as after it was given back: by a balloon, by `MADV_DONTNEED`, by
-/// [`MappedMemory::discard`](crate::MappedMemory::discard).
+/// What a page reads as after it was given back by plain `madvise`: by a balloon, by
+/// [`MappedMemory::discard`](crate::MappedMemory::discard). After
+/// [`RestoredMemory::discard`](crate::RestoredMemory::discard) it is zero in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GivenBack {
@@ -104,8 +105,8 @@ impl RestoreMethod {
         }
     }
 
-    /// What a page reads as after it was given back. Of memory that is served, that holds until
-    /// [`PageServer::finish`](crate::PageServer::finish).
+    /// What a page reads as after it was given back by plain `madvise`. Of memory that is served,
+    /// that holds until [`PageServer::finish`](crate::PageServer::finish).
     #[must_use]
     pub const fn given_back(&self) -> GivenBack {
         match self {

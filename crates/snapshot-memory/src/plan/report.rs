@@ -17,7 +17,7 @@ pub struct MemoryReport {
     pub verification: Verification,
     /// What checks them.
     pub checked_by: CheckedBy,
-    /// What pages read as that are given back while the guest runs.
+    /// What pages read as that are given back by plain `madvise` while the guest runs.
     pub given_back: GivenBack,
     /// Bytes that were read and checked before the guest may run.
     pub checked_bytes: u64,

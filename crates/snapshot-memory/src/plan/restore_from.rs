@@ -118,7 +118,7 @@ impl RestoreFrom {
         self
     }
 
-    /// The same, for a guest that is to be [observed](RestoredMemory::observe): a sample is left out
+    /// The same, for a guest that is to be [observed](crate::RestoredMemory::observe): a sample is left out
     /// of the working set, and of mapped files it is asked first what the page cache has.
     #[must_use]
     pub fn hold_back(mut self, sample: HoldBack) -> Self {

@@ -105,10 +105,11 @@ impl RestoredMemory {
 
     /// Gives `pages` back, as for a balloon: they are zero from then on, as written by the VMM.
     ///
-    /// Where files are mapped the host gets nothing back: the kernel would show the bytes of the
-    /// file again, so zeros are written over them.
+    /// Where files are mapped, or the pages that clones share and nobody serves them any more, the
+    /// host gets nothing back: the kernel would show the bytes of the file again, so zeros are
+    /// written over them. [`MemoryReport::given_back`] is about those who call `madvise` instead.
     pub fn discard(&self, pages: PageRange) -> Result<(), MemoryError> {
-        if self.report.method.kind() != MethodKind::Mapped {
+        if !self.shows_files() {
             return self.memory.discard(pages);
         }
         let end = pages.end().0;
@@ -121,6 +122,12 @@ impl RestoredMemory {
             next += count;
         }
         Ok(())
+    }
+
+    /// Whether the kernel itself shows the bytes of a file where pages were dropped.
+    fn shows_files(&self) -> bool {
+        let is_finished = self.server.as_ref().is_some_and(PageServer::is_finished);
+        self.report.method.kind() == MethodKind::Mapped || (is_finished && self.shared.is_some())
     }
 
     /// Lets threads of a guest that was stopped, and will not run again, go on over zero pages, so

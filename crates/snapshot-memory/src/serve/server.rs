@@ -40,6 +40,7 @@ pub struct PageServer {
     engine: Arc<Engine>,
     threads: Vec<JoinHandle<()>>,
     events: MemoryEvents,
+    is_finished: bool,
 }
 
 impl PageServer {
@@ -85,6 +86,7 @@ impl PageServer {
             engine: Arc::new(engine),
             threads: Vec::with_capacity(options.threads),
             events,
+            is_finished: false,
         };
         for number in 0..options.threads {
             let is_last = number + 1 == options.threads;
@@ -186,6 +188,7 @@ impl PageServer {
             settle(&self.engine.context, range.addresses.start)?;
         }
         self.stop();
+        self.is_finished = true;
         Ok(true)
     }
 
@@ -219,6 +222,11 @@ impl PageServer {
     #[must_use]
     pub fn stats(&self) -> ServeStats {
         self.engine.counters.stats()
+    }
+
+    /// Whether the memory is complete, and like other memory to the kernel.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_finished
     }
 
     /// Whether pages are put in place that nobody waits for.

@@ -117,7 +117,7 @@ fn every_way_that_was_not_chosen_is_told_with_its_reason() {
     });
 }
 
-// spec: RPL-15
+// spec: RPL-16
 #[test]
 fn what_must_be_zero_after_it_was_given_back_is_not_mapped() {
     let costs = RestoreCosts::default();
