@@ -3,7 +3,9 @@
 use super::method::{MappedFrom, RestoreMethod};
 use super::restored::RestoredMemory;
 use crate::serve::PageServer;
-use crate::working_set::{Observed, Refreshed, Seen, TouchedPages, WorkingSetError};
+use crate::working_set::{
+    Observed, Refreshed, Seen, TouchedPages, WorkingSetError, WorkingSetFault,
+};
 
 impl RestoredMemory {
     /// What the guest has touched since it was brought back, as far as it can be seen: of served
@@ -29,14 +31,12 @@ impl RestoredMemory {
                     return Err(WorkingSetError::NotObserved { why });
                 };
                 let now = TouchedPages::resident(&**self.memory())?;
-                Ok(Observed {
-                    seen: if before.pages() == 0 {
-                        Seen::All
-                    } else {
-                        Seen::NotBrought(None)
-                    },
-                    touched: now.without(before),
-                })
+                let seen = if before.pages() == 0 {
+                    Seen::All
+                } else {
+                    Seen::NotBrought(None)
+                };
+                Ok(Observed::new(now.without(before), seen))
             }
             RestoreMethod::Eager => {
                 let why = "all of it was read before the guest ran";
@@ -65,6 +65,10 @@ impl RestoredMemory {
             (true, Some(replay)) if replay.brought_any() => Seen::NotBrought(replay.hold_back()),
             (true, _) => Seen::All,
         };
-        Observed { touched, seen }
+        let fault = self.replay().and_then(|replay| replay.report().fault);
+        Observed {
+            is_damaged: fault == Some(WorkingSetFault::Damaged),
+            ..Observed::new(touched, seen)
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct Observed {
     pub touched: TouchedPages,
     /// What of all that it touched is among them.
     pub seen: Seen,
+    /// Whether the data of the set that was replayed was found damaged.
+    pub is_damaged: bool,
 }
 
 /// How much of what a guest touches can be seen.
@@ -57,11 +59,20 @@ pub struct Refreshed {
 }
 
 impl Observed {
+    /// Pages that a guest touched, and how much of what it touched that is.
+    #[must_use]
+    pub fn new(touched: TouchedPages, seen: Seen) -> Self {
+        Self {
+            touched,
+            seen,
+            is_damaged: false,
+        }
+    }
+
     /// Pages of which it is known that the guest touched these and no others.
     #[must_use]
     pub fn all(touched: TouchedPages) -> Self {
-        let seen = Seen::All;
-        Self { touched, seen }
+        Self::new(touched, Seen::All)
     }
 }
 

@@ -79,7 +79,7 @@ impl Change {
     /// max([`REFRESH_MIN_PAGES`], n ÷ [`REFRESH_MISSING_SHARE`]) pages are missing, or so many of
     /// the pages that are known are stale that it is one in [`REFRESH_STALE_SHARE`], and at least
     /// [`REFRESH_MIN_PAGES`]. Where so many are stale, or all that was touched is known, it has
-    /// what was touched alone.
+    /// what was touched alone. One whose data is damaged is made anew as well.
     #[must_use]
     pub fn of(
         current: Option<&WorkingSetIndex>,
@@ -125,13 +125,14 @@ impl Change {
     }
 
     fn judge(&self, observed: &Observed) -> Verdict {
-        if observed.touched.pages() < REFRESH_MIN_PAGES {
+        if observed.touched.pages() < REFRESH_MIN_PAGES && !observed.is_damaged {
             return Verdict::TooFew;
         }
         let is_stale = self.stale_pages >= REFRESH_MIN_PAGES
             && self.stale_pages * REFRESH_STALE_SHARE >= self.sampled_pages;
         let enough = REFRESH_MIN_PAGES.max(self.pages / REFRESH_MISSING_SHARE);
         let is_missing = self.missing_pages >= enough;
+        let is_missing = is_missing || observed.is_damaged;
         match (is_stale, is_missing, observed.seen) {
             (false, false, _) => Verdict::Same,
             (true, _, _) | (_, _, Seen::All) => Verdict::Replace,

@@ -83,10 +83,7 @@ fn a_set_is_made_anew_where_it_is_worth_it_and_holds_no_more_than_its_bound() {
     let mut before = refresher.open().unwrap().unwrap();
     // A guest whose set was brought, and that misses others: those come first.
     let sample = HoldBack::new(1);
-    let observed = Observed {
-        touched: touched(&[(600, 100)]),
-        seen: Seen::NotBrought(Some(sample)),
-    };
+    let observed = Observed::new(touched(&[(600, 100)]), Seen::NotBrought(Some(sample)));
     assert_eq!(refresh(&observed), (Verdict::Extend, Some(4)));
     let now = pages(&refresher);
     assert!(now.pages() <= 256);

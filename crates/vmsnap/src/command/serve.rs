@@ -276,14 +276,13 @@ impl Tally<'_> {
         let Some(refresher) = self.refresher.filter(|_| !trace.runs.is_empty()) else {
             return;
         };
-        let observed = Observed {
-            touched: TouchedPages::of_trace(self.page_count, trace),
-            seen: if trace.left_out == 0 {
-                Seen::All
-            } else {
-                Seen::NotBrought(None)
-            },
+        let touched = TouchedPages::of_trace(self.page_count, trace);
+        let seen = if trace.left_out == 0 {
+            Seen::All
+        } else {
+            Seen::NotBrought(None)
         };
+        let observed = Observed::new(touched, seen);
         match refresher.refresh(&observed) {
             Ok(refreshed) => self.note_refresh(refreshed),
             Err(error) => drop(self.failure.get_or_insert(error)),

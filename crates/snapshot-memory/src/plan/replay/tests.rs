@@ -179,6 +179,15 @@ fn a_working_set_that_is_of_no_use_is_told_and_the_memory_is_served() {
         let brought = outcome.report.data_pages;
         assert!((least..1300).contains(&brought), "{number}: {outcome:?}");
         assert_eq!(rig.faults(&restored), PAGES - brought, "{number}");
+        if (2..4).contains(&number) {
+            // The next guest has a whole one.
+            let refreshed = restored.refresh_working_set().unwrap().unwrap();
+            assert_eq!(refreshed.change.verdict, Verdict::Extend);
+            let restored = rig.run(&rig.from);
+            let outcome = restored.replay().unwrap().wait();
+            assert!(outcome.error.is_none(), "{outcome:?}");
+            assert_eq!(rig.faults(&restored), 0);
+        }
     }
     *rig.kept.file.lock().unwrap() = None;
     let restored = rig.run(&rig.from);

@@ -33,8 +33,7 @@ fn change(current: &[(u64, u64)], observed: &Observed) -> Change {
 }
 
 fn seen(runs: &[(u64, u64)], seen: Seen) -> Observed {
-    let touched = touched(runs);
-    Observed { touched, seen }
+    Observed::new(touched(runs), seen)
 }
 
 // spec: WS-17
@@ -62,6 +61,14 @@ fn a_set_stays_until_enough_of_it_has_changed() {
     // A small set: not fewer than 64 pages, whatever its share.
     let small = |count| change(&[(0, 100)], &seen(&[(300, count)], part)).verdict;
     assert_eq!([small(63), small(64)], [Verdict::TooFew, Verdict::Extend]);
+    // What is damaged is made anew, however little was touched.
+    let damaged = |runs: &[(u64, u64)], how| {
+        let mut observed = seen(runs, how);
+        observed.is_damaged = true;
+        change(&[(0, 1000)], &observed).verdict
+    };
+    assert_eq!(damaged(&[(5, 1)], part), Verdict::Extend);
+    assert_eq!(damaged(&[(0, 1000)], Seen::All), Verdict::Replace);
     let none = Change::of(
         None,
         &seen(&[(9, 1)], Seen::All),
