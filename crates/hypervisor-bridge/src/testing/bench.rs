@@ -215,8 +215,8 @@ impl Way {
                 continue;
             }
             match (how, taken) {
-                (Break::Panic, Err(_)) => {}
-                (Break::Cancel, Ok(Err(SnapshotError::Cancelled { .. }))) => {}
+                (Break::Panic, Err(_))
+                | (Break::Cancel, Ok(Err(SnapshotError::Cancelled { .. }))) => {}
                 (Break::Error, Ok(Err(error))) => {
                     let is_resume = step.starts_with("resume");
                     let not_resumed = matches!(error, SnapshotError::NotResumed { .. });
