@@ -97,6 +97,19 @@ pub const MAPPED_MEMORY: &[&str] = &["ftruncate", "memfd_create"];
 /// [`CAPTURE_THREADS`] where it has threads.
 pub const RUN_PLAN: &[&str] = &["eventfd2", "ftruncate", "memfd_create", "pwrite64", "statx"];
 
+/// [`WorkingSet::replay`](crate::WorkingSet::replay), beyond [`RESTORE`] that opens the set, what its
+/// target takes, and [`CAPTURE_THREADS`] where it has threads; with [`SERVE`] for a plan that brings
+/// a set. Where the calls are refused with an error, `pread64` takes their place.
+pub const REPLAY: &[&str] = &["io_uring_enter", "io_uring_register", "io_uring_setup"];
+
+/// [`TouchedPages::resident`](crate::TouchedPages::resident) and
+/// [`resident_in`](crate::TouchedPages::resident_in). A trace of faults needs no call of its own,
+/// and what any of them found is written with [`RESTORE`] and [`CAPTURE`].
+pub const RECORD_RESIDENT: &[&str] = &["fstat", "mincore", "statx"];
+
+/// [`TouchedPages::present`](crate::TouchedPages::present): opens `/proc/self/pagemap`.
+pub const RECORD_PRESENT: &[&str] = &["ioctl", "openat"];
+
 /// [`WpAsyncSource`](crate::WpAsyncSource): opens `/proc/self/pagemap`.
 pub const WP_ASYNC: &[&str] = &["ioctl", "openat", "userfaultfd"];
 
@@ -227,6 +240,7 @@ const NUMBERS: &[(&str, i64)] = numbers![
     "lseek" = SYS_lseek,
     "madvise" = SYS_madvise,
     "memfd_create" = SYS_memfd_create,
+    "mincore" = SYS_mincore,
     "mkdirat" = SYS_mkdirat,
     "mmap" = SYS_mmap,
     "mprotect" = SYS_mprotect,

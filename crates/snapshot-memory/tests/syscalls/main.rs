@@ -21,6 +21,8 @@ use snapshot_memory::{
 };
 use tempfile::TempDir;
 
+mod working_set;
+
 const PAGES: u64 = 1024;
 
 /// A directory as it comes to a jailed process: a descriptor.
