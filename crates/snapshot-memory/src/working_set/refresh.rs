@@ -89,7 +89,11 @@ impl Change {
         let touched = &observed.touched;
         let Some(current) = current.filter(|set| set.page_count == touched.page_count()) else {
             return Self {
-                verdict: Verdict::First,
+                verdict: if touched.pages() == 0 {
+                    Verdict::TooFew
+                } else {
+                    Verdict::First
+                },
                 pages: 0,
                 missing_pages: touched.pages(),
                 sampled_pages: 0,
@@ -125,7 +129,12 @@ impl Change {
     }
 
     fn judge(&self, observed: &Observed) -> Verdict {
-        if observed.touched.pages() < REFRESH_MIN_PAGES && !observed.is_damaged {
+        let least = if observed.is_damaged {
+            1
+        } else {
+            REFRESH_MIN_PAGES
+        };
+        if observed.touched.pages() < least {
             return Verdict::TooFew;
         }
         let is_stale = self.stale_pages >= REFRESH_MIN_PAGES

@@ -69,12 +69,15 @@ fn a_set_stays_until_enough_of_it_has_changed() {
     };
     assert_eq!(damaged(&[(5, 1)], part), Verdict::Extend);
     assert_eq!(damaged(&[(0, 1000)], Seen::All), Verdict::Replace);
+    assert_eq!(damaged(&[], part), Verdict::TooFew);
     let none = Change::of(
         None,
         &seen(&[(9, 1)], Seen::All),
         &WorkingSetOptions::default(),
     );
     assert_eq!((none.verdict, none.missing_pages), (Verdict::First, 1));
+    let nothing = Change::of(None, &seen(&[], part), &WorkingSetOptions::default());
+    assert_eq!(nothing.verdict, Verdict::TooFew);
 }
 
 // spec: WS-17
