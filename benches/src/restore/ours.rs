@@ -101,15 +101,17 @@ impl Recipe {
         let wanted = Wanted::default()
             .verification(self.verification())
             .method(self.method());
-        let mut facts = MemoryFacts::of(image, wanted)?;
         let mut from = RestoreFrom::new(Arc::clone(image));
-        if let Some(cached) = cached {
+        let facts = if let Some(cached) = cached {
             let name = cached.path().as_str().to_owned();
             let raw = RawImageFacts::of(cached.file());
-            facts = facts.raw_image(raw.map_err(BenchError::at("look at", Path::new(&name)))?);
+            let raw = raw.map_err(BenchError::at("look at", Path::new(&name)))?;
             let file = Arc::from(cached.into_file());
             from.raw = Some(RawImage { file, name });
-        }
+            MemoryFacts::of_cached(image, wanted, raw)?
+        } else {
+            MemoryFacts::of(image, wanted)?
+        };
         let target = TargetFacts::new(TargetKind::Anonymous, KERNEL).threads(2);
         let plan = RestorePlan::choose(&facts, &target, wanted, &RestoreCosts::default())?;
         let memory = MappedMemory::new(image.layout().clone(), MappingOptions::default());

@@ -177,16 +177,18 @@ fn plan(
     bring: Bring,
 ) -> Result<(Bring, RestorePlan, Option<RawImage>), Failure> {
     let wanted = bring.wanted();
-    let mut memory = MemoryFacts::of(image, wanted)?;
     let mut raw = None;
-    if let Bring::Cached(_) = bring {
+    let mut memory = if let Bring::Cached(_) = bring {
         store.warm(id, &CaptureControl::default())?;
         let cached = store.cached_image(id)?.ok_or("what was built is gone")?;
         let name = cached.path().as_str().to_owned();
-        memory = memory.raw_image(RawImageFacts::of(cached.file())?);
+        let facts = MemoryFacts::of_cached(image, wanted, RawImageFacts::of(cached.file())?)?;
         let file = Arc::from(cached.into_file());
         raw = Some(RawImage { file, name });
-    }
+        facts
+    } else {
+        MemoryFacts::of(image, wanted)?
+    };
     if let Some(set) = store.working_set(id)? {
         memory = memory.working_set(set.entry().len_bytes);
     }

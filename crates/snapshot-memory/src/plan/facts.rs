@@ -171,10 +171,31 @@ impl MemoryFacts {
     /// does not grow with the memory or its chain. Where it may be mapped, the page map is read
     /// until it is known, or until there are too many mappings.
     pub fn of(image: &MemoryImage, wanted: Wanted) -> Result<Self, ImageError> {
+        Self::gather(image, wanted, None)
+    }
+
+    /// The same of an image of which there is a raw image in the cache.
+    ///
+    /// Mapping that takes one call whatever the depth of the chain, and so the page map is not read,
+    /// unless the kernel checks the data files and not the raw image.
+    pub fn of_cached(
+        image: &MemoryImage,
+        wanted: Wanted,
+        raw: RawImageFacts,
+    ) -> Result<Self, ImageError> {
+        Self::gather(image, wanted, Some(raw))
+    }
+
+    fn gather(
+        image: &MemoryImage,
+        wanted: Wanted,
+        raw_image: Option<RawImageFacts>,
+    ) -> Result<Self, ImageError> {
         let memory_bytes = image.layout().len_bytes();
         let leaves = image.table().refs().len() as u64;
         let data_verity = is_checked_by_kernel(image)?;
-        let mappings = if wanted.may_be_mapped(data_verity) {
+        let is_better = raw_image.is_some_and(|raw| raw.verity || !data_verity);
+        let mappings = if wanted.may_be_mapped(data_verity) && !is_better {
             MappingCount::of(&Mappable::of(image, MAX_MAPPINGS)?)
         } else {
             MappingCount::NotCounted
@@ -190,7 +211,7 @@ impl MemoryFacts {
             },
             mappings,
             data_verity,
-            raw_image: None,
+            raw_image,
             working_set_bytes: None,
         })
     }
@@ -276,3 +297,6 @@ impl TargetFacts {
         Self { threads, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;
