@@ -11,8 +11,9 @@ use snapshot_memory::backend::MemBackend;
 use snapshot_memory::{
     Change, CheckedBy, DirectorySink, KernelFacts, MappedFrom, MappedMemory, MappingOptions,
     MemoryFacts, MemoryImage, Observed, PublishedSnapshot, Refreshed, RestoreCosts, RestoreFrom,
-    RestoreMethod, RestorePlan, Seen, SnapshotSink, Stability, TargetFacts, TargetKind, Verdict,
-    Verification, Wanted, WorkingSet, WorkingSetError, WorkingSetKeeper, WorkingSetOptions,
+    RestoreMethod, RestorePlan, RestoredMemory, Seen, SnapshotSink, Stability, TargetFacts,
+    TargetKind, Verdict, Verification, Wanted, WorkingSet, WorkingSetError, WorkingSetKeeper,
+    WorkingSetOptions,
 };
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
@@ -124,6 +125,28 @@ fn image() -> MemoryImage {
     snapshot.image(&*disk).unwrap()
 }
 
+/// Resumes a guest whose memory comes as planned.
+#[cfg(target_os = "linux")]
+fn resume(
+    plan: &RestorePlan,
+    from: &RestoreFrom,
+    memory: &Arc<MappedMemory>,
+) -> (Result<RestoreOutcome, RestoreError>, Option<RestoredMemory>) {
+    let script = Script::default();
+    let mut planned = PlannedMemory::new(plan, from, Arc::clone(memory));
+    let target = RestoreTarget {
+        memory: &mut planned,
+        state: &mut FakeState {
+            script: script.clone(),
+            ..FakeState::default()
+        },
+        devices: &mut FakeDevices(script),
+    };
+    let offers = SectionOffers::new(sections(&Fingerprint::default()));
+    let outcome = Restore::resume(ClockPolicy::Frozen).run(target, offers);
+    (outcome, planned.into_restored())
+}
+
 // spec: RES-21
 #[test]
 #[cfg(target_os = "linux")]
@@ -135,21 +158,7 @@ fn the_outcome_says_whether_and_when_pages_are_checked() {
     let plan = RestorePlan::choose(&facts, &target, wanted, &RestoreCosts::default()).unwrap();
     let fresh = || MappedMemory::new(from.image.layout().clone(), MappingOptions::default());
     let memory = Arc::new(fresh().unwrap());
-    let run = |plan: &RestorePlan, memory: &Arc<MappedMemory>| {
-        let script = Script::default();
-        let mut planned = PlannedMemory::new(plan, &from, Arc::clone(memory));
-        let target = RestoreTarget {
-            memory: &mut planned,
-            state: &mut FakeState {
-                script: script.clone(),
-                ..FakeState::default()
-            },
-            devices: &mut FakeDevices(script),
-        };
-        let offers = SectionOffers::new(sections(&Fingerprint::default()));
-        let outcome = Restore::resume(ClockPolicy::Frozen).run(target, offers);
-        (outcome, planned.into_restored())
-    };
+    let run = |plan: &RestorePlan, memory: &Arc<MappedMemory>| resume(plan, &from, memory);
     let (outcome, restored) = run(&plan, &memory);
     let outcome = outcome.unwrap();
     assert_eq!(outcome.memory.verification, Verification::Eager);
@@ -227,18 +236,7 @@ fn a_restored_guest_hands_on_what_it_touched() {
     };
     let memory = MappedMemory::new(from.image.layout().clone(), MappingOptions::default());
     let memory = Arc::new(memory.unwrap());
-    let mut planned = PlannedMemory::new(&plan, &from, Arc::clone(&memory));
-    let script = Script::default();
-    let target = RestoreTarget {
-        memory: &mut planned,
-        state: &mut FakeState {
-            script: script.clone(),
-            ..FakeState::default()
-        },
-        devices: &mut FakeDevices(script),
-    };
-    let offers = SectionOffers::new(sections(&Fingerprint::default()));
-    let outcome = Restore::resume(ClockPolicy::Frozen).run(target, offers);
+    let (outcome, restored) = resume(&plan, &from, &memory);
     let told = serde_json::to_value(&outcome.unwrap().metrics).unwrap();
     let set = &told["restored_memory"]["working_set"];
     assert_eq!(
@@ -248,8 +246,8 @@ fn a_restored_guest_hands_on_what_it_touched() {
     let mut seen = [0; 5];
     memory.read(PAGE_BYTES, &mut seen).unwrap();
     assert_eq!(&seen, b"guest");
-    let restored = planned.into_restored().unwrap();
-    let refreshed = restored.refresh_working_set().unwrap().unwrap();
+    let refreshed = restored.unwrap().refresh_working_set();
+    let refreshed = refreshed.unwrap().unwrap();
     assert_eq!(refreshed.change.verdict, Verdict::First);
     let taken = taken.0.lock().unwrap();
     assert!(matches!(taken[..], [(1..=4, Seen::All)]), "{taken:?}");

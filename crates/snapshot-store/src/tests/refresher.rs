@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::rig::{PAGE, kind, named, path, store, take, verify};
 use crate::{Selection, Store, WorkingSetRefresher};
@@ -10,6 +11,7 @@ use snapshot_memory::backend::MemBackend;
 use snapshot_memory::{
     FreshMemory, HoldBack, MappedMemory, MappingOptions, Observed, ReplayOptions, Seen,
     TouchedPages, Verdict, WorkingSet, WorkingSetFault, WorkingSetKeeper, WorkingSetOptions,
+    write_working_set,
 };
 
 const PAGES: u64 = 1024;
@@ -181,4 +183,28 @@ fn refreshers_at_once_and_one_who_reads_do_each_other_no_harm() {
     let again = two.map(|refresher| refresher.refresh(&observed).unwrap().change.verdict);
     assert_eq!(again[1], Verdict::Same);
     assert!(verify(&store, Selection::All).ok);
+}
+
+// spec: WS-19
+#[test]
+fn who_waited_judges_by_the_set_that_counts_then() {
+    let (tree, store, taken, _) = snapshot();
+    let mut stage = store.stage_working_set(taken.id).unwrap();
+    let refreshed = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            let patient = super::rig::options().lock_wait(Duration::from_mins(1));
+            let store = Store::open(Arc::new(tree.clone()), &patient).unwrap();
+            refresher(&store, taken).refresh(&all(&[(0, 200)]))
+        });
+        // Time to find that there is no set, and to wait; one that comes later finds the same.
+        std::thread::sleep(Duration::from_millis(200));
+        let image = store.image(taken.id).unwrap();
+        let options = WorkingSetOptions::default();
+        let touched = touched(&[(0, 200)]);
+        write_working_set(&image, taken, &touched, &options, stage.file()).unwrap();
+        stage.publish().unwrap();
+        waits.join().unwrap().unwrap()
+    });
+    assert_eq!(refreshed.change.verdict, Verdict::Same);
+    assert_eq!(refreshed.generation, None);
 }
