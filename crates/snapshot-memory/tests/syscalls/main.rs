@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 mod working_set;
 
-const PAGES: u64 = 1024;
+const PAGES: u64 = 2048;
 
 /// A directory as it comes to a jailed process: a descriptor.
 fn directory() -> (TempDir, OwnedFd) {

@@ -11,13 +11,16 @@ use snapshot_memory::testing::under_filter;
 use snapshot_memory::{
     CaptureOptions, Change, FreshMemory, HoldBack, KernelFacts, MappedMemory, MappingOptions,
     MemoryFacts, MemoryImage, MethodKind, Observed, PublishedSnapshot, Refreshed, ReplayOptions,
-    RestoreCosts, RestoreFrom, RestorePlan, RestoredMemory, StagedFile, TargetFacts, TargetKind,
-    TouchedPages, UffdOptions, Verdict, Verification, Wanted, WorkingSet, WorkingSetError,
-    WorkingSetKeeper, WorkingSetOptions, write_working_set,
+    RestoreCosts, RestoreFrom, RestorePlan, RestoredMemory, ServeOptions, StagedFile, TargetFacts,
+    TargetKind, TouchedPages, UffdOptions, Verdict, Verification, Wanted, WorkingSet,
+    WorkingSetError, WorkingSetKeeper, WorkingSetOptions, write_working_set,
 };
 use tempfile::TempDir;
 
 use super::{PAGES, capture, directory, memory};
+
+/// More than comes before the guest runs.
+const SET_PAGES: u64 = 1700;
 
 /// A working set beside its snapshot, in a directory of which there is a descriptor.
 #[derive(Debug)]
@@ -118,7 +121,7 @@ fn first_pages(count: u64) -> TouchedPages {
 fn with_set() -> (TempDir, Kept) {
     let (folder, root) = chain();
     let kept = Kept::new(root);
-    kept.write(&first_pages(900));
+    kept.write(&first_pages(SET_PAGES));
     (folder, kept)
 }
 
@@ -127,7 +130,7 @@ fn replay_on(threads: usize, folder: TempDir, kept: Kept) {
     let mut set = kept.open().unwrap().unwrap();
     let options = ReplayOptions::new(threads);
     let replayed = set.replay(&FreshMemory(&memory), &options).unwrap();
-    assert_eq!(replayed.data_pages + replayed.zero_pages, 900);
+    assert_eq!(replayed.data_pages + replayed.zero_pages, SET_PAGES);
     let mut byte = [0];
     memory.read(9 * PAGE_BYTES, &mut byte).unwrap();
     assert_eq!(byte, [9]);
@@ -203,6 +206,34 @@ fn served_and_refreshed() {
     let name = "working_set::served_and_refreshed";
     under_filter(name, &lists, with_set, |(folder, kept)| {
         restore_and_refresh(folder, kept, MethodKind::Served);
+    });
+}
+
+// spec: EMB-01
+// spec: EMB-04
+#[test]
+fn served_without_a_thread() {
+    let facts = KernelFacts::of_host(UffdOptions::default());
+    if !facts.missing {
+        return skip("uffd", "the kernel gives no userfaultfd");
+    }
+    let lists = [
+        PROCESS,
+        syscalls::RESTORE,
+        syscalls::SERVE,
+        syscalls::REPLAY,
+    ];
+    let name = "working_set::served_without_a_thread";
+    under_filter(name, &lists, with_set, |(folder, kept)| {
+        let kept = Arc::new(kept);
+        let from = RestoreFrom::new(kept.image.clone()).working_set(kept.clone());
+        let from = from.serve(ServeOptions::new(0)).replay_threads(0);
+        let restored = kept.restore(MethodKind::Served, &from);
+        let report = restored.report.working_set.unwrap();
+        assert!(report.is_done);
+        assert_eq!(report.data_pages + report.zero_pages, SET_PAGES);
+        drop(restored);
+        std::mem::forget((folder, kept));
     });
 }
 
