@@ -11,11 +11,12 @@ use snapshot_store::{Selection, Store};
 use super::store::{Fallible, Known, Published, options, publish, read, read_image};
 use crate::hostile::Tally;
 
-/// What stands in the place of an image.
-enum Instead {
+/// What stands in the place of a file.
+pub(super) enum Instead {
     Bytes(Vec<u8>),
     Other(Planted),
     Directory,
+    Nothing,
 }
 
 /// Puts everything in the place of every image, and of one that is being built.
@@ -103,7 +104,7 @@ fn try_instead(
     }
 }
 
-fn put(tree: &MemBackend, at: &RelPath, instead: &Instead) -> Fallible<()> {
+pub(super) fn put(tree: &MemBackend, at: &RelPath, instead: &Instead) -> Fallible<()> {
     if tree.metadata(at).is_ok() {
         tree.remove_file(at)?;
     }
@@ -111,6 +112,7 @@ fn put(tree: &MemBackend, at: &RelPath, instead: &Instead) -> Fallible<()> {
         Instead::Bytes(bytes) => tree.create(at)?.write_all_at(0, bytes)?,
         Instead::Other(planted) => tree.plant(at, *planted)?,
         Instead::Directory => tree.create_dir(at)?,
+        Instead::Nothing => {}
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod lengths;
 mod lies;
 mod store;
 mod tally;
+mod working_set;
 
 use std::error::Error;
 
@@ -35,6 +36,7 @@ pub fn run() -> Result<Tally, Box<dyn Error>> {
     frames::run(&mut tally)?;
     store::run(&mut tally)?;
     cache::run(&mut tally)?;
+    working_set::run(&mut tally)?;
     Ok(tally)
 }
 
@@ -49,6 +51,15 @@ mod tests {
         cache::run(&mut tally).unwrap();
         assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
         assert!(tally.inputs() > 1000, "{tally}");
+    }
+
+    // spec: WS-02, WS-03, WS-05, WS-10, WS-12
+    #[test]
+    fn working_sets_that_lie_give_no_false_memory() {
+        let mut tally = Tally::default();
+        working_set::run(&mut tally).unwrap();
+        assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
+        assert!(tally.inputs() > 5000, "{tally}");
     }
 
     // spec: MAP-19, MAP-22

@@ -230,7 +230,7 @@ pub(super) fn publish() -> Fallible<Published> {
     Ok(Published { tree, snapshots })
 }
 
-fn take(
+pub(super) fn take(
     store: &Store,
     vm: &str,
     layout: &MemoryLayout,
