@@ -11,7 +11,8 @@ use crate::address::PAGE_BYTES;
 use crate::bytes::{Fields, check_zero};
 use crate::codec::Codec;
 use crate::envelope::{
-    Arch, Envelope, FileKind, HEADER_BYTES, Header, SectionEntry, SectionTable, envelope_digest,
+    Arch, Envelope, FileKind, HEADER_BYTES, Header, Operation, SectionEntry, SectionTable,
+    envelope_digest,
 };
 use crate::error::{DecodeError, Part};
 use crate::id::{Digest, SnapshotId};
@@ -205,6 +206,7 @@ impl WorkingSetIndex {
         table: &'t SectionTable,
     ) -> Result<&'t SectionEntry, DecodeError> {
         header.expect_kind(FileKind::WorkingSet)?;
+        header.allows(Operation::Read)?;
         let entry = table.get(SectionKind::WORKING_SET, 0)?;
         let data = table.get(SectionKind::WORKING_SET_DATA, 0)?;
         for entry in [entry, data] {

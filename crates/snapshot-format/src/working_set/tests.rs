@@ -142,7 +142,7 @@ fn counts_are_limited_before_anything_is_allocated_by_them() {
     refused(|bytes| bytes.resize(bytes.len() + 4096, 0));
 }
 
-// spec: WS-05
+// spec: WS-05, VER-03
 #[test]
 fn sections_lie_where_a_reader_of_large_pieces_needs_them() {
     let (index, data) = (index(), data());
@@ -158,6 +158,8 @@ fn sections_lie_where_a_reader_of_large_pieces_needs_them() {
     assert_eq!(parse(&|_, _| {}), Ok(index));
     parse(&|header, _| header.kind = FileKind::MemoryMap).unwrap_err();
     parse(&|header, _| header.reader_minor = 3).unwrap_err();
+    let error = parse(&|header, _| header.features.read = 1 << 31).unwrap_err();
+    assert!(matches!(error, DecodeError::Feature { .. }), "{error}");
     parse(&|_, entries| entries[1].version = 2).unwrap_err();
     parse(&|_, entries| entries[1].codec = 1).unwrap_err();
     parse(&|_, entries| entries[0].compression = 1).unwrap_err();

@@ -4,7 +4,7 @@ use snapshot_format::Digest;
 use snapshot_store::ErrorKind;
 
 use super::forgery::Forgery;
-use super::in_place::boundaries;
+use super::in_place::{boundaries, filled};
 use super::rig::{Held, Rig, expect_told, open};
 use crate::hostile::Tally;
 use crate::hostile::store::Fallible;
@@ -23,19 +23,20 @@ enum Must {
 
 /// Publishes everything that lies.
 pub(super) fn run(rig: &Rig, tally: &mut Tally) -> Fallible<()> {
-    for held in &rig.held {
+    for (number, held) in rig.changed().iter().enumerate() {
         let mut place = Place { rig, held, tally };
         place.orders()?;
-        place.runs()?;
         place.others()?;
         place.data()?;
-        place.digests()?;
         place.fields();
-        place.cuts();
-    }
-    let first = rig.held.first().filter(|_| rig.step == 1);
-    if let Some(held) = first {
-        Place { rig, held, tally }.numbers();
+        if number == 0 {
+            place.runs()?;
+            place.digests()?;
+            place.cuts();
+        }
+        if number == 0 && rig.every == 1 {
+            place.numbers();
+        }
     }
     Ok(())
 }
@@ -65,7 +66,7 @@ impl Place<'_> {
         let truth = Forgery::of(self.held);
         let pages = truth.index.page_count;
         let data = truth.data.get(..4096).unwrap_or_default();
-        for run in truth.index.runs.clone() {
+        for run in truth.index.runs.iter().step_by(self.rig.every) {
             for page in [run.pages.start.0, run.pages.end().0 - 1] {
                 for bytes in [None, Some(data)] {
                     let forged = truth.clone().with_run(page, 1, bytes).digested();
@@ -287,7 +288,7 @@ impl Place<'_> {
 
     /// Cut where parts meet; once more with a header that says so.
     fn cuts(&mut self) {
-        for end in boundaries(self.held) {
+        for end in boundaries(self.held, self.rig.every) {
             let Some(cut) = self.held.bytes.get(..end) else {
                 continue;
             };
@@ -304,10 +305,8 @@ impl Place<'_> {
 
     /// Extreme numbers at every byte of the index that says something.
     fn numbers(&mut self) {
-        let end = boundaries(self.held).into_iter();
-        let end = end.filter(|at| *at < self.held.data_start()).max();
-        for at in INDEX..end.unwrap_or(INDEX) {
-            for new in [[0].as_slice(), &[0x7f], &[0x80], &[0xff], &[0xff; 4]] {
+        for at in INDEX..filled(self.held) {
+            for new in [[0].as_slice(), &[0x80], &[0xff; 4]] {
                 let mut bytes = self.held.bytes.clone();
                 seal::put(&mut bytes, at, new);
                 seal::seal_all(&mut bytes);

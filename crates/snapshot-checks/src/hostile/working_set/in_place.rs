@@ -11,12 +11,19 @@ const PAGE: usize = 4096;
 
 /// Puts everything in the place of every working set.
 pub(super) fn run(rig: &Rig, tally: &mut Tally) {
-    for held in &rig.held {
+    for (number, held) in rig.changed().iter().enumerate() {
         let mut place = Place { rig, held, tally };
         place.others();
-        place.flips();
-        place.lengths();
         place.swaps();
+        // The working sets are alike: of one, every byte.
+        if number == 0 && rig.every == 1 {
+            place.flips(1, 1);
+        } else {
+            place.flips(211, 16);
+        }
+        if number == 0 {
+            place.lengths();
+        }
     }
 }
 
@@ -49,17 +56,11 @@ impl Place<'_> {
         }
     }
 
-    /// Every byte before and behind the data, every bit of some byte of each page.
-    fn flips(&mut self) {
-        let is_first = self
-            .rig
-            .held
-            .first()
-            .is_some_and(|first| first.path == self.held.path);
-        let step = if is_first { self.rig.step } else { 61 };
+    /// Every so many bytes before and behind the data, and in every so many pages of it each bit.
+    fn flips(&mut self, bytes: usize, pages: usize) {
         let (start, end) = (self.held.data_start(), self.held.data_end());
         let frame = (0..start).chain(end..self.held.bytes.len());
-        for at in frame.step_by(step) {
+        for at in frame.step_by(bytes) {
             let depth = if at % 37 == 0 {
                 Depth::All
             } else {
@@ -68,8 +69,8 @@ impl Place<'_> {
             let what = format!("byte {at} flipped");
             self.attempt_bytes(&what, flipped(&self.held.bytes, at, 1 << (at % 8)), depth);
         }
-        for (page, first) in (start..end).step_by(PAGE).enumerate() {
-            for bit in (0..8).filter(|bit| step == 1 || page % 8 == *bit) {
+        for (page, first) in (start..end).step_by(PAGE).enumerate().step_by(pages) {
+            for bit in 0..8 {
                 let at = first + (page * 8 + bit) * 53 % PAGE;
                 let what = format!("bit {bit} of byte {at} flipped");
                 let bytes = flipped(&self.held.bytes, at, 1 << bit);
@@ -86,7 +87,7 @@ impl Place<'_> {
 
     /// Cut where its parts meet and beside that, and longer.
     fn lengths(&mut self) {
-        for at in boundaries(self.held) {
+        for at in boundaries(self.held, self.rig.every) {
             for end in [at.saturating_sub(1), at, at + 1] {
                 let Some(cut) = self.held.bytes.get(..end) else {
                     continue;
@@ -217,17 +218,24 @@ fn flipped(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
     bytes
 }
 
-/// Where parts of the file meet: header, index, runs, digests, pages, table and its entries.
-pub(super) fn boundaries(held: &Held) -> Vec<usize> {
+/// Where parts of the file meet: header, index, runs, digests, pages, table and its entries. Of
+/// runs, digests and pages those of each `every`.
+pub(super) fn boundaries(held: &Held, every: usize) -> Vec<usize> {
     let (start, end) = (held.data_start(), held.data_end());
-    let runs = 128 + 64;
-    let digests = runs + held.index.runs.len() * 8;
-    let filled = digests + held.index.digests.len() * 32;
+    let digests = RUNS + held.index.runs.len() * 8;
     let mut places = vec![0, 64, 128];
-    places.extend((runs..digests).step_by(8));
-    places.extend((digests..filled).step_by(32));
-    places.push(filled);
-    places.extend((start..end).step_by(PAGE));
+    places.extend((RUNS..digests).step_by(8 * every));
+    places.extend((digests..filled(held)).step_by(32 * every));
+    places.push(filled(held));
+    places.extend((start..end).step_by(PAGE * every));
     places.extend((end..=held.bytes.len()).step_by(72));
     places
 }
+
+/// Where the index ends but for zeros.
+pub(super) fn filled(held: &Held) -> usize {
+    RUNS + held.index.runs.len() * 8 + held.index.digests.len() * 32
+}
+
+/// Where the runs start.
+const RUNS: usize = 128 + 64;

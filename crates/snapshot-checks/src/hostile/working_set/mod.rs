@@ -25,9 +25,9 @@ pub(super) fn run(tally: &mut Tally) -> Fallible<()> {
     let watchdog = Watchdog::start(STANDS_STILL, |what| {
         eprintln!("hostile: {what}: stands still");
     })?;
-    for (pages, step) in [(60, 1), (700, 211)] {
+    for (pages, every) in [(60, 1), (700, 16)] {
         watchdog.begins(format!("working sets of {pages} pages"));
-        let rig = Rig::new(pages, step)?;
+        let rig = Rig::new(pages, every)?;
         rig.expect_sound()?;
         in_place::run(&rig, tally);
         watchdog.begins(format!("forged working sets of {pages} pages"));

@@ -26,8 +26,8 @@ const PAGE: usize = 4096;
 pub(super) struct Rig {
     pub(super) tree: MemBackend,
     pub(super) held: Vec<Held>,
-    /// Of so many bytes one is changed.
-    pub(super) step: usize,
+    /// Of what there is often, one of so many is changed.
+    pub(super) every: usize,
     serves: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Came {
 
 impl Rig {
     /// Snapshots of so many pages.
-    pub(super) fn new(pages: u64, step: usize) -> Fallible<Self> {
+    pub(super) fn new(pages: u64, every: usize) -> Fallible<Self> {
         let tree = MemBackend::new();
         let store = Store::create(Arc::new(tree.clone()), &options())?;
         let layout = layout(pages)?;
@@ -84,9 +84,17 @@ impl Rig {
         Ok(Self {
             tree,
             held,
-            step,
+            every,
             serves,
         })
+    }
+
+    /// The snapshots whose working sets are changed: one, where they are large.
+    pub(super) fn changed(&self) -> &[Held] {
+        match self.held.split_first_chunk::<1>() {
+            Some((first, _)) if self.every > 1 => first,
+            _ => &self.held,
+        }
     }
 
     /// That what nobody changed is accepted, or the other answers mean nothing.
