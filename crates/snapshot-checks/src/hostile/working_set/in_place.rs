@@ -3,18 +3,21 @@
 use snapshot_memory::backend::{MemBackend, Planted};
 use snapshot_store::ErrorKind;
 
+use super::forgery::Forgery;
 use super::rig::{Held, Rig, expect_told, open};
 use crate::hostile::Tally;
 use crate::hostile::cache::{Instead, put};
+use crate::hostile::store::Fallible;
 
 const PAGE: usize = 4096;
 
 /// Puts everything in the place of every working set.
-pub(super) fn run(rig: &Rig, tally: &mut Tally) {
+pub(super) fn run(rig: &Rig, tally: &mut Tally) -> Fallible<()> {
     for (number, held) in rig.changed().iter().enumerate() {
         let mut place = Place { rig, held, tally };
         place.others();
         place.swaps();
+        place.forged()?;
         // The working sets are alike: of one, every byte.
         if number == 0 && rig.every == 1 {
             place.flips(1, 1);
@@ -25,6 +28,7 @@ pub(super) fn run(rig: &Rig, tally: &mut Tally) {
             place.lengths();
         }
     }
+    Ok(())
 }
 
 struct Place<'p> {
@@ -139,6 +143,15 @@ impl Place<'_> {
                 self.attempt_bytes(&what, bytes, Depth::All);
             }
         }
+    }
+
+    /// A file of the same length that is sound but for its pages: the placement names another.
+    fn forged(&mut self) -> Fallible<()> {
+        let mut forged = Forgery::of(self.held);
+        forged.data.rotate_left(PAGE);
+        let bytes = forged.digested().seal()?;
+        self.attempt_bytes("other pages with their digests", bytes, Depth::All);
+        Ok(())
     }
 
     fn attempt_bytes(&mut self, what: &str, bytes: Vec<u8>, depth: Depth) {

@@ -29,7 +29,7 @@ pub(super) fn run(tally: &mut Tally) -> Fallible<()> {
         watchdog.begins(format!("working sets of {pages} pages"));
         let rig = Rig::new(pages, every)?;
         rig.expect_sound()?;
-        in_place::run(&rig, tally);
+        in_place::run(&rig, tally)?;
         watchdog.begins(format!("forged working sets of {pages} pages"));
         forged::run(&rig, tally)?;
     }
