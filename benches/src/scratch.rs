@@ -23,6 +23,8 @@ use crate::error::BenchError;
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: TempDir,
+    /// Locked as long as this run lives: what a killed one left is known by that.
+    _locked: File,
     /// Written, measured, and not yet removed.
     kept: RefCell<Vec<PathBuf>>,
     kept_bytes: Cell<u64>,
@@ -34,21 +36,32 @@ pub(crate) struct Scratch {
 /// Bytes of measured files that are kept at most, if the file system has four times as much room.
 const MAX_KEPT_BYTES: u64 = 12 << 30;
 
+/// What the names of directories begin with.
+const PREFIX: &str = "vmsnap-bench-";
+
 /// Files that are removed at once.
 const REMOVERS: usize = 16;
 
 impl Scratch {
     /// A new directory below `parent`; it goes away with this value.
     pub(crate) fn below(parent: &Path) -> Result<Self, BenchError> {
-        let dir = tempfile::Builder::new()
-            .prefix("vmsnap-bench-")
-            .tempdir_in(parent)
-            .map_err(BenchError::at("create a directory in", parent))?;
+        let create = || {
+            // Nobody removes a directory that is not locked yet.
+            let guard = File::open(parent)?;
+            guard.lock()?;
+            remove_abandoned(parent)?;
+            let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+            let locked = File::open(dir.path())?;
+            locked.lock()?;
+            Ok((dir, locked))
+        };
+        let (dir, locked) = create().map_err(BenchError::at("create a directory in", parent))?;
         let room =
             statvfs(dir.path()).map_err(|errno| BenchError::at("look at", parent)(errno.into()))?;
         let free_bytes = room.blocks_available() * room.fragment_size();
         Ok(Self {
             dir,
+            _locked: locked,
             kept: RefCell::default(),
             kept_bytes: Cell::default(),
             budget_bytes: MAX_KEPT_BYTES.min(free_bytes / 4),
@@ -132,6 +145,23 @@ impl Scratch {
     }
 }
 
+/// Removes what runs left that were killed. A file system may take minutes for it.
+fn remove_abandoned(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if !is_ours || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let path = entry.path();
+        if File::open(&path)?.try_lock().is_ok() {
+            eprintln!("removing {}, which a run left behind", path.display());
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Adds all files below `dir`.
 fn files_below(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
@@ -162,6 +192,21 @@ pub(crate) fn forget_cached(path: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_what_is_in_use_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = Scratch::below(parent.path()).unwrap();
+        let left = parent.path().join("vmsnap-bench-left");
+        let other = parent.path().join("other");
+        for dir in [&left, &other] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("file"), b"x").unwrap();
+        }
+        let second = Scratch::below(parent.path()).unwrap();
+        assert!(!left.exists() && other.exists());
+        assert!(first.path().exists() && second.path().exists());
+    }
 
     #[test]
     fn what_is_kept_is_removed_together_and_beyond_the_budget_at_once() {
