@@ -12,7 +12,7 @@ use super::restore_from::RestoreFrom;
 use crate::capture::Cancel;
 use crate::serve::Prefetcher;
 use crate::working_set::{
-    HoldBack, PageTarget, ReplayOptions, Sampled, WorkingSet, WorkingSetError, WorkingSetFault,
+    HoldBack, PageTarget, ReplayOptions, WorkingSet, WorkingSetError, WorkingSetFault,
 };
 
 /// Bytes of a working set that are brought before the guest runs: what it touches first.
@@ -197,10 +197,7 @@ impl Shared {
         };
         let brought = match self.hold_back {
             None => set.replay(&counted, options),
-            Some(hold_back) => {
-                let target: &dyn PageTarget = &counted;
-                set.replay(&Sampled { target, hold_back }, options)
-            }
+            Some(hold_back) => set.replay(&hold_back.without(&counted), options),
         };
         brought.map(drop)
     }

@@ -42,6 +42,15 @@ impl HoldBack {
         mix(self.seed ^ mix(page.0 / Self::BLOCK_PAGES)).is_multiple_of(Self::ONE_IN)
     }
 
+    /// A target that hands all pages on to `target` but those of the sample.
+    #[must_use]
+    pub fn without(self, target: &dyn PageTarget) -> impl PageTarget {
+        Sampled {
+            target,
+            hold_back: self,
+        }
+    }
+
     /// The runs of `pages` that are not in the sample.
     fn others(self, pages: PageRange) -> impl Iterator<Item = PageRange> {
         let mut next = pages.start.0;
@@ -70,9 +79,9 @@ const fn mix(number: u64) -> u64 {
 
 /// A target that gets all pages but those of a sample.
 #[derive(Clone, Copy)]
-pub(crate) struct Sampled<'t> {
-    pub(crate) target: &'t dyn PageTarget,
-    pub(crate) hold_back: HoldBack,
+struct Sampled<'t> {
+    target: &'t dyn PageTarget,
+    hold_back: HoldBack,
 }
 
 impl PageTarget for Sampled<'_> {

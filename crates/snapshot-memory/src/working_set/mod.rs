@@ -20,8 +20,6 @@ mod target;
 mod touched;
 mod write;
 
-pub(crate) use hold_back::Sampled;
-
 pub use error::{WorkingSetError, WorkingSetFault};
 pub use hold_back::HoldBack;
 pub use keeper::{Observed, Refreshed, Seen, WorkingSetKeeper};

@@ -41,7 +41,7 @@ proptest! {
         let left: Vec<u64> = left.collect();
         let bytes: Vec<u8> = (start..start + count).flat_map(|page| [page as u8; 4096]).collect();
         let noted = Noted::default();
-        let target = Sampled { target: &noted, hold_back };
+        let target = hold_back.without(&noted);
         target.put(pages, &bytes).unwrap();
         let found = std::mem::take(&mut *noted.0.lock().unwrap());
         let expected: Vec<_> = left.iter().map(|page| (*page, Some(*page as u8))).collect();
