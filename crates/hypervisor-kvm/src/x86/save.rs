@@ -100,7 +100,12 @@ fn save_events(calls: &mut (dyn Calls + '_), index: usize) -> Result<VcpuEvents,
     let events: kvm::kvm_vcpu_events = calls.get(vcpu, req::KVM_GET_VCPU_EVENTS)?;
     let nothing_new = events.flags & !check::EVENT_FLAGS == 0 && events.reserved == [0; 26];
     known(index, "events", nothing_new)?;
-    Ok(convert::from_events(&events))
+    let mut saved = convert::from_events(&events);
+    if events.flags & kvm::KVM_VCPUEVENT_VALID_PAYLOAD == 0 {
+        // Without payloads KVM tells of a pending exception as injected, too, and takes that alone.
+        saved.exception.pending = 0;
+    }
+    Ok(saved)
 }
 
 /// Which parts of the events the machine gives.

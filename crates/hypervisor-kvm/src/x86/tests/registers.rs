@@ -199,3 +199,22 @@ fn state_that_this_build_does_not_know_is_not_lost_silently() {
     newer(&|kernel| kernel.answer_events(tail));
     newer(&|kernel| kernel.answer_debug(debug));
 }
+
+// spec: KVX-05
+#[test]
+fn a_pending_exception_without_payloads_is_one_that_was_injected() {
+    let saved = |flags| {
+        let recorder = Recorder::default();
+        let mut events = kvm::kvm_vcpu_events {
+            flags,
+            ..Default::default()
+        };
+        (events.exception.pending, events.exception.injected) = (1, 1);
+        recorder.answer_events(events);
+        let saved = machine(&recorder, 1).save_vcpu(0, &fake_paused()).unwrap();
+        let exception = saved.events.exception;
+        (exception.pending, exception.injected)
+    };
+    assert_eq!(saved(0), (0, 1));
+    assert_eq!(saved(kvm::KVM_VCPUEVENT_VALID_PAYLOAD), (1, 1));
+}
