@@ -16,7 +16,7 @@ use crate::mapping::MappedMemory;
 use crate::restore::PageSource;
 use crate::serve::{PageServer, ServeError, SharedPages};
 use crate::source::GuestMemorySource;
-use crate::uffd::{FaultModes, UffdContext};
+use crate::uffd::UffdContext;
 
 impl RestorePlan {
     /// Has `memory` served: fresh memory, or private mappings of the pages that clones share.
@@ -40,15 +40,8 @@ impl RestorePlan {
             let mapped = memory.map_file(all, pages.memfd(), 0);
             mapped.map_err(failed_to_map("the pages that clones share", 0))?;
         }
-        let context = UffdContext::new(from.uffd).map_err(ServeError::from)?;
-        let modes = FaultModes {
-            missing: true,
-            minor: shared.is_some(),
-            writes: context.is_tracking(),
-        };
-        let ranges = context.register(&**memory, modes);
-        let ranges = ranges.map_err(ServeError::from)?;
-        let context = Arc::new(context);
+        let served = UffdContext::serving(&**memory, from.uffd, shared.is_some());
+        let (context, ranges) = served.map_err(ServeError::from)?;
         let server = match shared.clone() {
             Some(pages) => PageServer::start_shared(context, ranges, pages, from.serve),
             None => PageServer::start(context, ranges, source, from.serve),

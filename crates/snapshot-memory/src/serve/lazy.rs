@@ -12,7 +12,7 @@ use crate::error::{DirtyError, MemoryError};
 use crate::mapping::{MappedMemory, MappingKind, MappingOptions};
 use crate::restore::{MemoryEvents, PageSource};
 use crate::source::{GuestMemorySource, HostRun};
-use crate::uffd::{FaultModes, UffdContext, UffdOptions, WpAsyncSource};
+use crate::uffd::{UffdContext, UffdOptions, WpAsyncSource};
 
 /// Guest memory in this process that is served from a snapshot: its mapping, its userfaultfd and
 /// its server in one.
@@ -79,7 +79,7 @@ impl LazyMemory {
         }
         let memory = MappedMemory::new(source.layout().clone(), options.mapping);
         let memory = memory.map_err(ServeError::system("map guest memory"))?;
-        let (context, ranges) = registered(&memory, options, false)?;
+        let (context, ranges) = UffdContext::serving(&memory, options.uffd, false)?;
         let server = PageServer::start(context, ranges, source, options.serve)?;
         Ok(Self { memory, server })
     }
@@ -89,7 +89,7 @@ impl LazyMemory {
     pub fn share(pages: Arc<SharedPages>, options: LazyOptions) -> Result<Self, ServeError> {
         let memory = pages.map();
         let memory = memory.map_err(ServeError::system("map guest memory"))?;
-        let (context, ranges) = registered(&memory, options, true)?;
+        let (context, ranges) = UffdContext::serving(&memory, options.uffd, true)?;
         let server = PageServer::start_shared(context, ranges, pages, options.serve)?;
         Ok(Self { memory, server })
     }
@@ -124,21 +124,6 @@ impl LazyMemory {
         let writes = WpAsyncSource::on(this.server.context(), memory)?;
         Ok((writes, this.server.discards()))
     }
-}
-
-fn registered(
-    memory: &MappedMemory,
-    options: LazyOptions,
-    minor: bool,
-) -> Result<(Arc<UffdContext>, Vec<crate::uffd::ServedRange>), ServeError> {
-    let context = UffdContext::new(options.uffd)?;
-    let modes = FaultModes {
-        missing: true,
-        minor,
-        writes: context.is_tracking(),
-    };
-    let ranges = context.register(memory, modes)?;
-    Ok((Arc::new(context), ranges))
 }
 
 impl GuestMemorySource for LazyMemory {

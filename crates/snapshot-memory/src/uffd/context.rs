@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -181,6 +182,23 @@ impl UffdContext {
                 source,
             }),
         }
+    }
+
+    /// A new context for all of `memory`: its missing pages wait and, with `minor`, those that are
+    /// in the page cache and not mapped; its writes as the options say.
+    pub(crate) fn serving(
+        memory: &dyn GuestMemorySource,
+        options: UffdOptions,
+        minor: bool,
+    ) -> Result<(Arc<Self>, Vec<ServedRange>), UffdError> {
+        let context = Self::new(options)?;
+        let modes = FaultModes {
+            missing: true,
+            minor,
+            writes: context.is_tracking(),
+        };
+        let ranges = context.register(memory, modes)?;
+        Ok((Arc::new(context), ranges))
     }
 
     /// Ends the registration of memory of this process: pages of it that are missing are zero from
