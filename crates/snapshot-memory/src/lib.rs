@@ -136,7 +136,7 @@ pub use dirty::{
 };
 pub use envelope_file::EnvelopeFile;
 pub use error::{DirtyError, FileError, MemoryError, PublishError, SinkError};
-pub use frames::{FrameCodec, FrameCodecError, FrameEncoder, FrameFault};
+pub use frames::{FrameCodec, FrameCodecError, FrameDecoder, FrameEncoder, FrameFault};
 #[cfg(target_os = "linux")]
 pub use handler::{
     HandlerError, HandlerEvent, HandlerOptions, HandlerState, HandlerStop, HandlerWatch,

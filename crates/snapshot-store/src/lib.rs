@@ -55,7 +55,7 @@
 //! - `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
-//! - `placed`, `reading`, `image`: reading one
+//! - `placed`, `reading`, `image`, `parts`: reading one, or all that it is made of
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
@@ -79,6 +79,7 @@ mod lock;
 mod metadata;
 mod open;
 mod options;
+mod parts;
 mod placed;
 mod placing;
 mod reading;
@@ -108,6 +109,7 @@ pub use image::StoredImage;
 pub use lease::Lease;
 pub use metadata::Metadata;
 pub use options::{Access, OpenOptions};
+pub use parts::SnapshotParts;
 pub use reading::SnapshotDetail;
 pub use record::{DamagedSnapshot, Listing, SnapshotRecord};
 pub use reference::Reference;

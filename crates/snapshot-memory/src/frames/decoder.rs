@@ -34,13 +34,13 @@ pub enum FrameFault {
 
 /// Decodes frames, one after the other, with the same tables.
 #[derive(Default)]
-pub(crate) struct FrameDecoder {
+pub struct FrameDecoder {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
 impl FrameDecoder {
     /// Checks the bytes of a frame, then fills `pages`, which is exactly as long as its pages.
-    pub(crate) fn decode(
+    pub fn decode(
         &mut self,
         entry: &FrameEntry,
         bytes: &[u8],

@@ -5,10 +5,8 @@
 mod decoder;
 mod encoder;
 
-pub use decoder::FrameFault;
+pub use decoder::{FrameDecoder, FrameFault};
 pub use encoder::{FrameCodec, FrameCodecError, FrameEncoder};
-
-pub(crate) use decoder::FrameDecoder;
 
 #[cfg(test)]
 mod tests;
