@@ -38,10 +38,14 @@ pub(super) fn check(packages: &[Package]) -> Vec<Violation> {
 }
 
 /// What each crate may use of this project, dev-dependencies included.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("snapshot-format", &[]),
     ("snapshot-memory", &["snapshot-format"]),
     ("snapshot-store", &["snapshot-format", "snapshot-memory"]),
+    (
+        "snapshot-vault",
+        &["snapshot-format", "snapshot-memory", "snapshot-store"],
+    ),
     ("hypervisor-bridge", &["snapshot-format", "snapshot-memory"]),
     (
         "hypervisor-hvf",
@@ -68,6 +72,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "snapshot-format",
             "snapshot-memory",
             "snapshot-store",
+            "snapshot-vault",
             "tinyvm",
         ],
     ),
@@ -78,6 +83,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "snapshot-format",
             "snapshot-memory",
             "snapshot-store",
+            "snapshot-vault",
             "tinyvm",
         ],
     ),
@@ -89,6 +95,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "snapshot-format",
             "snapshot-memory",
             "snapshot-store",
+            "snapshot-vault",
         ],
     ),
     ("xtask", &[]),

@@ -120,10 +120,11 @@ fn is_test_only(attributes: &[syn::Attribute]) -> bool {
 const OWN_PATH: &str = "xtask/src/tidy/files.rs";
 
 /// Crates whose durable data goes through the backend.
-const BOUND_CRATES: [&str; 7] = [
+const BOUND_CRATES: [&str; 8] = [
     "crates/snapshot-format/src/",
     "crates/snapshot-memory/src/",
     "crates/snapshot-store/src/",
+    "crates/snapshot-vault/src/",
     "crates/hypervisor-bridge/src/",
     "crates/hypervisor-kvm/src/",
     "crates/tinyvm/src/",

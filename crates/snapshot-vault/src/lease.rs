@@ -1,0 +1,161 @@
+//! Keeping an archive from being expired while it is read.
+
+use std::collections::BTreeSet;
+
+use crate::domain::Domain;
+use crate::error::{FormatError, VaultError};
+use crate::fields::Fields;
+use crate::frame::HEAD_BYTES;
+use crate::id::ObjectId;
+use crate::objects::ObjectKind;
+
+/// Keeps an archive from being expired, until it is released or dropped.
+///
+/// It is an object of the vault: one whose holder dies stays, and keeps the archive, until somebody
+/// releases it by its id.
+#[derive(Debug)]
+pub struct ArchiveLease {
+    domain: Domain,
+    id: ObjectId,
+    archive: ObjectId,
+    is_released: bool,
+}
+
+impl Domain {
+    /// Leases an archive that counts: for memory that a guest reads as it runs.
+    pub fn lease_archive(&self, archive: ObjectId) -> Result<ArchiveLease, VaultError> {
+        let id = ObjectId::random()?;
+        self.put(ObjectKind::Lease, id, &archive.0)?;
+        let lease = ArchiveLease {
+            domain: self.clone(),
+            id,
+            archive,
+            is_released: false,
+        };
+        // After the lease is there: whoever expires has put the trash object before he looks for it.
+        let is_there = self.exists(ObjectKind::Recipe, archive)?
+            && self.exists(ObjectKind::Commit, archive)?
+            && !self.exists(ObjectKind::Trash, archive)?;
+        if is_there {
+            return Ok(lease);
+        }
+        lease.release()?;
+        Err(VaultError::NotFound {
+            what: format!("archive {archive}"),
+        })
+    }
+
+    /// The leases that there are, and the archives that they keep.
+    pub fn leases(&self) -> Result<Vec<(ObjectId, ObjectId)>, VaultError> {
+        let mut leases = Vec::new();
+        for (id, _) in self.list(ObjectKind::Lease)? {
+            match self.get(ObjectKind::Lease, id) {
+                Ok(body) => {
+                    let name = self.name(ObjectKind::Lease, id);
+                    let archive = parse(&body).map_err(VaultError::damaged(&name))?;
+                    leases.push((id, archive));
+                }
+                Err(error) if error.is_missing_object() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Releases the lease of a holder that is known to be dead.
+    pub fn release_lease(&self, id: ObjectId) -> Result<(), VaultError> {
+        self.delete(ObjectKind::Lease, id)
+    }
+
+    /// The archives that are leased.
+    pub(crate) fn leased_archives(&self) -> Result<BTreeSet<ObjectId>, VaultError> {
+        let leases = self.leases()?;
+        Ok(leases.into_iter().map(|(_, archive)| archive).collect())
+    }
+}
+
+impl ArchiveLease {
+    /// Its own id.
+    #[must_use]
+    pub fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// The archive that it keeps.
+    #[must_use]
+    pub fn archive(&self) -> ObjectId {
+        self.archive
+    }
+
+    /// Gives the archive free.
+    pub fn release(mut self) -> Result<(), VaultError> {
+        self.is_released = true;
+        self.domain.release_lease(self.id)
+    }
+}
+
+impl Drop for ArchiveLease {
+    fn drop(&mut self) {
+        if self.is_released {
+            return;
+        }
+        if let Err(error) = self.domain.release_lease(self.id) {
+            tracing::warn!(%error, lease = %self.id, "a lease of an archive stays");
+        }
+    }
+}
+
+fn parse(body: &[u8]) -> Result<ObjectId, FormatError> {
+    let mut fields = Fields::new(body, HEAD_BYTES as u64);
+    let archive = ObjectId(fields.array()?);
+    fields.finish()?;
+    Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Guest, archive, domain, restored};
+    use crate::{CollectOptions, MemoryObjects};
+
+    fn expire(domain: &Domain) -> u64 {
+        let options = CollectOptions {
+            expire_trash: true,
+            ..CollectOptions::default()
+        };
+        domain.collect(&options).unwrap().expired
+    }
+
+    // spec: VGC-19
+    #[test]
+    fn a_leased_archive_is_not_expired_and_one_in_the_trash_is_not_leased() {
+        let domain = domain(&MemoryObjects::new());
+        let guest = Guest::new(32, 1);
+        let archived = archive(&domain, 1, &guest, None).unwrap();
+        let lease = domain.lease_archive(archived.id).unwrap();
+        domain.delete_archive(archived.id).unwrap();
+        assert!(domain.lease_archive(archived.id).is_err());
+        assert_eq!(domain.leases().unwrap(), [(lease.id(), archived.id)]);
+        assert_eq!(expire(&domain), 0);
+        assert_eq!(restored(&domain, archived.id).unwrap(), guest.image());
+        lease.release().unwrap();
+        assert_eq!(expire(&domain), 1);
+        assert!(domain.lease_archive(archived.id).is_err());
+        assert_eq!(domain.leases().unwrap(), []);
+    }
+
+    #[test]
+    fn a_lease_ends_when_it_is_dropped_and_that_of_a_dead_holder_when_somebody_says_so() {
+        let domain = domain(&MemoryObjects::new());
+        let archived = archive(&domain, 1, &Guest::new(16, 1), None).unwrap();
+        drop(domain.lease_archive(archived.id).unwrap());
+        assert_eq!(domain.leases().unwrap(), []);
+        let dead = domain.lease_archive(archived.id).unwrap();
+        let id = dead.id();
+        std::mem::forget(dead);
+        domain.delete_archive(archived.id).unwrap();
+        assert_eq!(expire(&domain), 0);
+        domain.release_lease(id).unwrap();
+        assert_eq!(expire(&domain), 1);
+    }
+}

@@ -1,0 +1,8 @@
+//! The whole of it: against the specification and a model, from several threads, with the power cut.
+
+mod crash;
+#[cfg(feature = "age")]
+mod golden;
+mod model;
+mod spec;
+mod threads;
