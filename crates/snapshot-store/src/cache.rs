@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use snapshot_format::SnapshotId;
+use snapshot_format::{Manifest, Operation, SnapshotId};
 use snapshot_memory::CaptureControl;
 use snapshot_memory::backend::{Entry, LockMode, ReadFile, RelPath};
 
@@ -61,9 +61,21 @@ impl CachedImage {
 }
 
 impl Store {
-    /// The materialised image of a snapshot in use; `None` if there is none.
+    /// The materialised image of a snapshot in use, to bring a machine back from; `None` if there is
+    /// none.
     pub fn cached_image(&self, id: SnapshotId) -> Result<Option<CachedImage>, StoreError> {
-        let len_bytes = self.manifest(id)?.layout.len_bytes();
+        self.allow(Operation::Restore)?;
+        let placed = self.live(id)?;
+        placed.allow(Operation::Restore)?;
+        self.find_cached(&placed.manifest)
+    }
+
+    /// The materialised image of a snapshot, to look at it.
+    pub(crate) fn find_cached(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<Option<CachedImage>, StoreError> {
+        let (id, len_bytes) = (manifest.id, manifest.layout.len_bytes());
         let path = directory::cached(id);
         let file = match self.backend().open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -35,6 +35,9 @@ pub struct DeletePlan {
 impl Store {
     /// What deleting `id` would do. Nothing is changed.
     pub fn plan_delete(&self, id: SnapshotId) -> Result<DeletePlan, StoreError> {
+        if self.exists_at(Location::Live, id)? {
+            self.allow_gc(Location::Live, id)?;
+        }
         let vm = match self.record_at(Location::Live, id) {
             Ok(record) => Some(record.vm),
             Err(error @ StoreError::NotFound { .. }) => return Err(error),
@@ -72,6 +75,7 @@ impl Store {
                 what: format!("snapshot {id}"),
             });
         }
+        self.allow_gc(Location::Live, id)?;
         if let Some(reason) = self.protection(id) {
             return Err(StoreError::Refused { id, reason });
         }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 
-use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId, SnapshotRef};
+use snapshot_format::{
+    DecodeError, ErrorKind as DecodeErrorKind, Operation, SnapshotId, SnapshotRef,
+};
 use snapshot_memory::backend::{self, RelPath};
 use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError, WorkingSetError};
 
@@ -115,6 +117,19 @@ pub enum StoreError {
         found: u32,
         /// The last version that can be read.
         supported: u32,
+    },
+    /// A sound file that may not be used in this way by a build that does not know all of it.
+    #[error(
+        "{path} uses features {bits:#x}, which this build does not know: it cannot {operation} the \
+         snapshot"
+    )]
+    Feature {
+        /// Which file.
+        path: RelPath,
+        /// What was asked for.
+        operation: Operation,
+        /// The unknown bits of that operation's word.
+        bits: u32,
     },
     /// A materialised image that is not the memory of its snapshot, which is as good without it.
     #[error("{path} is damaged: {problem}")]
@@ -277,7 +292,7 @@ impl StoreError {
                 DecodeErrorKind::TooNew | DecodeErrorKind::Unsupported => ErrorKind::TooNew,
                 _ => ErrorKind::Corrupt,
             },
-            Self::TooNew { .. } => ErrorKind::TooNew,
+            Self::TooNew { .. } | Self::Feature { .. } => ErrorKind::TooNew,
             Self::WrongParent { .. } => ErrorKind::Incompatible,
             Self::Busy { .. } | Self::Overtaken { .. } => ErrorKind::Busy,
             Self::Refused { .. } | Self::NetworkFileSystem { .. } => ErrorKind::Refused,
@@ -303,6 +318,7 @@ impl StoreError {
             | Self::NoRoom { path, .. }
             | Self::Decode { path, .. }
             | Self::TooNew { path, .. }
+            | Self::Feature { path, .. }
             | Self::Busy { path, .. }
             | Self::Io { path, .. } => Some(path.as_str()),
             Self::Image { source } => source.file(),
@@ -310,6 +326,7 @@ impl StoreError {
             Self::Sink { source } => match source.as_ref() {
                 SinkError::File(error) => Some(error.path.as_str()),
                 SinkError::EngineRefused { path, .. } => Some(path.as_str()),
+                SinkError::Parent(error) => error.file(),
                 _ => None,
             },
             _ => None,
@@ -336,6 +353,10 @@ impl StoreError {
             }
             Self::Ambiguous { .. } => "give more of the id",
             Self::Decode { source, .. } => source.hint(),
+            Self::Feature { .. } => {
+                "use the version that wrote the file, or a later one; whatever else this build can \
+                 do with the snapshot it still does"
+            }
             Self::NetworkFileSystem { .. } => {
                 "open it with --single-host if no other host uses it at the same time"
             }

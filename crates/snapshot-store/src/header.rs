@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use snapshot_format::{
-    Arch, Envelope, EnvelopeBuilder, FileKind, SectionKind, SectionPayload, SnapshotId,
+    Arch, Envelope, EnvelopeBuilder, Features, FileKind, Header, SectionKind, SectionPayload,
+    SnapshotId,
 };
 use snapshot_memory::backend::{HostIdentity, RelPath};
 
@@ -27,6 +28,9 @@ pub struct StoreHeader {
     /// The boot of that host.
     #[serde(skip)]
     pub last_boot: [u8; 16],
+    /// What a build must know to do something to the snapshots of the store. Kept as they are
+    /// whenever the header is written anew.
+    pub features: Features,
 }
 
 /// Bytes in the section: version, settings, boot id, host name.
@@ -46,6 +50,7 @@ impl StoreHeader {
             single_host,
             last_host: shortened(&writer.host),
             last_boot: writer.boot_id,
+            features: Features::default(),
         }
     }
 
@@ -64,6 +69,7 @@ impl StoreHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let payload = self.encode_payload();
         EnvelopeBuilder::new(FileKind::Store, Arch::None, self.id)
+            .features(self.features)
             .section(&SectionPayload::raw(SectionKind::STORE, 0, 1, payload))
             .finish()
     }
@@ -76,7 +82,7 @@ impl StoreHeader {
         let section = offers.take_payload(SectionKind::STORE, 0);
         offers.finish().map_err(failed)?;
         match section {
-            Some(section) => Self::parse_payload(envelope.header().id, &section.bytes)
+            Some(section) => Self::parse_payload(envelope.header(), &section.bytes)
                 .map_err(|fault| StoreError::fault(path, fault)),
             None => Err(StoreError::damaged(path, "it holds no store section")),
         }
@@ -93,8 +99,8 @@ impl StoreHeader {
         bytes
     }
 
-    /// Reads the payload of the store whose envelope names `id`.
-    fn parse_payload(id: SnapshotId, bytes: &[u8]) -> Result<Self, Fault> {
+    /// Reads the payload of the store that an envelope is of.
+    fn parse_payload(envelope: &Header, bytes: &[u8]) -> Result<Self, Fault> {
         let corrupt = |problem: &str| Fault::Corrupt(problem.to_owned());
         // The version decides about all that follows it.
         let (version, rest) =
@@ -121,11 +127,12 @@ impl StoreHeader {
             .filter(|_| padding.iter().all(|&b| b == 0))
             .ok_or_else(|| corrupt("the host name in it is malformed"))?;
         Ok(Self {
-            id,
+            id: envelope.id,
             version,
             single_host: settings & SINGLE_HOST != 0,
             last_host: name.to_owned(),
             last_boot: *boot,
+            features: envelope.features,
         })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use snapshot_format::{DataFileRef, Digest, FileKind, MemoryLayout, PageRange, SnapshotId};
+use snapshot_format::{
+    DataFileRef, Digest, FileKind, MemoryLayout, Operation, PageRange, SnapshotId,
+};
 use snapshot_memory::backend::WriteFile;
 use snapshot_memory::{
     DataFile, DataFileNames, ImageError, MapFile, MemoryImage, OpenDataFile, PageRun, PageSource,
@@ -58,9 +60,23 @@ impl PageSource for StoredImage {
 }
 
 impl Store {
-    /// Opens the memory of a snapshot in use.
+    /// Opens the memory of a snapshot in use, to bring a machine back.
     pub fn image(&self, id: SnapshotId) -> Result<StoredImage, StoreError> {
-        let (image, lease) = self.leased(id, |placed| self.open_image(placed))?;
+        self.image_to(Operation::Restore, id)
+    }
+
+    /// Opens the memory of a snapshot in use for an operation, which is refused where any file that
+    /// it takes uses features that this build does not know.
+    pub fn image_to(
+        &self,
+        operation: Operation,
+        id: SnapshotId,
+    ) -> Result<StoredImage, StoreError> {
+        self.allow(operation)?;
+        let (image, lease) = self.leased(id, |placed| {
+            placed.allow(operation)?;
+            self.open_image_to(operation, placed)
+        })?;
         Ok(StoredImage { image, lease })
     }
 
@@ -87,7 +103,16 @@ impl Store {
         }
     }
 
+    /// Opens the memory of a snapshot to look at it.
     pub(crate) fn open_image(&self, placed: &Placed) -> Result<MemoryImage, StoreError> {
+        self.open_image_to(Operation::Read, placed)
+    }
+
+    fn open_image_to(
+        &self,
+        operation: Operation,
+        placed: &Placed,
+    ) -> Result<MemoryImage, StoreError> {
         if placed.manifest.map_root.is_none() {
             return Err(StoreError::NotFound {
                 what: format!("memory of snapshot {}", placed.manifest.id),
@@ -95,6 +120,7 @@ impl Store {
         }
         let opener = DependencyOpener {
             store: self.clone(),
+            operation,
             own: placed.manifest.id,
             map_root: placed.manifest.map_root,
         };
@@ -150,6 +176,8 @@ impl Store {
 #[derive(Debug)]
 struct DependencyOpener {
     store: Store,
+    /// What the image is opened for.
+    operation: Operation,
     /// The snapshot that the image is of, and the root that its manifest names.
     own: SnapshotId,
     map_root: Option<Digest>,
@@ -158,6 +186,7 @@ struct DependencyOpener {
 impl DependencyOpener {
     fn open_checked(&self, data: &DataFileRef) -> Result<DataFile, StoreError> {
         let file = self.store.open_data_file(data)?;
+        file.allow(self.operation)?;
         if data.snapshot == self.own
             && let Some(first) = self.store.open_first_map(data, self.map_root)?
         {

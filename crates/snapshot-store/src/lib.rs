@@ -55,7 +55,7 @@
 //! - `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
-//! - `placed`, `reading`, `image`, `parts`: reading one, or all that it is made of
+//! - `placed`, `feature`, `reading`, `image`, `parts`: what this build must know to read one, and reading it
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
@@ -70,6 +70,7 @@ mod checked_json;
 mod deletion;
 mod directory;
 mod error;
+mod feature;
 mod file;
 mod header;
 mod identity;

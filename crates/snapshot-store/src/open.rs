@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use snapshot_format::{FileKind, limits};
+use snapshot_format::{FileKind, Operation, limits};
 use snapshot_memory::backend::{Backend, FileSystem, HostIdentity, LockMode, RelPath};
 
 use crate::directory;
 use crate::error::{ErrorKind, StoreError};
+use crate::feature;
 use crate::file;
 use crate::header::StoreHeader;
 use crate::identity;
@@ -97,6 +98,11 @@ impl Store {
         let _commit = self.lock_exclusively(&directory::commit_lock())?;
         let mut header = read_header(self.backend())?;
         if !header.is_last_writer(&writer) {
+            feature::allow(
+                &directory::store_file(),
+                header.features,
+                Operation::Rewrite,
+            )?;
             header.set_last_writer(&writer);
             write_header(self.backend(), &header)?;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use snapshot_format::{FileEntry, FileKind, Placement, SnapshotId};
+use snapshot_format::{FileEntry, FileKind, Operation, Placement, SnapshotId};
 use snapshot_memory::SealedPlacement;
 use snapshot_memory::backend::LockMode;
 
@@ -34,11 +34,15 @@ impl Store {
         id: SnapshotId,
         read: impl Fn(&Placed) -> Result<T, StoreError>,
     ) -> Result<(PlaceLock, Lease, T), StoreError> {
+        self.allow(Operation::Rewrite)?;
         self.begin_write()?;
-        self.live(id)?;
+        self.live(id)?.allow(Operation::Rewrite)?;
         let place_lock = PlaceLock::take(self, id)?;
         place_lock.remove_leftovers()?;
-        let (before, lease) = self.leased(id, read)?;
+        let (before, lease) = self.leased(id, |placed| {
+            placed.allow(Operation::Rewrite)?;
+            read(placed)
+        })?;
         Ok((place_lock, lease, before))
     }
 }

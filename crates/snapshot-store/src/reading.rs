@@ -3,12 +3,13 @@
 use serde::Serialize;
 use snapshot_format::state::Fingerprint;
 use snapshot_format::{
-    DataFileRef, Digest, FileEntry, FileKind, Manifest, SectionOffers, SnapshotId, StateFile,
-    limits,
+    DataFileRef, Digest, FileEntry, FileKind, Header, Manifest, Operation, SectionOffers,
+    SnapshotId, StateFile, limits,
 };
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
+use crate::feature;
 use crate::file;
 use crate::lease::Lease;
 use crate::placed::Placed;
@@ -77,10 +78,12 @@ impl Store {
         StateFile::offers(&bytes).map_err(|error| StoreError::decode(&path, error))
     }
 
-    /// The bytes of `state.vms` of a snapshot in use, which are those that were written; `None` if
-    /// it has no state.
+    /// The bytes of `state.vms` of a snapshot in use, which are those that were written, to bring
+    /// the machine back; `None` if it has no state.
     pub fn state_bytes(&self, id: SnapshotId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.allow(Operation::Restore)?;
         let (bytes, _lease) = self.leased(id, |placed| {
+            placed.allow(Operation::Restore)?;
             let Some(entry) = placed.placement.file(FileKind::State, 0) else {
                 return Ok(None);
             };
@@ -92,6 +95,9 @@ impl Store {
                 let problem = format!("its digest is {found}, and {} is expected", entry.digest);
                 return Err(StoreError::damaged(&path, problem));
             }
+            let header = Header::parse(&bytes, bytes.len() as u64);
+            let header = header.map_err(|error| StoreError::decode(&path, error))?;
+            feature::allow(&path, header.features, Operation::Restore)?;
             Ok(Some(bytes))
         })?;
         Ok(bytes)

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use snapshot_format::{
-    DataFileRef, DataLayout, FileEntry, FileKind, LeafTable, Placement, SnapshotId, limits,
+    DataFileRef, DataLayout, FileEntry, FileKind, LeafTable, Operation, Placement, SnapshotId,
+    limits,
 };
 use snapshot_memory::{DataFile, RelayoutError, RelayoutOptions, StagedPlacement};
 
@@ -97,6 +98,7 @@ impl Store {
             });
         };
         let file = self.open_data_file(own)?;
+        file.allow(Operation::Rewrite)?;
         if let Some(first) = self.open_first_map(own, placed.manifest.map_root)? {
             file.check_same_root(&first).map_err(StoreError::image)?;
         }

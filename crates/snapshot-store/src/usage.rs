@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use serde::Serialize;
-use snapshot_format::{SnapshotId, VmName};
+use snapshot_format::{Operation, SnapshotId, VmName};
 use snapshot_memory::backend::{EntryKind, Metadata, RelPath};
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
+use crate::feature;
 use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
@@ -129,7 +130,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Whether any placement of `other` names data of `id`.
+    /// Whether any placement of `other` names data of `id`. One with features for collecting that
+    /// this build does not know is an error, as one that cannot be read.
     fn names_data_of(
         &self,
         location: Location,
@@ -141,6 +143,8 @@ impl Store {
         for generation in placed::generations(backend, location, other)? {
             let placement =
                 placed::read_generation(backend, location, &manifest, digest, generation)?;
+            let path = directory::below(&location.snapshot(other), &placement.file_name());
+            feature::allow(&path, placement.features, Operation::Gc)?;
             let mut data = placement.dependencies.iter();
             names |= data.any(|data| data.snapshot == id);
         }

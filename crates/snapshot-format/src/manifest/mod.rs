@@ -5,7 +5,7 @@ mod v1;
 use serde::Serialize;
 
 use crate::codec::Codec;
-use crate::envelope::{Arch, Envelope, EnvelopeBuilder, FileKind};
+use crate::envelope::{Arch, Envelope, EnvelopeBuilder, Features, FileKind};
 use crate::error::{DecodeError, Part};
 use crate::id::{Digest, SnapshotId, SnapshotRef};
 use crate::layout::MemoryLayout;
@@ -44,6 +44,9 @@ pub struct Manifest {
     /// What a host must have to run the guest, as a section of its own version.
     #[serde(skip)]
     pub fingerprint: Option<SectionPayload>,
+    /// What a build must know to do something to the snapshot; of the file's header.
+    #[serde(skip)]
+    pub features: Features,
 }
 
 impl Manifest {
@@ -52,6 +55,7 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let mut envelope = EnvelopeBuilder::new(FileKind::Manifest, self.arch, self.id)
             .parent(self.parent.map(|parent| parent.id))
+            .features(self.features)
             .section(&SectionPayload::of(0, &v1::ManifestV1::from(self)));
         if !self.vm_config.is_empty() {
             let config = self.vm_config.clone();
@@ -81,6 +85,7 @@ impl Manifest {
         let config = offers.take_payload(SectionKind::VM_CONFIG, 0);
         manifest.vm_config = config.map_or_else(|| Ok(Vec::new()), check_config)?;
         offers.finish()?;
+        manifest.features = header.features;
         let parent = manifest.parent.map(|parent| parent.id);
         header
             .check_lineage(SectionKind::MANIFEST.part(0), manifest.id, parent)

@@ -2,7 +2,7 @@
 
 use crate::address::GuestAddress;
 use crate::codec::{Decode, Encode};
-use crate::envelope::Arch;
+use crate::envelope::{Arch, Features};
 use crate::error::DecodeError;
 use crate::id::{Digest, SnapshotId, SnapshotRef};
 use crate::layout::{MemoryLayout, MemoryRegion};
@@ -96,6 +96,7 @@ impl ManifestV1 {
             state: self.state.map(Digest),
             vm_config: Vec::new(),
             fingerprint: None,
+            features: Features::default(),
         })
     }
 }

@@ -4,7 +4,7 @@ mod v1;
 
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::{Arch, BASE_READER_MINOR, Envelope, EnvelopeBuilder, FileKind};
+use crate::envelope::{Arch, BASE_READER_MINOR, Envelope, EnvelopeBuilder, Features, FileKind};
 use crate::error::{DecodeError, Part};
 use crate::id::{Digest, SnapshotId};
 use crate::limits;
@@ -30,6 +30,10 @@ pub struct Placement {
     /// The leaves of the flattened map.
     #[serde(skip)]
     pub flattened: LeafTable,
+    /// What a build must know to do something to the snapshot; of the file's header. A placement
+    /// that follows this one asks for the same.
+    #[serde(skip)]
+    pub features: Features,
 }
 
 /// A file of a snapshot.
@@ -120,6 +124,7 @@ impl Placement {
         let flattened = self.flattened.encode();
         EnvelopeBuilder::new(FileKind::Placement, Arch::None, self.id)
             .reader_minor(self.reader_minor())
+            .features(self.features)
             .section(&SectionPayload::of(0, &v1::PlacementV1::from(self)))
             .section(&SectionPayload::raw(
                 SectionKind::FLATTENED_MAP,
@@ -164,6 +169,7 @@ impl Placement {
         offers.finish()?;
         let mut placement = wire.check().map_err(|error| error.shifted(at))?;
         placement.flattened = flattened;
+        placement.features = envelope.header().features;
         placement
             .check(envelope.header().id)
             .map_err(|error| error.shifted(at))?;

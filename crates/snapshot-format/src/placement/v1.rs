@@ -1,7 +1,7 @@
 //! Version 1 of the placement's payload. Frozen once released.
 
 use crate::codec::{Decode, Encode};
-use crate::envelope::FileKind;
+use crate::envelope::{Features, FileKind};
 use crate::error::DecodeError;
 use crate::id::{Digest, SnapshotId};
 use crate::limits;
@@ -92,6 +92,7 @@ impl PlacementV1 {
             files: files.collect::<Result<_, _>>()?,
             dependencies: dependencies.collect(),
             flattened: LeafTable::default(),
+            features: Features::default(),
         })
     }
 }

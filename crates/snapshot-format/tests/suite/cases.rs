@@ -1,10 +1,10 @@
 //! The values that the golden files hold: small snapshots to test with.
 
 use snapshot_format::{
-    Arch, BranchName, Codec, DataFileRef, DataLayout, Digest, EnvelopeBuilder, FileEntry, FileKind,
-    GuestAddress, Header, IndexLeaf, IndexLeafBuilder, LeafRef, LeafTable, Manifest, MapRoot,
-    MemoryLayout, MemoryRegion, OwnerLeaf, Placement, SectionEntry, SectionKind, SectionPayload,
-    SectionTable, SnapshotId, SnapshotRef, StateFile, VmName,
+    Arch, BranchName, Codec, DataFileRef, DataLayout, Digest, EnvelopeBuilder, Features, FileEntry,
+    FileKind, GuestAddress, Header, IndexLeaf, IndexLeafBuilder, LeafRef, LeafTable, Manifest,
+    MapRoot, MemoryLayout, MemoryRegion, OwnerLeaf, Placement, SectionEntry, SectionKind,
+    SectionPayload, SectionTable, SnapshotId, SnapshotRef, StateFile, VmName,
     page_map::{MAP_ROOT_VERSION, flatten},
 };
 
@@ -94,6 +94,7 @@ pub(crate) fn manifest_full() -> Manifest {
         fingerprint: Some(
             SectionPayload::raw(SectionKind::FINGERPRINT, 0, 1, vec![1, 2, 3]).with_critical(false),
         ),
+        features: Features::default(),
     }
 }
 
@@ -170,6 +171,7 @@ pub(crate) fn placement() -> Placement {
             data(DIFF, diff.root.digest()),
         ],
         flattened: full.root.owners.overlaid(&diff.root.owners),
+        features: Features::default(),
     }
 }
 

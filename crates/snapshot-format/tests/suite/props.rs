@@ -6,10 +6,10 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use snapshot_format::page_map::flatten;
 use snapshot_format::{
-    Arch, BranchName, Codec, Digest, Envelope, EnvelopeBuilder, FileKind, GuestAddress, IndexLeaf,
-    IndexLeafBuilder, LEAF_PAGES, LeafRef, LeafTable, Manifest, MemoryLayout, MemoryRegion,
-    OwnerLeaf, PageBits, PageState, SectionKind, SectionPayload, SnapshotId, SnapshotRef, VmName,
-    inspect,
+    Arch, BranchName, Codec, Digest, Envelope, EnvelopeBuilder, Features, FileKind, GuestAddress,
+    IndexLeaf, IndexLeafBuilder, LEAF_PAGES, LeafRef, LeafTable, Manifest, MemoryLayout,
+    MemoryRegion, OwnerLeaf, PageBits, PageState, SectionKind, SectionPayload, SnapshotId,
+    SnapshotRef, VmName, inspect,
 };
 
 /// The state of each page that is not inherited, as a simple map.
@@ -244,6 +244,7 @@ proptest! {
             state: (!has_memory).then(|| Digest::of(b"state")),
             vm_config,
             fingerprint: None,
+            features: Features::default(),
         };
         prop_assert_eq!(Manifest::parse(&manifest.encode()), Ok(manifest));
     }

@@ -2,8 +2,8 @@
 
 use snapshot_format::envelope::{HEADER_BYTES, envelope_digest};
 use snapshot_format::{
-    Arch, Codec, Digest, FileKind, Header, LeafRef, LeafTable, MapRoot, SectionEntry, SectionKind,
-    SectionTable,
+    Arch, Codec, Digest, Features, FileKind, Header, LeafRef, LeafTable, MapRoot, SectionEntry,
+    SectionKind, SectionTable,
 };
 
 use crate::error::{FileError, SinkError};
@@ -19,6 +19,7 @@ pub(crate) struct MapWriter<'a> {
     number: u16,
     offset: u64,
     leaves: blake3::Hasher,
+    features: Features,
 }
 
 /// A memory map that is written.
@@ -37,7 +38,14 @@ impl<'a> MapWriter<'a> {
             number,
             offset: HEADER_BYTES as u64,
             leaves: blake3::Hasher::new(),
+            features: Features::default(),
         }
+    }
+
+    /// Asks readers of the map to know these.
+    pub(crate) fn features(mut self, features: Features) -> Self {
+        self.features = features;
+        self
     }
 
     /// Appends leaf `number`.
@@ -74,6 +82,7 @@ impl<'a> MapWriter<'a> {
         self.append(&root_bytes)?;
         let parent = root.parent.map(|parent| parent.id);
         let mut header = Header::new(FileKind::MemoryMap, Arch::None, root.id, parent);
+        header.features = self.features;
         header.reader_minor = root.data_layout.reader_minor();
         let (header, table) = SectionTable::new(vec![leaves, root_entry]).close(header);
         self.file.write_all_at(header.table_offset, &table)?;

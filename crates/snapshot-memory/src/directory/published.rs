@@ -3,13 +3,13 @@
 use std::io;
 
 use snapshot_format::{
-    DataFileRef, DecodeError, Digest, FileKind, Manifest, Placement, SectionOffers, SnapshotId,
-    SnapshotRef, StateFile, limits,
+    DataFileRef, DecodeError, Digest, FileKind, Header, Manifest, Operation, Placement,
+    SectionOffers, SnapshotId, SnapshotRef, StateFile, limits,
 };
 
 use crate::backend::{Backend, ReadFile, RelPath};
 use crate::error::FileError;
-use crate::image::{DataFile, DataFileNames, ImageError, MapFile, MemoryImage};
+use crate::image::{DataFile, DataFileNames, ImageError, MapFile, MemoryImage, allow};
 
 /// A published snapshot: its manifest and its placement, checked against each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,11 +99,37 @@ impl PublishedSnapshot {
         }
     }
 
-    /// Opens its memory, over all data files that it depends on.
+    /// Refuses an operation that needs features of manifest or placement which this build does not
+    /// know.
+    pub fn allow(&self, operation: Operation) -> Result<(), DirectoryError> {
+        let id = self.manifest.id;
+        let manifest = (FileKind::Manifest.file_name(0), self.manifest.features);
+        let placement = (self.placement.file_name(), self.placement.features);
+        for (name, features) in [manifest, placement] {
+            allow(&format!("{id}/{name}"), features, operation)?;
+        }
+        Ok(())
+    }
+
+    /// Opens its memory to bring a machine back, over all data files that it depends on.
     pub fn image(&self, backend: &dyn Backend) -> Result<MemoryImage, DirectoryError> {
+        self.image_to(Operation::Restore, backend)
+    }
+
+    /// Opens its memory for an operation, over all data files that it depends on.
+    pub fn image_to(
+        &self,
+        operation: Operation,
+        backend: &dyn Backend,
+    ) -> Result<MemoryImage, DirectoryError> {
+        self.allow(operation)?;
         let files = self.placement.dependencies.iter();
-        let files = files.map(|data| open_data(backend, data));
-        let files: Vec<DataFile> = files.collect::<Result<_, _>>()?;
+        let files = files.map(|data| {
+            let file = open_data(backend, data)?;
+            file.allow(operation)?;
+            Ok(file)
+        });
+        let files: Vec<DataFile> = files.collect::<Result<_, DirectoryError>>()?;
         if let (Some(first), Some(own)) = (self.first_data(), files.last())
             && own.reference().index != 0
         {
@@ -124,8 +150,9 @@ impl PublishedSnapshot {
         })
     }
 
-    /// Reads its machine state; nothing is offered where it has none.
+    /// Reads its machine state to bring the machine back; nothing is offered where it has none.
     pub fn state(&self, backend: &dyn Backend) -> Result<SectionOffers, DirectoryError> {
+        self.allow(Operation::Restore)?;
         let Some(expected) = self.manifest.state else {
             return Ok(SectionOffers::default());
         };
@@ -133,6 +160,8 @@ impl PublishedSnapshot {
         let path = child(&dir, &FileKind::State.file_name(0))?;
         let bytes = read_small(backend, &path)?;
         check(&path, expected, &bytes)?;
+        let header = Header::parse(&bytes, bytes.len() as u64).map_err(damaged(&path))?;
+        allow(path.as_str(), header.features, Operation::Restore)?;
         StateFile::offers(&bytes).map_err(damaged(&path))
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use snapshot_format::{Arch, BranchName, SectionPayload, SnapshotId, SnapshotRef, VmName};
+use snapshot_format::{
+    Arch, BranchName, Operation, SectionPayload, SnapshotId, SnapshotRef, VmName,
+};
 use uuid::Uuid;
 
 use super::published::{DirectoryError, PublishedSnapshot};
@@ -120,7 +122,8 @@ impl SnapshotSink for DirectorySink {
             None => None,
             Some(last) => {
                 let found = PublishedSnapshot::open(&*self.backend, last.reference.id);
-                let image = found.and_then(|parent| parent.image(&*self.backend));
+                let image =
+                    found.and_then(|parent| parent.image_to(Operation::Extend, &*self.backend));
                 Some(image.map_err(|error| SinkError::Catalog(Box::new(error)))?)
             }
         };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
-    DataFileRef, DataLayout, Digest, GuestPage, IndexLeaf, LEAF_PAGES, LeafRef, MapRoot, OwnerLeaf,
-    PageIndex, PageRange, SectionTable,
+    DataFileRef, DataLayout, DecodeError, Digest, Features, GuestPage, IndexLeaf, LEAF_PAGES,
+    LeafRef, MapRoot, Operation, OwnerLeaf, PageIndex, PageRange, SectionTable,
 };
 
 use super::cache::LeafCache;
@@ -26,6 +26,7 @@ pub struct DataFile {
     pub(super) data: Box<dyn ReadFile>,
     table: SectionTable,
     frame_digest: Digest,
+    features: Features,
     reference: DataFileRef,
     index: LeafCache<IndexLeaf>,
     pub(super) spares: Arc<Spares>,
@@ -51,7 +52,13 @@ impl DataFile {
         names: DataFileNames,
         wanted: &DataFileRef,
     ) -> Result<Self, ImageError> {
-        let (table, root_bytes, root, frame_digest) = read_root(&*map, &names.map)?;
+        let ReadRoot {
+            table,
+            bytes: root_bytes,
+            root,
+            frame_digest,
+            features,
+        } = read_root(&*map, &names.map)?;
         check_wanted(&root, &root_bytes, wanted, &names.map)?;
         let found = data
             .len()
@@ -72,6 +79,7 @@ impl DataFile {
             data,
             table,
             frame_digest,
+            features,
             reference: *wanted,
             index,
             spares: Arc::default(),
@@ -82,6 +90,16 @@ impl DataFile {
     #[must_use]
     pub fn root(&self) -> &MapRoot {
         &self.root
+    }
+
+    /// What a build must know to do something to the memory; of the header of the map.
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Refuses an operation that needs features of the map which this build does not know.
+    pub fn allow(&self, operation: Operation) -> Result<(), ImageError> {
+        allow(&self.names.map, self.features, operation)
     }
 
     /// Bytes of blocks that the data file and its map occupy.
@@ -184,7 +202,7 @@ impl DataFile {
             .map_err(ImageError::file_at("read", &self.names.data))
     }
 
-    pub(super) fn map_error(&self, source: snapshot_format::DecodeError) -> ImageError {
+    pub(super) fn map_error(&self, source: DecodeError) -> ImageError {
         ImageError::Map {
             file: self.names.map.clone(),
             source,
@@ -193,6 +211,22 @@ impl DataFile {
 
     fn leaf_bytes(&self, leaf: &LeafRef) -> Result<Vec<u8>, ImageError> {
         read_leaf(&*self.map, &self.names.map, leaf)
+    }
+}
+
+/// Refuses an operation on a file that needs features which this build does not know.
+pub(crate) fn allow(
+    file: &str,
+    features: Features,
+    operation: Operation,
+) -> Result<(), ImageError> {
+    match features.allow(operation) {
+        Err(DecodeError::Feature { operation, bits }) => Err(ImageError::Feature {
+            file: file.to_owned(),
+            operation,
+            bits,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -233,11 +267,18 @@ pub(crate) fn within_leaf(page: GuestPage) -> usize {
     usize::try_from(page.0 % LEAF_PAGES as u64).unwrap_or(0)
 }
 
+/// The frame and the root of a memory map, checked.
+pub(super) struct ReadRoot {
+    pub(super) table: SectionTable,
+    /// The root as it was stored.
+    pub(super) bytes: Vec<u8>,
+    pub(super) root: MapRoot,
+    pub(super) frame_digest: Digest,
+    pub(super) features: Features,
+}
+
 /// Reads and checks the frame and the root of a memory map.
-pub(super) fn read_root(
-    map: &dyn ReadFile,
-    file: &str,
-) -> Result<(SectionTable, Vec<u8>, MapRoot, Digest), ImageError> {
+pub(super) fn read_root(map: &dyn ReadFile, file: &str) -> Result<ReadRoot, ImageError> {
     let damaged = |source| ImageError::Map {
         file: file.to_owned(),
         source,
@@ -250,7 +291,13 @@ pub(super) fn read_root(
     let entry = MapRoot::entry(&header, &table).map_err(damaged)?;
     let root_bytes = envelope_file::read(map, file, entry.offset, entry.stored_len)?;
     let root = MapRoot::parse(&header, &table, &root_bytes).map_err(damaged)?;
-    Ok((table, root_bytes, root, digest))
+    Ok(ReadRoot {
+        table,
+        bytes: root_bytes,
+        root,
+        frame_digest: digest,
+        features: header.features,
+    })
 }
 
 /// Bytes of index leaves that one open data file keeps.

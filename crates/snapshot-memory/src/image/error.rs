@@ -3,7 +3,9 @@
 use std::io;
 
 use crate::frames::FrameFault;
-use snapshot_format::{DecodeError, Digest, ErrorKind, GuestPage, PageRange, SnapshotId};
+use snapshot_format::{
+    DecodeError, Digest, ErrorKind, GuestPage, Operation, PageRange, SnapshotId,
+};
 
 /// Memory of a snapshot could not be read, or is not what was written.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum ImageError {
         /// What is wrong, and where.
         #[source]
         source: DecodeError,
+    },
+    /// A sound file that may not be used in this way by a build that does not know all of it.
+    #[error(
+        "{file} uses features {bits:#x}, which this build does not know: it cannot {operation} the snapshot"
+    )]
+    Feature {
+        /// The file.
+        file: String,
+        /// What was asked for.
+        operation: Operation,
+        /// The unknown bits of that operation's word.
+        bits: u32,
     },
     /// A memory map that is sound, and not the one that was asked for.
     #[error(
@@ -170,6 +184,7 @@ impl ImageError {
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Map { source, .. } => Some(source.kind()),
+            Self::Feature { .. } => Some(ErrorKind::Unsupported),
             Self::File { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
                 Some(ErrorKind::Corrupt)
             }
@@ -185,6 +200,7 @@ impl ImageError {
             Self::File { file, .. }
             | Self::Missing { file }
             | Self::Map { file, .. }
+            | Self::Feature { file, .. }
             | Self::OtherMap { file, .. }
             | Self::DataLength { file, .. }
             | Self::DataDigest { file, .. }

@@ -16,8 +16,8 @@ mod spare;
 
 pub use check::CheckedBytes;
 pub use compare::CompareError;
-pub(crate) use data_file::within_leaf;
 pub use data_file::{DataFile, DataFileNames};
+pub(crate) use data_file::{allow, within_leaf};
 pub use data_files::OpenDataFile;
 pub use error::ImageError;
 pub(crate) use known::KnownPage;

@@ -30,8 +30,9 @@ impl MapFile {
         name: String,
         wanted: &DataFileRef,
     ) -> Result<Self, ImageError> {
-        let (_, root_bytes, root, _) = read_root(&*map, &name)?;
-        check_wanted(&root, &root_bytes, wanted, &name)?;
+        let read = read_root(&*map, &name)?;
+        check_wanted(&read.root, &read.bytes, wanted, &name)?;
+        let root = read.root;
         Ok(Self { root, map, name })
     }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
-    Arch, BranchName, Content, Digest, FileEntry, FileKind, Manifest, PAGE_BYTES, Placement,
-    SectionKind, SectionPayload, SnapshotId, SnapshotRef, StateFile, VmName,
+    Arch, BranchName, Content, Digest, Features, FileEntry, FileKind, Manifest, PAGE_BYTES,
+    Placement, SectionKind, SectionPayload, SnapshotId, SnapshotRef, StateFile, VmName,
 };
 
 use super::discard::StageDir;
@@ -270,6 +270,7 @@ impl StagedSnapshot {
             state,
             vm_config: facts.vm_config,
             fingerprint: fingerprint.or(facts.fingerprint),
+            features: Features::default(),
         };
         let digest = self.write_file(FileKind::Manifest, 0, &manifest.encode())?;
         self.make_durable()?;
@@ -286,6 +287,7 @@ impl StagedSnapshot {
             files,
             dependencies: written.dependencies,
             flattened: written.flattened,
+            features: Features::default(),
         };
         self.checked_file(&placement.file_name(), &placement.encode())?;
         self.make_durable()?;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use snapshot_format::WorkingSetIndex;
+use snapshot_format::{Operation, WorkingSetIndex};
 
 use super::chunk::{self, Chunk};
 use super::error::WorkingSetError;
@@ -25,6 +25,8 @@ impl WorkingSet {
         target: &dyn PageTarget,
         options: &ReplayOptions,
     ) -> Result<Replayed, WorkingSetError> {
+        let allowed = self.file.header().allows(Operation::Restore);
+        allowed.map_err(WorkingSetError::damaged(self.file.name()))?;
         let found = target.page_count();
         if found != self.index.page_count {
             return Err(WorkingSetError::PageCount {

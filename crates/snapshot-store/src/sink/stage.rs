@@ -1,6 +1,6 @@
 //! A snapshot that is being written.
 
-use snapshot_format::{SectionPayload, SnapshotId, SnapshotRef};
+use snapshot_format::{Operation, SectionPayload, SnapshotId, SnapshotRef};
 use snapshot_memory::{
     GuestMemorySource, LiveMemory, LivePlan, MemoryPlan, MemoryStats, Pages, SealedSink, SinkError,
     SnapshotSink, Stability, StagedLive, StagedSink, StagedSnapshot,
@@ -52,7 +52,9 @@ impl Store {
             expected: parent,
             problem,
         };
+        self.allow(Operation::Extend)?;
         let leased = self.leased(parent.id, |placed| {
+            placed.allow(Operation::Extend)?;
             if placed.digest == parent.digest {
                 Ok(())
             } else {
@@ -164,7 +166,7 @@ impl StoreStage {
             });
         }
         if self.parent_image.is_none() {
-            self.parent_image = Some(self.store.image(base.id)?);
+            self.parent_image = Some(self.store.image_to(Operation::Extend, base.id)?);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod cache;
 mod concurrency;
 mod damage;
+mod feature;
 mod lifecycle;
 mod model;
 mod on_demand;

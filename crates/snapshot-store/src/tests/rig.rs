@@ -8,7 +8,8 @@ use crate::{
     ErrorKind, NewSnapshot, OpenOptions, Selection, Store, StoreError, StoreStage, VerifyReport,
 };
 use snapshot_format::{
-    MemoryLayout, PageRange, SectionKind, SectionPayload, SnapshotName, SnapshotRef, VmName,
+    MemoryLayout, Operation, PageRange, SectionKind, SectionPayload, SnapshotName, SnapshotRef,
+    VmName,
 };
 use snapshot_memory::backend::{Backend, Fault, FaultBackend, MemBackend, RelPath};
 use snapshot_memory::{DirtyBitmap, GuestMemorySource, HostRun, MemoryError, Pages, Stability};
@@ -114,7 +115,7 @@ pub(super) fn staged_of(
     let dirty = match parent {
         None => DirtyBitmap::all_set(guest.layout.page_count()),
         Some(base) => {
-            let stored = store.image(base.id)?;
+            let stored = store.image_to(Operation::Extend, base.id)?;
             stored.image().differing_pages(&guest, None).unwrap()
         }
     };

@@ -243,7 +243,7 @@ fn check_cached(
     placed: &Placed,
     findings: &mut Findings<'_>,
 ) -> Result<(), StoreError> {
-    let Some(cached) = store.cached_image(placed.manifest.id)? else {
+    let Some(cached) = store.find_cached(&placed.manifest)? else {
         return Ok(());
     };
     let (path, len_bytes) = (cached.path().clone(), cached.len_bytes());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use snapshot_format::{
-    DataLayout, LabelKey, LabelValue, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName,
+    DataLayout, LabelKey, LabelValue, Operation, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName,
 };
 use snapshot_memory::{
     CaptureOptions, DirtyBitmap, EngineChoice, LayoutChoice, MemoryPlan, MemoryStats, Pages,
@@ -262,7 +262,7 @@ impl Import {
             marked => marked.as_ref(),
         };
         let stored = store
-            .image(parent.id)
+            .image_to(Operation::Extend, parent.id)
             .map_err(|error| context.failure(&error))?;
         let progress = context.progress("compare", inputs.taken_bytes(marked));
         let memory = WatchedMemory::new(&inputs.memory, &progress, self.pacing.start(context));

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use snapshot_format::SnapshotId;
+use snapshot_format::{Operation, SnapshotId};
 use snapshot_memory::{MAX_MAPPINGS, MapSummary, MappingCount, RawImageFacts};
 use snapshot_store::{Access, ErrorKind, Reference};
 
@@ -46,7 +46,12 @@ impl Map {
         let store = context.open(Access::Auto)?;
         let id = context.resolve(&store, &self.reference)?;
         let failed = |error| context.failure(&error);
-        let stored = store.image(id).map_err(failed)?;
+        let operation = if self.plan {
+            Operation::Restore
+        } else {
+            Operation::Read
+        };
+        let stored = store.image_to(operation, id).map_err(failed)?;
         if self.plan {
             let working_set = store.working_set(id).map_err(failed)?;
             let working_set = working_set.map(|found| found.entry().len_bytes);

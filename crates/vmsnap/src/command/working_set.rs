@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use snapshot_format::{
-    DecodeError, PageRange, SnapshotId, WorkingSetOrigin, WorkingSetRun, WorkingSetView,
+    DecodeError, Operation, PageRange, SnapshotId, WorkingSetOrigin, WorkingSetRun, WorkingSetView,
 };
 use snapshot_memory::{
     SourceError, TouchedPages, WorkingSet, WorkingSetError, WorkingSetOptions, WrittenWorkingSet,
@@ -134,7 +134,7 @@ impl Show {
         let set = WorkingSet::from_file(open, detail.record.reference(), &detail.record.layout);
         let mut set = set.map_err(|error| told(context, error))?;
         if self.check {
-            let image = store.image(id).map_err(failed)?;
+            let image = store.image_to(Operation::Read, id).map_err(failed)?;
             let compared = set.compare(image.image(), &mut |_| match context.check_interrupt() {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -181,7 +181,7 @@ impl Record {
         touched: &TouchedPages,
     ) -> Result<(WorkingSetReport, WrittenWorkingSet), Failure> {
         let failed = |error: StoreError| context.failure(&error);
-        let image = store.image(id).map_err(failed)?;
+        let image = store.image_to(Operation::Rewrite, id).map_err(failed)?;
         let reference = store.detail(id).map_err(failed)?.record.reference();
         let options = WorkingSetOptions::default().max_bytes(self.max);
         let mut stage = store.stage_working_set(id).map_err(failed)?;

@@ -1,4 +1,6 @@
-use snapshot_format::{FileKind, MemoryLayout, PAGE_BYTES, PageRange, SectionKind};
+use snapshot_format::{
+    Features, FileKind, Header, MemoryLayout, Operation, PAGE_BYTES, PageRange, SectionKind,
+};
 
 use super::*;
 use crate::backend::{FsBackend, MemBackend};
@@ -126,6 +128,46 @@ fn a_damaged_or_replaced_file_is_named() {
         let gone = backend.snapshot();
         gone.remove_file(&path(kind)).unwrap();
         assert!(open(&gone).is_err(), "{kind:?} is not missed");
+    }
+}
+
+// spec: VER-03
+#[test]
+fn an_unknown_feature_of_a_map_refuses_its_operation_only() {
+    let backend = MemBackend::new();
+    let shared: Arc<dyn Backend> = Arc::new(backend.clone());
+    let mut sink = sink(&shared);
+    let id = take(&mut sink, &memory(), Pages::Full).unwrap().id;
+    let map = RelPath::root().join(&id.to_string()).unwrap();
+    let map = map.join(&FileKind::MemoryMap.file_name(0)).unwrap();
+    let none = Features::default();
+    let words = [
+        (Operation::Restore, Features { restore: 4, ..none }),
+        (Operation::Extend, Features { extend: 4, ..none }),
+        (Operation::Rewrite, Features { rewrite: 4, ..none }),
+    ];
+    for (word, features) in words {
+        let stamped = backend.snapshot();
+        let stamp = |bytes: &mut Vec<u8>| {
+            let mut header = Header::parse(bytes, bytes.len() as u64).unwrap();
+            header.features = features;
+            let header = header.encode();
+            bytes[..header.len()].copy_from_slice(&header);
+        };
+        stamped.tamper(&map, stamp).unwrap();
+        let snapshot = PublishedSnapshot::open(&stamped, id).unwrap();
+        for (operation, _) in words {
+            let opened = snapshot.image_to(operation, &stamped);
+            assert_eq!(opened.is_err(), operation == word, "{word:?}: {opened:?}");
+        }
+        assert_eq!(
+            snapshot.image(&stamped).is_err(),
+            word == Operation::Restore
+        );
+        let stamped: Arc<dyn Backend> = Arc::new(stamped);
+        let child = DirectorySink::new(stamped, sink.vm.clone(), Arch::host());
+        let begun = child.with_parent(id).unwrap().begin();
+        assert_eq!(begun.is_err(), word == Operation::Extend, "{word:?}");
     }
 }
 
