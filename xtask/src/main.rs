@@ -38,6 +38,8 @@ cargo xtask TASK
                                 restored in a new process; last line `instants: N, differences: D`
   soak [--generations N] [--seed N] [--sabotage NAME]   guests restored, run and snapshotted in every way, one
                                 generation after the other; last line `generations: N, differences: D`
+  soak --suite store [--steps N] [--seed N] [--sabotage NAME]   operations on stores at random, cut, failed and beside
+                                damage, every byte compared with a model; last line `steps: N, violations: V`
   kill [--count N] [--seed N] [--sabotage NAME]   processes that use a store, ended by SIGKILL at random instants;
                                 last line `kills: N, losses: L`
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ["crash", rest @ ..] => crash::run(rest),
         ["hostile", rest @ ..] => hostile::run(rest),
         ["instants", rest @ ..] => campaign::run(Check::Instants, rest, &required),
+        ["soak", "--suite", "store", rest @ ..] => campaign::run(Check::StoreSoak, rest, &required),
         ["soak", rest @ ..] => campaign::run(Check::Soak, rest, &required),
         ["kill", rest @ ..] => campaign::run(Check::Kill, rest, &required),
         ["fuzz", rest @ ..] => fuzz::run(rest, &required),

@@ -16,6 +16,8 @@ pub(crate) enum Check {
     Instants,
     /// `cargo xtask soak`.
     Soak,
+    /// `cargo xtask soak --suite store`.
+    StoreSoak,
     /// `cargo xtask kill`.
     Kill,
     /// The test `served_model` of `snapshot-memory`.
@@ -30,6 +32,7 @@ impl Check {
             Self::Hostile => "hostile",
             Self::Instants => "instants",
             Self::Soak => "soak",
+            Self::StoreSoak => "store-soak",
             Self::Kill => "kill",
             Self::Model => "served_model",
         }
@@ -37,7 +40,7 @@ impl Check {
 }
 
 /// Each defect of `snapshot_format::sabotage`, and the check that must fail under it.
-const DEFECTS: [(&str, Check); 13] = [
+const DEFECTS: [(&str, Check); 14] = [
     ("no-dir-fsync", Check::Crash),
     ("ignored-fsync-error", Check::Crash),
     ("rename-first", Check::Crash),
@@ -51,6 +54,7 @@ const DEFECTS: [(&str, Check); 13] = [
     ("stale-aside", Check::Soak),
     ("skipped-gate", Check::Model),
     ("unstaged", Check::Kill),
+    ("ignored-lease", Check::StoreSoak),
 ];
 
 /// Lists the defects, or proves that they are caught.
@@ -97,7 +101,9 @@ fn prove(defects: &[(&'static str, Check)]) -> Result<(), Failure> {
         println!("== {name}: {} must fail", check.name());
         let (shown, counts) = match check {
             Check::Crash | Check::Hostile => checks::run(check.name(), Some(name))?,
-            Check::Instants | Check::Soak | Check::Kill => campaign::under(check, name)?,
+            Check::Instants | Check::Soak | Check::StoreSoak | Check::Kill => {
+                campaign::under(check, name)?
+            }
             Check::Model => test::under("snapshot-memory", check.name(), name)?,
         };
         // A program that does not build or dies early proves nothing: the counts must say it.

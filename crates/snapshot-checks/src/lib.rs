@@ -8,6 +8,7 @@
 //! - `crash`: every call of a store's operations cut, failed and torn, in memory
 //! - `instants`: guests that compute, snapshotted at random instants and restored in new processes
 //! - `soak`: one guest after the other, each from the snapshot of the one before, every byte compared
+//! - `operations`: random operations on a store, every byte of every snapshot against a model
 //! - `kill`: processes that use a store, ended in the middle; what they published stays
 //! - `stored_guest`, `compare`: guests snapshotted into a store; every byte against an array
 //! - `bring`, `beside`: guests brought back by restore plans, and what goes on beside them
@@ -36,6 +37,7 @@ pub mod instants;
 pub mod kill;
 #[cfg(target_os = "linux")]
 pub mod mount;
+pub mod operations;
 mod random;
 pub mod seal;
 pub mod soak;

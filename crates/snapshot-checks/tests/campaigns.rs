@@ -23,6 +23,18 @@ fn twenty_generations_hold_every_byte() {
 }
 
 #[test]
+fn operations_at_random_leave_what_a_model_holds() {
+    let output = Command::new(env!("CARGO_BIN_EXE_store-soak"))
+        .args(["--steps", "400", "--life", "100", "--seed", "1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(counts(&said), Some((400, 0)), "{said}");
+}
+
+#[test]
 fn twenty_processes_that_are_ended_lose_nothing_that_was_published() {
     let output = Command::new(env!("CARGO_BIN_EXE_kill"))
         .args(["--count", "20", "--seed", "1"])

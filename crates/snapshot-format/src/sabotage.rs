@@ -33,11 +33,13 @@ pub enum Sabotage {
     SkippedGate,
     /// A snapshot is written under the name that it is published by.
     Unstaged,
+    /// A snapshot is deleted although it is in use.
+    IgnoredLease,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoDirFsync,
         Self::IgnoredFsyncError,
         Self::RenameFirst,
@@ -51,6 +53,7 @@ impl Sabotage {
         Self::StaleAside,
         Self::SkippedGate,
         Self::Unstaged,
+        Self::IgnoredLease,
     ];
 
     /// The name on the command line.
@@ -70,6 +73,7 @@ impl Sabotage {
             Self::StaleAside => "stale-aside",
             Self::SkippedGate => "skipped-gate",
             Self::Unstaged => "unstaged",
+            Self::IgnoredLease => "ignored-lease",
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{SnapshotId, VmName};
 use snapshot_memory::backend::LockMode;
 
@@ -158,7 +159,12 @@ impl Store {
     /// Locks a snapshot against every use of it, at once or not at all.
     fn lock_alone(&self, id: SnapshotId) -> Result<Held, StoreError> {
         let path = directory::snapshot_lock(id);
-        match lock::take(self.backend(), &path, LockMode::Exclusive, Duration::ZERO) {
+        let mode = if Sabotage::IgnoredLease.is_on() {
+            LockMode::Shared
+        } else {
+            LockMode::Exclusive
+        };
+        match lock::take(self.backend(), &path, mode, Duration::ZERO) {
             Err(StoreError::Busy { holders, .. }) => Err(StoreError::Refused {
                 id,
                 reason: Refusal::Leased { holders },

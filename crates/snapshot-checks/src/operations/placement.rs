@@ -1,0 +1,79 @@
+//! The same memory in other files: laid out anew, with a working set, as a raw image.
+
+use snapshot_format::{DataLayout, PageRange, SnapshotId, WorkingSetOrigin};
+use snapshot_memory::{
+    CaptureControl, FrameCodec, PageSource, RelayoutOptions, TouchedPages, WorkingSetOptions,
+    write_working_set,
+};
+use snapshot_store::{Store, StoreError};
+
+use super::model::{Model, PAGES};
+use super::plan::Plan;
+use crate::random::Random;
+
+/// Another layout, or the one that it has.
+pub(super) fn relayout(model: &Model, random: &mut Random) -> Option<Plan> {
+    let (key, _) = model.pick_live(random)?;
+    let options = match random.below(3) {
+        0 => RelayoutOptions::of(DataLayout::Sparse),
+        1 => RelayoutOptions::of(DataLayout::Packed),
+        _ => RelayoutOptions::compressed(FrameCodec::Lz4),
+    };
+    let what = format!("relayout {key}: {options:?}");
+    Some(Plan::new(what, model.clone(), move |hands| {
+        let id = hands.id(key)?;
+        hands.store.relayout(id, &options).map(drop)
+    }))
+}
+
+/// A working set, or none any more.
+pub(super) fn working_set(model: &Model, random: &mut Random) -> Option<Plan> {
+    let (key, _) = model.pick_live(random)?;
+    let pages = PageRange::new(random.below(PAGES - 4), random.below(4));
+    let what = format!("working set of {key}: {pages:?}");
+    Some(Plan::new(what, model.clone(), move |hands| {
+        let id = hands.id(key)?;
+        if pages.count == 0 {
+            hands.store.drop_working_set(id).map(drop)
+        } else {
+            give_working_set(hands.store, id, pages)
+        }
+    }))
+}
+
+fn give_working_set(store: &Store, id: SnapshotId, pages: PageRange) -> Result<(), StoreError> {
+    let image = store.image(id)?;
+    let reference = store.snapshot(id)?.reference();
+    let mut touched = TouchedPages::new(image.layout().page_count(), WorkingSetOrigin::Named);
+    touched.add(pages);
+    let mut stage = store.stage_working_set(id)?;
+    let options = WorkingSetOptions::default();
+    write_working_set(&image, reference, &touched, &options, stage.file())?;
+    stage.publish().map(drop)
+}
+
+/// A materialised image.
+pub(super) fn warm(model: &Model, random: &mut Random) -> Option<Plan> {
+    let (key, _) = model.pick_live(random)?;
+    Some(Plan::new(
+        format!("warm {key}"),
+        model.clone(),
+        move |hands| {
+            let id = hands.id(key)?;
+            hands.store.warm(id, &CaptureControl::default()).map(drop)
+        },
+    ))
+}
+
+/// No materialised image any more.
+pub(super) fn cool(model: &Model, random: &mut Random) -> Option<Plan> {
+    let (key, _) = model.pick_live(random)?;
+    Some(Plan::new(
+        format!("cool {key}"),
+        model.clone(),
+        move |hands| {
+            let id = hands.id(key)?;
+            hands.store.drop_cached(id).map(drop)
+        },
+    ))
+}
