@@ -47,6 +47,7 @@ impl Store {
         };
         let listing = self.list(None)?;
         let child = |record: &&SnapshotRecord| record.parent.is_some_and(|p| p.id == id);
+        let refusal = self.refusal(id, vm.as_ref());
         Ok(DeletePlan {
             id,
             vm,
@@ -58,7 +59,7 @@ impl Store {
                 .map(|r| r.id)
                 .collect(),
             needed_by: self.dependents(id)?,
-            refusal: self.refusal(id),
+            refusal,
         })
     }
 
@@ -78,6 +79,9 @@ impl Store {
         }
         self.allow_gc(Location::Live, id)?;
         if let Some(reason) = self.protection(id) {
+            return Err(StoreError::Refused { id, reason });
+        }
+        if let Some(reason) = self.currency(id, plan.vm.as_ref())? {
             return Err(StoreError::Refused { id, reason });
         }
         if let Some(reason) = self.leased_need(id)? {
@@ -114,8 +118,11 @@ impl Store {
     }
 
     /// Why `id` would be refused now.
-    fn refusal(&self, id: SnapshotId) -> Option<Refusal> {
+    fn refusal(&self, id: SnapshotId, vm: Option<&VmName>) -> Option<Refusal> {
         if let Some(reason) = self.protection(id) {
+            return Some(reason);
+        }
+        if let Ok(Some(reason)) = self.currency(id, vm) {
             return Some(reason);
         }
         let path = directory::snapshot_lock(id);
@@ -145,6 +152,13 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the machine is on a branch whose head is `id`.
+    fn currency(&self, id: SnapshotId, vm: Option<&VmName>) -> Result<Option<Refusal>, StoreError> {
+        let current = vm.map(|vm| self.current_head(vm)).transpose()?.flatten();
+        let is_head = current.filter(|(_, head)| *head == id);
+        Ok(is_head.map(|(branch, _)| Refusal::Current { branch }))
     }
 
     /// Whether `id` is marked as not to be deleted.

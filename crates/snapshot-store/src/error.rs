@@ -1,6 +1,5 @@
 //! Why an operation of the store failed, and what to do about it.
 
-use std::fmt;
 use std::io;
 
 use snapshot_format::{
@@ -12,9 +11,11 @@ use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError, Work
 use crate::checked_json::Fault;
 
 mod listed;
+mod refusal;
 mod working_set;
 
 use listed::{Holders, Listed};
+pub use refusal::Refusal;
 
 /// What a caller does about an error. Each kind is one exit code of the command-line tool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
@@ -64,6 +65,14 @@ pub enum StoreError {
         text: String,
         /// What it could mean.
         candidates: Vec<SnapshotId>,
+    },
+    /// A text that is not what it was given as.
+    #[error("{text:?} is no {what}")]
+    InvalidText {
+        /// What was given, or the beginning of it.
+        text: String,
+        /// What it was to be.
+        what: &'static str,
     },
     /// A count beyond its cap.
     #[error("too many {what}: at most {limit} are allowed")]
@@ -250,29 +259,6 @@ pub enum StoreError {
     },
 }
 
-/// Why a snapshot may not be deleted.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Refusal {
-    /// It is marked so.
-    Protected,
-    /// Its `snapshot.json` is damaged, so that nobody knows whether it is marked.
-    Unreadable,
-    /// Processes read it, or write a child of it.
-    Leased {
-        /// Which, as far as the system tells.
-        holders: Vec<u32>,
-    },
-    /// Processes read a snapshot that needs its data, or write a child of that.
-    Needed {
-        /// Which snapshot.
-        by: SnapshotId,
-        /// Which processes, as far as the system tells.
-        holders: Vec<u32>,
-    },
-}
-
 impl StoreError {
     /// What a caller branches on.
     #[must_use]
@@ -280,6 +266,7 @@ impl StoreError {
         match self {
             Self::InvalidReference { .. }
             | Self::Ambiguous { .. }
+            | Self::InvalidText { .. }
             | Self::TooMany { .. }
             | Self::Codec(FrameCodecError::Level { .. }) => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
@@ -360,13 +347,7 @@ impl StoreError {
             Self::NetworkFileSystem { .. } => {
                 "open it with --single-host if no other host uses it at the same time"
             }
-            Self::Refused { reason, .. } => match reason {
-                Refusal::Protected => "take the protection away first",
-                Refusal::Unreadable => "write its metadata anew first",
-                Refusal::Leased { .. } | Refusal::Needed { .. } => {
-                    "wait until those processes are done with it"
-                }
-            },
+            Self::Refused { reason, .. } => reason.hint(),
             Self::DurabilityUncertain { .. } => {
                 "look whether it is there, and verify it; take the next diff relative to the old parent"
             }
@@ -475,23 +456,6 @@ pub(crate) fn kind_of_io(error: &io::Error) -> ErrorKind {
         // Something else was planted where a file of the store belongs.
         _ if backend::Refusal::of(error).is_some() => ErrorKind::Corrupt,
         _ => ErrorKind::Failed,
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Protected => f.write_str("protected"),
-            Self::Unreadable => f.write_str("taken for protected, as its snapshot.json is damaged"),
-            Self::Leased { holders } => write!(f, "in use, {}", Holders(holders)),
-            Self::Needed { by, holders } => {
-                write!(
-                    f,
-                    "needed by snapshot {by}, which is in use, {}",
-                    Holders(holders)
-                )
-            }
-        }
     }
 }
 

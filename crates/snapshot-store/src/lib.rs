@@ -51,7 +51,9 @@
 //!
 //! - `store`, `open`, `options`, `header`, `recovery`: an open store, and what a crash left in it
 //! - `directory`, `file`, `checked_json`: names and small files
-//! - `record`, `catalog`, `reference`, `tree`, `metadata`: which snapshots there are
+//! - `record`, `catalog`, `reference`, `metadata`: which snapshots there are
+//! - `forest`, `tree`, `branch`, `merge`, `recreate`: who descends from whom, and lines of them
+//! - `filter`, `pattern`: which of them are meant, and what new ones are called
 //! - `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
@@ -64,6 +66,7 @@
 
 #![forbid(unsafe_code)]
 
+mod branch;
 mod cache;
 mod catalog;
 mod checked_json;
@@ -72,20 +75,25 @@ mod directory;
 mod error;
 mod feature;
 mod file;
+mod filter;
+mod forest;
 mod header;
 mod identity;
 mod image;
 mod lease;
 mod lock;
+mod merge;
 mod metadata;
 mod open;
 mod options;
 mod parts;
+mod pattern;
 mod placed;
 mod placing;
 mod reading;
 mod record;
 mod recovery;
+mod recreate;
 mod reference;
 mod refresher;
 mod relabel;
@@ -101,18 +109,24 @@ mod vm;
 mod vm_file;
 mod working_set;
 
+pub use branch::BranchRecord;
 pub use cache::{CachedImage, WarmEnd, WarmJob, WarmReport};
 pub use deletion::DeletePlan;
 pub use directory::Location;
 pub use error::{ErrorKind, Refusal, StoreError};
+pub use filter::{CATEGORY, Filter, SearchText};
+pub use forest::Forest;
 pub use header::{STORE_VERSION, StoreHeader};
 pub use image::StoredImage;
 pub use lease::Lease;
+pub use merge::{Giver, MERGED, Merge, MergeReport};
 pub use metadata::Metadata;
 pub use options::{Access, OpenOptions};
 pub use parts::SnapshotParts;
+pub use pattern::{NamePattern, NameTemplate};
 pub use reading::SnapshotDetail;
 pub use record::{DamagedSnapshot, Listing, SnapshotRecord};
+pub use recreate::RecreateReport;
 pub use reference::Reference;
 pub use refresher::WorkingSetRefresher;
 pub use relayout::RelayoutReport;

@@ -1,10 +1,11 @@
 //! Snapshots in the order of their descent.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use snapshot_format::SnapshotRef;
+use snapshot_format::SnapshotId;
 
+use crate::forest::Forest;
 use crate::record::SnapshotRecord;
 
 /// One line of a tree.
@@ -35,46 +36,21 @@ pub enum ParentLink {
 ///
 /// A link counts only where the digest fits, so that no set of files can make a circle of them.
 pub(crate) fn grow(records: &[SnapshotRecord]) -> Vec<TreeEntry> {
-    let known: HashMap<SnapshotRef, usize> = records
-        .iter()
-        .enumerate()
-        .map(|(at, record)| (record.reference(), at))
-        .collect();
-    let mut children: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
-    let mut roots = Vec::new();
-    for (at, record) in records.iter().enumerate() {
-        match record.parent.and_then(|parent| known.get(&parent)) {
-            Some(&parent) if parent != at => {
-                if let Some(siblings) = children.get_mut(parent) {
-                    siblings.push(at);
-                }
-            }
-            _ => roots.push(at),
-        }
-    }
-    let order = |at: &usize| records.get(*at).map(|record| (record.vm.key(), record.seq));
-    for siblings in children.iter_mut().chain([&mut roots]) {
-        siblings.sort_by_key(order);
-    }
-
-    let mut entries = Vec::with_capacity(records.len());
-    let mut shown = BTreeSet::new();
-    let mut open: Vec<(usize, usize)> = roots.iter().rev().map(|&at| (at, 0)).collect();
-    while let Some((at, depth)) = open.pop() {
-        let Some(record) = records.get(at).filter(|_| shown.insert(at)) else {
-            continue;
-        };
-        entries.push(TreeEntry {
+    let forest = Forest::of(records);
+    let known: BTreeMap<SnapshotId, &SnapshotRecord> =
+        records.iter().map(|record| (record.id, record)).collect();
+    let lines = forest.lines().into_iter();
+    let entries = lines.filter_map(|(id, depth)| {
+        let record = *known.get(&id)?;
+        Some(TreeEntry {
             depth,
-            parent: match record.parent {
-                None => ParentLink::None,
-                Some(_) if depth > 0 => ParentLink::Shown,
-                Some(_) => ParentLink::Elsewhere,
+            parent: match (record.parent, forest.parent(id)) {
+                (None, _) => ParentLink::None,
+                (Some(_), Some(_)) => ParentLink::Shown,
+                (Some(_), None) => ParentLink::Elsewhere,
             },
             record: record.clone(),
-        });
-        let below = children.get(at).map_or(&[][..], Vec::as_slice);
-        open.extend(below.iter().rev().map(|&child| (child, depth + 1)));
-    }
-    entries
+        })
+    });
+    entries.collect()
 }

@@ -71,24 +71,35 @@ pub(crate) fn check_spelling(store: &Store, vm: &VmName) -> Result<(), StoreErro
 
 /// Brings `vms/<vm>.json` up to date. The lock of `vm` is held.
 ///
-/// The file is derived: a failure is reported to the log and to nobody else, and the next change
-/// writes it anew.
+/// What of it is derived needs no file: a failure is reported to the log and to nobody else, and
+/// the next change writes it anew.
 pub(crate) fn refresh(store: &Store, vm: &VmName) {
-    if let Err(error) = write(store, vm) {
+    if let Err(error) = change(store, vm, |_| {}) {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, %vm, "the file of the virtual machine is out of date");
     }
 }
 
-fn write(store: &Store, vm: &VmName) -> Result<(), StoreError> {
+/// Writes `vms/<vm>.json`: what is derived anew, and what is not as it was, but for `change`. The
+/// lock of `vm` is held.
+pub(crate) fn change(
+    store: &Store,
+    vm: &VmName,
+    change: impl FnOnce(&mut VmFile),
+) -> Result<(), StoreError> {
     let last_seq = next_seq(store, vm)?.saturating_sub(1);
     let mut heads: BTreeMap<BranchName, SnapshotId> = BTreeMap::new();
     // By ascending sequence number: the last one of a branch stays.
     for record in store.list(Some(vm))?.snapshots {
         heads.insert(record.branch, record.id);
     }
-    let bytes = VmFile::new(vm.clone(), last_seq, heads).encode()?;
+    let mut file = VmFile::new(vm.clone(), last_seq, heads);
+    if let Some(before) = read(store, vm) {
+        (file.starts, file.current) = (before.starts, before.current);
+    }
+    change(&mut file);
     let name = directory::vm_file_name(vm);
+    let bytes = file.encode()?;
     file::replace(store.backend(), &directory::vm_directory(), &name, &bytes)
 }
 

@@ -1,5 +1,6 @@
 //! Taking a snapshot: staged, sealed, published.
 
+mod copy;
 mod new;
 mod own_lock;
 mod seal;

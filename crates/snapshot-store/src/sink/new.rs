@@ -4,6 +4,7 @@ use snapshot_format::{Arch, BranchName, SectionPayload, SnapshotName, SnapshotRe
 use snapshot_memory::CaptureOptions;
 
 use crate::metadata::Metadata;
+use crate::pattern::NameTemplate;
 
 /// A snapshot to be taken.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct NewSnapshot {
     pub parent: Option<SnapshotRef>,
     /// Name, description, labels, tags, protection.
     pub metadata: Metadata,
+    /// What it is to be called once it has its number. Then `metadata` has no name.
+    pub name_template: Option<NameTemplate>,
     /// The VMM's configuration of the machine, opaque.
     pub config: Vec<u8>,
     /// What a host must have to run the guest.
@@ -38,6 +41,7 @@ impl NewSnapshot {
             branch: BranchName::main(),
             parent: None,
             metadata: Metadata::default(),
+            name_template: None,
             config: Vec::new(),
             fingerprint: None,
             capture: CaptureOptions::default(),
@@ -76,6 +80,13 @@ impl NewSnapshot {
     #[must_use]
     pub fn metadata(mut self, metadata: Metadata) -> Self {
         self.metadata = metadata;
+        self
+    }
+
+    /// Sets [`name_template`](Self::name_template).
+    #[must_use]
+    pub fn name_template(mut self, template: NameTemplate) -> Self {
+        self.name_template = Some(template);
         self
     }
 

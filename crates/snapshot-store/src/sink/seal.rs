@@ -37,7 +37,7 @@ impl StoreStage {
         let Self {
             mut staged,
             store,
-            new,
+            mut new,
             parent_lease,
             parent_image,
             lock,
@@ -48,12 +48,15 @@ impl StoreStage {
         staged.make_durable()?;
         let vm_lock = store.lock_vm(&new.vm)?;
         vm::check_spelling(&store, &new.vm)?;
+        let seq = vm::next_seq(&store, &new.vm)?;
+        if let Some(template) = &new.name_template {
+            new.metadata.name = Some(template.fill(&new.vm, &new.branch, seq)?);
+        }
         if let Some(name) = &new.metadata.name {
             vm::check_name_is_free(&store, &new.vm, name, None)?;
         }
         let metadata = new.metadata.encode(staged.id())?;
         staged.side_file(directory::METADATA_FILE, &metadata)?;
-        let seq = vm::next_seq(&store, &new.vm)?;
         let sealed = staged.seal(SnapshotFacts {
             vm: new.vm,
             seq,

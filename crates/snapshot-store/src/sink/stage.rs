@@ -83,6 +83,9 @@ impl StoreSink {
         store.begin_write()?;
         new.metadata.check()?;
         vm::check_spelling(store, &new.vm)?;
+        if let Some(template) = &new.name_template {
+            template.check(&new.vm, &new.branch)?;
+        }
         if let Some(name) = &new.metadata.name {
             vm::check_name_is_free(store, &new.vm, name, None)?;
         }

@@ -1,14 +1,17 @@
 //! What the store promises, through its public interface.
 
+mod branches;
 mod cache;
 mod concurrency;
 mod damage;
 mod feature;
 mod lifecycle;
+mod merge;
 mod model;
 mod on_demand;
 mod plugged;
 mod preparation;
+mod recreate;
 mod refresher;
 mod relayout;
 mod rig;
