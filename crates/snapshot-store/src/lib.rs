@@ -61,6 +61,7 @@
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
+//! - `index`, with the feature of that name: lists of many snapshots, without reading each
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
@@ -80,6 +81,8 @@ mod forest;
 mod header;
 mod identity;
 mod image;
+#[cfg(feature = "index")]
+mod index;
 mod lease;
 mod lock;
 mod merge;
@@ -118,6 +121,8 @@ pub use filter::{CATEGORY, Filter, SearchText};
 pub use forest::Forest;
 pub use header::{STORE_VERSION, StoreHeader};
 pub use image::StoredImage;
+#[cfg(feature = "index")]
+pub use index::{Index, IndexUse, Reindexed};
 pub use lease::Lease;
 pub use merge::{Giver, MERGED, Merge, MergeReport};
 pub use metadata::Metadata;

@@ -21,6 +21,7 @@ mod host;
 mod mem;
 mod path;
 mod refusal;
+mod stamp;
 #[cfg(target_os = "macos")]
 mod sysctl;
 
@@ -33,6 +34,7 @@ pub use host::{FileSystem, HostIdentity};
 pub use mem::{HoleHints, MemBackend, Planted};
 pub use path::{InvalidName, RelPath};
 pub use refusal::Refusal;
+pub use stamp::FileStamp;
 
 /// A directory tree that files are read from and written to.
 ///
@@ -69,6 +71,19 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// What `path` is, without following a symbolic link.
     fn metadata(&self, path: &RelPath) -> io::Result<Metadata>;
+
+    /// The stamps of `files`, paths below `directory`, in their order; `None` for what is not there or
+    /// cannot be looked at. Nothing is opened, and a symbolic link at the end is itself what is
+    /// looked at: a stamp says whether to read a file again, never what is in it.
+    ///
+    /// An error is `Unsupported` by default: a backend in memory has no stamps to tell.
+    fn stamps(
+        &self,
+        _directory: &RelPath,
+        _files: &[RelPath],
+    ) -> io::Result<Vec<Option<FileStamp>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Locks `path`, a file that is made where it is missing (mode 0600).
     ///

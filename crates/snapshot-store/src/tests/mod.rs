@@ -5,6 +5,8 @@ mod cache;
 mod concurrency;
 mod damage;
 mod feature;
+#[cfg(feature = "index")]
+mod index;
 mod lifecycle;
 mod merge;
 mod model;

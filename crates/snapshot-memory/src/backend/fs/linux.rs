@@ -89,6 +89,11 @@ pub(super) fn lock_holders(file: &FileStat) -> io::Result<Vec<u32>> {
     holders::of(file.st_dev, file.st_ino)
 }
 
+/// The number of the device that a file lies on.
+pub(super) const fn device(file: &FileStat) -> u64 {
+    file.st_dev
+}
+
 /// What `root` lies on.
 pub(super) fn file_system(root: &OwnedFd, is_read_only: bool) -> io::Result<FileSystem> {
     let magic = fstatfs(root.as_fd())?.filesystem_type().0;

@@ -94,6 +94,11 @@ pub(super) fn lock_holders(_file: &FileStat) -> io::Result<Vec<u32>> {
     Ok(Vec::new())
 }
 
+/// The number of the device that a file lies on.
+pub(super) fn device(file: &FileStat) -> u64 {
+    u64::from(file.st_dev.unsigned_abs())
+}
+
 /// What `root` lies on.
 pub(super) fn file_system(root: &OwnedFd, is_read_only: bool) -> io::Result<FileSystem> {
     let found = fstatfs(root)?;

@@ -15,8 +15,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use super::{
-    Backend, Entry, EntryKind, FileSystem, Lock, LockMode, Metadata, ReadFile, Refusal, RelPath,
-    WriteFile,
+    Backend, Entry, EntryKind, FileStamp, FileSystem, Lock, LockMode, Metadata, ReadFile, Refusal,
+    RelPath, WriteFile, stamp::nanoseconds,
 };
 use crate::direct::Probe;
 
@@ -194,6 +194,26 @@ impl Backend for FsBackend {
             len_bytes: unsigned(stat.st_size)?,
             allocated_bytes: unsigned(stat.st_blocks)?.saturating_mul(STAT_BLOCK_BYTES),
         })
+    }
+
+    fn stamps(
+        &self,
+        directory: &RelPath,
+        files: &[RelPath],
+    ) -> io::Result<Vec<Option<FileStamp>>> {
+        let directory = open_at(&self.root, directory, system::NAMING, Mode::empty())?;
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let stamps = files.iter().map(|file| {
+            let stat = fstatat(&directory, file.as_str(), flags).ok()?;
+            Some(FileStamp {
+                device: system::device(&stat),
+                inode: wide(stat.st_ino),
+                len_bytes: unsigned(stat.st_size).ok()?,
+                modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+                changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+            })
+        });
+        Ok(stamps.collect())
     }
 
     fn lock(&self, path: &RelPath, mode: LockMode, wait: Duration) -> io::Result<Box<dyn Lock>> {

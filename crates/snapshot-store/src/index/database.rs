@@ -1,0 +1,188 @@
+//! The one file that speaks SQL.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, params};
+use snapshot_format::SnapshotId;
+
+use super::stamps::{STAMP_BYTES, Stamps};
+use crate::directory::Location;
+
+/// The database of an index, checked to be that of one store.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Connection,
+}
+
+/// Why a database is not used.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Another process has it, for a moment.
+    Busy,
+    /// It is not what this build makes of this store.
+    Unusable(String),
+}
+
+/// What is kept of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Kept {
+    pub(super) stamps: Stamps,
+    /// The record, encoded.
+    pub(super) text: String,
+}
+
+/// What is to be changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) keep: Vec<(SnapshotId, Kept)>,
+    pub(super) forget: Vec<SnapshotId>,
+}
+
+/// Whose the file is: `vmsx`.
+const APPLICATION: i32 = 0x766d_7378;
+
+/// The version of the tables.
+const SCHEMA: i32 = 1;
+
+/// How long another process is waited for: reading some snapshots takes as long.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+const TABLES: &str = "
+CREATE TABLE store (id BLOB NOT NULL);
+CREATE TABLE snapshot (
+    location INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    manifest_stamp BLOB NOT NULL,
+    metadata_stamp BLOB NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (location, id)
+) WITHOUT ROWID;
+";
+
+impl Database {
+    /// Opens the file at `path`, which exists. An empty one becomes the index of `store`.
+    pub(super) fn open(path: &Path, store: SnapshotId) -> Result<Self, Fault> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")?;
+        let mut database = Self { connection };
+        match (
+            database.number("application_id")?,
+            database.number("user_version")?,
+        ) {
+            (APPLICATION, SCHEMA) => {}
+            (0, 0) => database.make(store)?,
+            (application, version) => {
+                let problem = format!("it is version {version} of application {application:#x}");
+                return Err(Fault::Unusable(problem));
+            }
+        }
+        database.check(store)?;
+        Ok(database)
+    }
+
+    /// What is kept of the snapshots at `location`.
+    pub(super) fn rows(&self, location: Location) -> Result<BTreeMap<SnapshotId, Kept>, Fault> {
+        let query = "SELECT id, manifest_stamp, metadata_stamp, record
+             FROM snapshot WHERE location = ?1";
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([number_of(location)], |row| {
+            let kept = Kept {
+                stamps: Stamps {
+                    manifest: row.get::<_, [u8; STAMP_BYTES]>(1)?,
+                    metadata: row.get::<_, [u8; STAMP_BYTES]>(2)?,
+                },
+                text: row.get(3)?,
+            };
+            Ok((SnapshotId(row.get::<_, [u8; 16]>(0)?), kept))
+        })?;
+        let rows: Result<_, Error> = rows.collect();
+        Ok(rows?)
+    }
+
+    /// Makes all changes at `location`, or none.
+    pub(super) fn change(&mut self, location: Location, changes: &Changes) -> Result<(), Fault> {
+        let place = number_of(location);
+        let behaviour = TransactionBehavior::Immediate;
+        let transaction = self.connection.transaction_with_behavior(behaviour)?;
+        {
+            let mut keep = transaction.prepare(
+                "INSERT OR REPLACE INTO snapshot
+                 (location, id, manifest_stamp, metadata_stamp, record)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            for (id, kept) in &changes.keep {
+                let Stamps { manifest, metadata } = kept.stamps;
+                keep.execute(params![place, id.0, manifest, metadata, kept.text])?;
+            }
+            let mut forget =
+                transaction.prepare("DELETE FROM snapshot WHERE location = ?1 AND id = ?2")?;
+            for id in &changes.forget {
+                forget.execute(params![place, id.0])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Makes the tables, unless another process was faster.
+    fn make(&mut self, store: SnapshotId) -> Result<(), Fault> {
+        self.connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+        let behaviour = TransactionBehavior::Immediate;
+        let transaction = self.connection.transaction_with_behavior(behaviour)?;
+        let version: i32 =
+            transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version == 0 {
+            transaction.execute_batch(TABLES)?;
+            transaction.execute("INSERT INTO store (id) VALUES (?1)", params![store.0])?;
+            transaction.pragma_update(None, "application_id", APPLICATION)?;
+            transaction.pragma_update(None, "user_version", SCHEMA)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Fails unless it is the index of `store`.
+    fn check(&self, store: SnapshotId) -> Result<(), Fault> {
+        self.connection
+            .execute_batch("PRAGMA synchronous = NORMAL;")?;
+        let query = "SELECT id FROM store";
+        let found = self
+            .connection
+            .query_row(query, [], |row| row.get::<_, [u8; 16]>(0))?;
+        if found == store.0 {
+            return Ok(());
+        }
+        let found = SnapshotId(found);
+        Err(Fault::Unusable(format!("it is the index of store {found}")))
+    }
+
+    fn number(&self, pragma: &str) -> Result<i32, Fault> {
+        let value = self
+            .connection
+            .pragma_query_value(None, pragma, |row| row.get(0));
+        Ok(value?)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+const fn number_of(location: Location) -> i64 {
+    match location {
+        Location::Live => 0,
+        Location::Trash => 1,
+    }
+}

@@ -1,0 +1,226 @@
+//! Lists by the index, each held against the directories.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use snapshot_format::SnapshotId;
+
+use super::database::{Changes, Fault, Kept};
+use super::place::{IndexUse, Opened, Place};
+use super::row;
+use super::stamps::{self, Stamped};
+use crate::directory::Location;
+use crate::error::StoreError;
+use crate::filter::Filter;
+use crate::record::{DamagedSnapshot, Listing, SnapshotRecord};
+use crate::store::Store;
+
+/// Lists the snapshots of a store by its index, and without one where there is none to use.
+#[derive(Debug)]
+pub struct Index {
+    store: Store,
+    place: Option<Place>,
+    opened: Option<Opened>,
+    how: IndexUse,
+    files_read: u64,
+    unsettled: Duration,
+}
+
+/// What making an index anew did.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Reindexed {
+    /// Whether there is one now.
+    pub index: IndexUse,
+    /// Snapshots that were read from their files.
+    pub snapshots: u64,
+    /// Those that cannot be.
+    pub damaged: Vec<DamagedSnapshot>,
+}
+
+impl Index {
+    /// Opens the index of `store` in the directory `place`, which is made where it is missing;
+    /// without one, and where it cannot be used, lists are read from the files.
+    pub fn open(store: &Store, place: Option<&Path>) -> Self {
+        let mut index = Self {
+            store: store.clone(),
+            place: None,
+            opened: None,
+            how: IndexUse::None,
+            files_read: 0,
+            unsettled: stamps::UNSETTLED,
+        };
+        let found = place.map(|path| Place::at(path, store.header().id));
+        match found.transpose() {
+            Ok(found) => index.place = found.flatten(),
+            Err(error) => tracing::debug!(%error, "there is no place for an index"),
+        }
+        index.reopen();
+        index
+    }
+
+    /// Whether an index is used, and whether it was there.
+    pub fn how(&self) -> IndexUse {
+        self.how
+    }
+
+    /// The same, where every change is settled at once: tests do not wait for seconds to pass.
+    #[cfg(test)]
+    pub(crate) fn settled_at_once(mut self) -> Self {
+        self.unsettled = Duration::ZERO;
+        self
+    }
+
+    /// How many snapshots were read from their files so far.
+    pub fn files_read(&self) -> u64 {
+        self.files_read
+    }
+
+    /// The snapshots at `location` that `filter` selects, and all that are damaged.
+    pub fn list(&mut self, location: Location, filter: &Filter) -> Result<Listing, StoreError> {
+        let ids = self.store.ids_at(location)?;
+        // Before anything is read: what changes after this has other stamps the next time.
+        let Some(stamped) = stamps::of(&self.store, location, &ids, self.unsettled)? else {
+            let mut listing = self.store.list_at(location, filter.vm.as_ref())?;
+            listing.snapshots.retain(|record| filter.selects(record));
+            return Ok(listing);
+        };
+        let mut kept = self.rows(location);
+        let mut changes = Changes::default();
+        let mut listing = Listing::default();
+        for (id, stamped) in ids.into_iter().zip(stamped) {
+            let row = kept.remove(&id);
+            let known = row.as_ref().filter(|row| row.stamps == stamped.stamps);
+            let record = match known.and_then(|row| row::decode(location, id, &row.text)) {
+                Some(record) => record,
+                None => match self.read(location, id)? {
+                    Some(Ok(record)) => {
+                        note(&mut changes, &record, stamped, row.is_some());
+                        record
+                    }
+                    Some(Err(damaged)) => {
+                        changes.forget.extend(row.map(|_| id));
+                        listing.damaged.push(damaged);
+                        continue;
+                    }
+                    None => continue,
+                },
+            };
+            if filter.selects(&record) {
+                listing.snapshots.push(record);
+            }
+        }
+        changes.forget.extend(kept.into_keys());
+        self.keep(location, &changes);
+        let order = |record: &SnapshotRecord| (record.vm.key(), record.seq, record.id);
+        listing.snapshots.sort_by_cached_key(order);
+        Ok(listing)
+    }
+
+    /// Removes the index of `store` in `place`, and makes it anew from the files.
+    pub fn rebuild(store: &Store, place: Option<&Path>) -> Result<Reindexed, StoreError> {
+        let mut index = Self::open(store, place);
+        // Without our own lock, so that nobody but others can keep it.
+        index.opened = None;
+        if let Some(found) = &index.place
+            && let Err(error) = found.remove()
+        {
+            tracing::debug!(%error, "the index cannot be removed");
+        }
+        index.reopen();
+        let mut damaged = Vec::new();
+        for location in Location::SEARCH {
+            damaged.extend(index.list(location, &Filter::default())?.damaged);
+        }
+        Ok(Reindexed {
+            index: index.how,
+            snapshots: index.files_read,
+            damaged,
+        })
+    }
+
+    fn reopen(&mut self) {
+        let Some(place) = &self.place else {
+            return;
+        };
+        match place.open() {
+            Ok((opened, how)) => (self.opened, self.how) = (opened, how),
+            Err(error) => {
+                tracing::debug!(%error, "the index is not used");
+                (self.opened, self.how) = (None, IndexUse::None);
+            }
+        }
+    }
+
+    /// Reads one snapshot from its files: it, or what is wrong with it. `None`: it is not there any
+    /// more.
+    fn read(
+        &mut self,
+        location: Location,
+        id: SnapshotId,
+    ) -> Result<Option<Result<SnapshotRecord, DamagedSnapshot>>, StoreError> {
+        self.files_read += 1;
+        match SnapshotRecord::read(self.store.backend(), location, id) {
+            Ok(record) => Ok(Some(Ok(record))),
+            Err(_) if !self.store.exists_at(location, id)? => Ok(None),
+            Err(error) => Ok(Some(Err(DamagedSnapshot::new(id, location, &error)))),
+        }
+    }
+
+    /// What is kept; nothing where it cannot be read.
+    fn rows(&mut self, location: Location) -> BTreeMap<SnapshotId, Kept> {
+        let Some(opened) = &self.opened else {
+            return BTreeMap::new();
+        };
+        match opened.database.rows(location) {
+            Ok(rows) => rows,
+            Err(Fault::Busy) => BTreeMap::new(),
+            Err(Fault::Unusable(problem)) => {
+                tracing::debug!(%problem, "the index is made anew");
+                self.replace();
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Keeps what was read. The next one who lists does what fails here.
+    fn keep(&mut self, location: Location, changes: &Changes) {
+        if changes.keep.is_empty() && changes.forget.is_empty() {
+            return;
+        }
+        let Some(opened) = &mut self.opened else {
+            return;
+        };
+        match opened.database.change(location, changes) {
+            Ok(()) | Err(Fault::Busy) => {}
+            Err(Fault::Unusable(problem)) => {
+                tracing::debug!(%problem, "the index is made anew");
+                self.replace();
+            }
+        }
+    }
+
+    /// Puts an empty index in the place of one that turned out to be damaged.
+    fn replace(&mut self) {
+        self.opened = None;
+        let removed = self.place.as_ref().map(Place::remove);
+        if let Some(Err(error)) = removed {
+            tracing::debug!(%error, "the index cannot be removed");
+        }
+        self.reopen();
+    }
+}
+
+/// Notes what is to be kept of a snapshot that was read.
+fn note(changes: &mut Changes, record: &SnapshotRecord, stamped: Stamped, was_kept: bool) {
+    match row::encode(record).filter(|_| stamped.is_settled) {
+        Some(text) => {
+            let stamps = stamped.stamps;
+            changes.keep.push((record.id, Kept { stamps, text }));
+        }
+        None if was_kept => changes.forget.push(record.id),
+        None => {}
+    }
+}
