@@ -150,6 +150,16 @@ pub(crate) fn commit_lock() -> RelPath {
     plain("locks/commit")
 }
 
+/// `audit.jsonl`.
+pub(crate) fn audit_file() -> RelPath {
+    plain("audit.jsonl")
+}
+
+/// `locks/audit`: held while an entry is appended to the audit log.
+pub(crate) fn audit_lock() -> RelPath {
+    plain("locks/audit")
+}
+
 /// The name of the file that is written before it replaces `name`.
 pub(crate) fn replacement_name(name: &str) -> String {
     format!(".{name}.new")

@@ -61,12 +61,14 @@
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
+//! - `audit`: who changed what, in a log that is only appended to
 //! - `index`, with the feature of that name: lists of many snapshots, without reading each
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod branch;
 mod cache;
 mod catalog;
@@ -112,6 +114,9 @@ mod vm;
 mod vm_file;
 mod working_set;
 
+pub use audit::{
+    Actor, AuditEntry, AuditEvent, AuditProblem, AuditReport, Intent, UnfinishedIntent,
+};
 pub use branch::BranchRecord;
 pub use cache::{CachedImage, WarmEnd, WarmJob, WarmReport};
 pub use deletion::DeletePlan;

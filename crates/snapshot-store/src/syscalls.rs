@@ -50,3 +50,6 @@ pub const WARM: &[&str] = &["ioctl", "pipe2", "write"];
 /// Beyond [`READ`], to ask which host this is, and who holds a lock: one that cannot be had, or that
 /// of a snapshot that is to be deleted.
 pub const ASK_PROC: &[&str] = &["openat", "read"];
+
+/// Beyond [`READ`] and [`WRITE`], to append to the audit log.
+pub const AUDIT: &[&str] = &["fdatasync", "write"];

@@ -48,6 +48,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Creates a file that must not exist, mode 0600.
     fn create(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>>;
 
+    /// Writes `bytes` behind the last byte of a file, wherever that is by then, with one call, and
+    /// makes them durable. A file that is missing is made, mode 0600, and its name made durable.
+    ///
+    /// After an error any part of `bytes` may be there.
+    fn append(&self, path: &RelPath, bytes: &[u8]) -> io::Result<()>;
+
     /// Creates a directory that must not exist, mode 0700.
     fn create_dir(&self, path: &RelPath) -> io::Result<()>;
 

@@ -46,6 +46,10 @@ impl Backend for Elsewhere {
         self.guard()?;
         self.tree.create(path)
     }
+    fn append(&self, path: &RelPath, bytes: &[u8]) -> io::Result<()> {
+        self.guard()?;
+        self.tree.append(path, bytes)
+    }
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         self.guard()?;
         self.tree.create_dir(path)

@@ -270,7 +270,7 @@ fn several_list_while_one_changes() {
         for round in 0..20 {
             let tag = Tag::new(format!("t{round}")).unwrap();
             let of = taken[round % taken.len()];
-            rig.store.change_metadata(of.id, |m| drop(m.tags.insert(tag))).unwrap();
+            rig.store.change_metadata(of.id, |m| m.tags.extend([tag])).unwrap();
         }
     });
     rig.check();

@@ -305,6 +305,10 @@ impl Backend for FaultBackend {
         self.tree.create(path)
     }
 
+    fn append(&self, path: &RelPath, bytes: &[u8]) -> io::Result<()> {
+        self.tree.append(path, bytes)
+    }
+
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         self.tree.create_dir(path)
     }

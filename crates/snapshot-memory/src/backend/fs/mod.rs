@@ -1,7 +1,7 @@
 //! The real file system below a directory descriptor.
 
 use std::fs::{File, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -151,6 +151,29 @@ impl Backend for FsBackend {
         let fd = open_at(&self.root, path, flags, mode)?;
         let probe = self.probe.clone();
         Ok(Box::new(FsWriteFile::new(File::from(fd), probe)))
+    }
+
+    fn append(&self, path: &RelPath, bytes: &[u8]) -> io::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let (fd, is_new) = match open_at(&self.root, path, flags, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+                let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+                (open_at(&self.root, path, flags, mode)?, true)
+            }
+            found => (found?, false),
+        };
+        check_file(&fd)?;
+        let mut file = File::from(fd);
+        // A part of it is no line: whoever reads it is to see that it was cut short.
+        if file.write(bytes)? != bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.sync_data()?;
+        match path.parent() {
+            Some(parent) if is_new => self.sync_dir(&parent),
+            _ => Ok(()),
+        }
     }
 
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {

@@ -207,6 +207,24 @@ impl Backend for MemBackend {
         Ok(Box::new(file::MemWriteFile::new(self.clone(), inode)))
     }
 
+    fn append(&self, path: &RelPath, bytes: &[u8]) -> io::Result<()> {
+        let found = self.look()?.find(path);
+        let (inode, is_new) = match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (self.make(path, Node::empty_file())?, true)
+            }
+            found => (found?, false),
+        };
+        let end = self.look()?.content(inode)?.len();
+        let mut file = file::MemWriteFile::new(self.clone(), inode);
+        file.write_all_at(end, bytes)?;
+        file.sync()?;
+        match path.parent() {
+            Some(parent) if is_new => self.sync_dir(&parent),
+            _ => Ok(()),
+        }
+    }
+
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         self.make(path, Node::empty_dir()).map(drop)
     }
