@@ -63,11 +63,13 @@
 //! - `cache`: materialised images
 //! - `audit`: who changed what, in a log that is only appended to
 //! - `index`, with the feature of that name: lists of many snapshots, without reading each
+//! - `analysis`: differences, pictures, space, chains, and what to do about them
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod audit;
 mod branch;
 mod cache;
@@ -114,6 +116,11 @@ mod vm;
 mod vm_file;
 mod working_set;
 
+pub use analysis::{
+    AttachedChange, ChainLayer, ChainReport, Diagnosis, Finding, FindingKind, MachineSpace,
+    MemoryDifference, PageCountsBy, Picture, PictureCell, RegionDifference, SectionChange,
+    SectionChanges, SnapshotDifference, SnapshotSpace, SpaceReport, open_metrics,
+};
 pub use audit::{
     Actor, AuditEntry, AuditEvent, AuditProblem, AuditReport, Intent, UnfinishedIntent,
 };

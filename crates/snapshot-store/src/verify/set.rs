@@ -70,7 +70,7 @@ impl Store {
         }
     }
 
-    pub(super) fn whereabouts(&self, id: SnapshotId) -> Result<Option<Location>, StoreError> {
+    pub(crate) fn whereabouts(&self, id: SnapshotId) -> Result<Option<Location>, StoreError> {
         for location in Location::SEARCH {
             if self.exists_at(location, id)? {
                 return Ok(Some(location));
