@@ -55,6 +55,15 @@ enum ProgressFormat {
     Json,
 }
 
+/// Reads a command with its own options; those of every command were given already.
+pub(crate) fn parse(words: &[OsString]) -> Result<Command, Failure> {
+    let program = OsString::from("vmsnap");
+    let words = std::iter::once(&program).chain(words);
+    Cli::try_parse_from(words)
+        .map(|cli| cli.command)
+        .map_err(|error| usage(&error))
+}
+
 /// Runs the command line of this process.
 pub(crate) fn run() -> Exit {
     let arguments: Vec<OsString> = std::env::args_os().collect();

@@ -13,6 +13,7 @@ use snapshot_store::{Access, ErrorKind, OpenOptions, Reference, Store, StoreErro
 use crate::answer::Answer;
 use crate::exit::Exit;
 use crate::failure::{Failure, exit_of_io};
+use crate::index_place;
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, ProgressMode};
 
@@ -54,6 +55,22 @@ impl Context {
             FsBackend::open(path).map_err(|error| Failure::io("open the store", path, &error))?;
         Store::open(Arc::new(backend), &OpenOptions::default().access(access))
             .map_err(|error| self.failure(&error))
+    }
+
+    /// Opens the store to list what is in it: what writers that died left stays where it is.
+    pub(crate) fn open_to_list(&self) -> Result<Store, Failure> {
+        let path = self.store_path()?;
+        let backend =
+            FsBackend::open(path).map_err(|error| Failure::io("open the store", path, &error))?;
+        Store::open(Arc::new(backend), &OpenOptions::default().clean_up(false))
+            .map_err(|error| self.failure(&error))
+    }
+
+    /// Where the index of `store` lies, if there is a place for one.
+    pub(crate) fn index_place(&self, store: &Store) -> Result<Option<PathBuf>, Failure> {
+        let path = self.store_path()?;
+        index_place::of(path, store.header().id, store.is_writable())
+            .map_err(|error| Failure::io("look at the store", path, &error))
     }
 
     /// Opens the store, or makes one.

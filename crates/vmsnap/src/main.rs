@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod audited;
 mod cli;
 mod command;
 mod context;
@@ -13,11 +14,14 @@ mod exit;
 mod failure;
 mod gate;
 mod host_file;
+mod index_place;
 mod input;
 mod interrupt;
 mod output_file;
 mod paced_file;
 mod pacing;
+mod phases;
+mod picture;
 mod progress;
 mod quantity;
 mod regions;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{RenameFlags, renameat2};
+use nix::fcntl::{RenameFlags, renameat, renameat2};
 use snapshot_memory::backend::{Backend, FsBackend, RelPath, WriteFile};
 
 use crate::exit::Exit;
@@ -35,6 +35,11 @@ impl OutputFile {
     ///
     /// Refused: a `path` that exists, or that lies in the store at `store`.
     pub(crate) fn create(path: &Path, store: &Path) -> Result<Self, Failure> {
+        Self::begin(path, store, false)
+    }
+
+    /// The same; with `replaces` `path` may exist.
+    fn begin(path: &Path, store: &Path, replaces: bool) -> Result<Self, Failure> {
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             return Err(Failure::usage("the output names no file").at(path));
         };
@@ -48,7 +53,7 @@ impl OutputFile {
                 .at(path)
                 .hint("write it somewhere else"));
         }
-        if path.symlink_metadata().is_ok() {
+        if !replaces && path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
         let directory = FsBackend::open(parent).map_err(failed)?;
@@ -104,6 +109,36 @@ impl OutputFile {
     pub(crate) fn keep(mut self) {
         self.stage = Stage::Kept;
     }
+}
+
+/// Writes a whole output, which must not exist.
+pub(crate) fn write(path: &Path, store: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = OutputFile::create(path, store)?;
+    let written = output.file().write_all_at(0, bytes);
+    written.map_err(|error| Failure::io("write the output", path, &error))?;
+    output.publish()?;
+    output.keep();
+    Ok(())
+}
+
+/// Writes a whole output in the place of what is there: whoever reads it finds the old one or the
+/// new one.
+pub(crate) fn replace(path: &Path, store: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = OutputFile::begin(path, store, true)?;
+    let failed = |error: io::Error| Failure::io("write the output", path, &error);
+    output.file.write_all_at(0, bytes).map_err(failed)?;
+    output.file.sync().map_err(failed)?;
+    let root = output.directory.root_fd();
+    renameat(
+        root,
+        output.temporary.as_str(),
+        root,
+        output.name.as_os_str(),
+    )
+    .map_err(|error| failed(error.into()))?;
+    // It has its name: what fails from here on must not take it away.
+    output.stage = Stage::Kept;
+    output.directory.sync_dir(&RelPath::root()).map_err(failed)
 }
 
 impl Drop for OutputFile {

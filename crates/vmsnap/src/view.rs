@@ -71,6 +71,15 @@ impl From<snapshot_store::Location> for State {
     }
 }
 
+impl From<State> for snapshot_store::Location {
+    fn from(state: State) -> Self {
+        match state {
+            State::Live => Self::Live,
+            State::Trash => Self::Trash,
+        }
+    }
+}
+
 impl From<&SnapshotRecord> for SnapshotView {
     fn from(record: &SnapshotRecord) -> Self {
         let metadata = &record.metadata;
@@ -126,7 +135,7 @@ impl SnapshotView {
 
     /// When it was made, in the time zone of the reader.
     pub(crate) fn local_time(&self) -> String {
-        show_time(self.created_unix_ms, &TimeZone::system())
+        show_local_time(self.created_unix_ms)
     }
 
     /// Tags and labels in one line.
@@ -144,6 +153,11 @@ impl SnapshotView {
     }
 }
 
+/// A time in the time zone of the reader.
+pub(crate) fn show_local_time(unix_ms: u64) -> String {
+    show_time(unix_ms, &TimeZone::system())
+}
+
 /// The views of a listing.
 pub(crate) fn views(listing: &Listing) -> (Vec<SnapshotView>, Vec<DamagedView>) {
     (
@@ -158,13 +172,29 @@ pub(crate) fn short(id: SnapshotId) -> String {
     text.rsplit('-').next().unwrap_or(&text).to_owned()
 }
 
+/// Bytes of blocks, by snapshot and in all.
+#[derive(Serialize, Clone, Debug, Default)]
+pub(crate) struct Sizes {
+    pub(crate) total_bytes: u64,
+    pub(crate) snapshots: BTreeMap<String, u64>,
+}
+
 /// A table of snapshots, and a line for each damaged one.
-pub(crate) fn show_list(snapshots: &[SnapshotView], damaged: &[DamagedView]) -> String {
-    let mut rows = table(&[
-        "ID", "VM", ">SEQ", "NAME", "TYPE", "PARENT", ">MEMORY", "CREATED", "MARKS",
-    ]);
+pub(crate) fn show_list(
+    snapshots: &[SnapshotView],
+    damaged: &[DamagedView],
+    sizes: Option<&Sizes>,
+) -> String {
+    let titles = [
+        "ID", "VM", ">SEQ", "NAME", "TYPE", "PARENT", ">MEMORY", "CREATED", "MARKS", ">ON DISK",
+    ];
+    // The last column is there where sizes are.
+    let columns = titles.len() - usize::from(sizes.is_none());
+    let mut rows = table(titles.get(..columns).unwrap_or(&titles));
     for one in snapshots {
-        rows.add_row([
+        let size = sizes.map(|sizes| sizes.snapshots.get(&one.id.to_string()).copied());
+        let size = size.map(|bytes| show_bytes(bytes.unwrap_or(0)));
+        let cells = [
             short(one.id),
             one.vm.clone(),
             one.seq.to_string(),
@@ -174,13 +204,18 @@ pub(crate) fn show_list(snapshots: &[SnapshotView], damaged: &[DamagedView]) -> 
             show_bytes(one.memory_bytes),
             one.local_time(),
             one.marks(),
-        ]);
+        ];
+        rows.add_row(cells.into_iter().chain(size));
     }
     let mut text = if snapshots.is_empty() {
         "no snapshots\n".to_owned()
     } else {
         draw(&rows)
     };
+    if let Some(sizes) = sizes {
+        text.push_str(&show_bytes(sizes.total_bytes));
+        text.push_str(" on disk\n");
+    }
     for one in damaged {
         text.push_str(&crate::failure::printable(&format!(
             "damaged: {}: {}",

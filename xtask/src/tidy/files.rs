@@ -193,6 +193,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "finds the real path of the index, which SQLite opens by itself and nothing relies on",
     ),
     (
+        "crates/vmsnap/src/index_place.rs",
+        "asks whose the store's directory is",
+    ),
+    (
         "crates/vmsnap/src/input.rs",
         "reads what the user names, outside every store",
     ),

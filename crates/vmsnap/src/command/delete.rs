@@ -31,6 +31,11 @@ struct Deleted {
 }
 
 impl Delete {
+    /// Whether the store is changed.
+    pub(crate) fn changes(&self) -> bool {
+        !self.dry_run
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let store = context.open(if self.dry_run {
             Access::ReadOnly

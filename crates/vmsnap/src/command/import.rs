@@ -9,19 +9,20 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use snapshot_format::{
-    DataLayout, LabelKey, LabelValue, Operation, PAGE_BYTES, SnapshotId, SnapshotName, Tag, VmName,
+    BranchName, DataLayout, LabelKey, LabelValue, Operation, PAGE_BYTES, SnapshotId, SnapshotName,
+    Tag, VmName,
 };
 use snapshot_memory::{
     CaptureOptions, DirtyBitmap, EngineChoice, LayoutChoice, MemoryPlan, MemoryStats, Pages,
     Stability,
 };
 use snapshot_store::{
-    Access, ErrorKind, Location, Metadata, NewSnapshot, Reference, Selection, SnapshotRecord,
-    Store, StoreStage,
+    Access, ErrorKind, Location, Metadata, NameTemplate, NewSnapshot, Reference, Selection,
+    SnapshotRecord, Store, StoreStage,
 };
 
 use crate::answer::Answer;
-use crate::command::{reference, verify};
+use crate::command::{label, reference, verify};
 use crate::context::{Context, memory_failure};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -67,6 +68,14 @@ pub(crate) struct Import {
     /// A name for the snapshot, unique in the VM
     #[arg(long)]
     name: Option<SnapshotName>,
+
+    /// A name with `{vm}`, `{branch}` and `{seq}` in it, which stand for those of the snapshot
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "name")]
+    name_template: Option<NameTemplate>,
+
+    /// The branch that it is taken on: the current one of the VM unless said
+    #[arg(long)]
+    branch: Option<BranchName>,
 
     /// A label; may be given more than once
     #[arg(long, value_name = "K=V", value_parser = label)]
@@ -178,7 +187,8 @@ impl Import {
             .threads(CaptureOptions::best_threads())
             .control(self.pacing.control(progress));
         let failed = |error| context.import_failure(&error, &self.memory);
-        let sink = store.sink(self.new_snapshot(inputs, parent).capture(capture));
+        let new = self.new_snapshot(store, inputs, parent);
+        let sink = store.sink(new.capture(capture));
         let mut stage = sink.stage().map_err(failed)?;
         for section in &inputs.sections {
             stage.section(section.clone());
@@ -272,15 +282,24 @@ impl Import {
             .map_err(|error| context.compare_failure(error, &self.memory))
     }
 
-    fn new_snapshot(&self, inputs: &Inputs, parent: Option<&SnapshotRecord>) -> NewSnapshot {
+    fn new_snapshot(
+        &self,
+        store: &Store,
+        inputs: &Inputs,
+        parent: Option<&SnapshotRecord>,
+    ) -> NewSnapshot {
         let mut metadata = Metadata::default();
         metadata.name.clone_from(&self.name);
         metadata.labels = self.label.iter().cloned().collect();
         metadata.tags = self.tag.iter().cloned().collect();
-        NewSnapshot::of(self.vm.clone())
+        let branch = self.branch.clone();
+        let mut new = NewSnapshot::of(self.vm.clone())
+            .branch(branch.unwrap_or_else(|| store.branch_for_next(&self.vm)))
             .parent(parent.map(SnapshotRecord::reference))
             .metadata(metadata)
-            .config(inputs.config.clone())
+            .config(inputs.config.clone());
+        new.name_template.clone_from(&self.name_template);
+        new
     }
 
     fn report(
@@ -374,15 +393,6 @@ fn parent(
         .hint("name another parent, or import a full snapshot"));
     }
     Ok(record)
-}
-
-fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is no label: write KEY=VALUE"))?;
-    let key = LabelKey::new(key).map_err(|error| error.to_string())?;
-    let value = LabelValue::new(value).map_err(|error| error.to_string())?;
-    Ok((key, value))
 }
 
 fn tell(imported: &Imported) -> String {

@@ -1,17 +1,22 @@
 //! `vmsnap map REF [--plan]`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde::Serialize;
-use snapshot_format::{Operation, SnapshotId};
-use snapshot_memory::{MAX_MAPPINGS, MapSummary, MappingCount, RawImageFacts};
-use snapshot_store::{Access, ErrorKind, Reference};
+use snapshot_format::{Operation, PageRange, SnapshotId};
+use snapshot_memory::{
+    MAX_MAPPINGS, MapSummary, MappingCount, MemoryImage, RawImageFacts, WorkingSet,
+};
+use snapshot_store::{Access, ErrorKind, Picture, Reference, Store};
 
 use crate::answer::Answer;
 use crate::command::reference;
 use crate::context::Context;
 use crate::failure::{Failure, printable};
 use crate::quantity::{counted, show_bytes};
-use crate::table;
+use crate::view::SnapshotView;
+use crate::{output_file, picture, table};
 
 mod plan;
 
@@ -25,6 +30,10 @@ pub(crate) struct Map {
     /// Show the plan of a restore: the way, when pages are checked, and why no other way
     #[arg(long)]
     plan: bool,
+
+    /// Draw the memory to this file as well
+    #[arg(long, value_name = "FILE", conflicts_with = "plan")]
+    svg: Option<PathBuf>,
 
     #[command(flatten)]
     options: plan::Options,
@@ -73,8 +82,38 @@ impl Map {
         }
         let summary = MapSummary::of(stored.image());
         let summary = summary.map_err(|error| context.failure(&error.into()))?;
-        context.answer("vmsnap.map.v1", &Mapped { id, summary }, tell)
+        let touched = touched(&store, id, stored.image());
+        let picture = |cells| {
+            let picture = Picture::of(stored.image(), touched.iter().copied(), cells);
+            picture.map_err(|error| context.failure(&error.into()))
+        };
+        if let Some(path) = &self.svg {
+            let title = SnapshotView::from(&store.snapshot(id).map_err(failed)?).title();
+            let drawn = picture::svg(&picture(picture::FILE_CELLS)?, &title);
+            output_file::write(path, context.store_path()?, drawn.as_bytes())?;
+        }
+        let drawn = if context.json {
+            String::new()
+        } else {
+            picture::draw(&picture(picture::TERMINAL_CELLS)?)
+        };
+        context.answer("vmsnap.map.v1", &Mapped { id, summary }, |mapped| {
+            format!("{}\n{drawn}", tell(mapped))
+        })
     }
+}
+
+/// The pages that the working set names; none where there is none, or none that can be read.
+fn touched(store: &Store, id: SnapshotId, image: &MemoryImage) -> Vec<PageRange> {
+    let read = || {
+        let stored = store.working_set(id).ok()??;
+        let reference = store.snapshot(id).ok()?.reference();
+        let (file, _lease) = stored.into_parts();
+        let opened = WorkingSet::from_file(file, reference, image.layout()).ok()?;
+        let runs = opened.index().runs.iter();
+        Some(runs.map(|run| run.pages).collect())
+    };
+    read().unwrap_or_default()
 }
 
 fn tell(mapped: &Mapped) -> String {

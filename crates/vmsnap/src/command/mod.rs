@@ -1,14 +1,22 @@
 //! The commands, one a file.
 
+mod analyze;
+mod attach;
+mod audit;
+mod branch;
 mod check;
 mod delete;
 mod demo;
 mod df;
+mod diff;
 mod import;
 mod inspect;
 mod lease;
 mod list;
 mod map;
+mod merge;
+mod profile;
+mod reindex;
 mod relayout;
 mod restore;
 #[cfg(target_os = "linux")]
@@ -22,9 +30,11 @@ mod warm;
 mod working_set;
 
 use clap::Subcommand;
+use snapshot_format::{LabelKey, LabelValue};
 use snapshot_store::Reference;
 
 use crate::answer::Answer;
+use crate::audited::{self, Change};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -70,13 +80,82 @@ pub(crate) enum Command {
     WorkingSet(working_set::WorkingSetCommand),
     /// Show how much space the snapshots take
     Df(df::Df),
+    /// Make a branch that starts at a snapshot
+    Branch(branch::Branch),
+    /// List the branches of a VM
+    Branches(branch::Branches),
+    /// Say which branch a VM is on
+    Switch(branch::Switch),
+    /// Put the state of one branch onto another, as a new snapshot
+    Merge(merge::MergeCommand),
+    /// Make a snapshot anew from its parent
+    Recreate(merge::Recreate),
+    /// Add tags to a snapshot, or remove them
+    Tag(attach::TagCommand),
+    /// Set labels of a snapshot, or remove them
+    Label(attach::LabelCommand),
+    /// Name a snapshot, or describe it
+    Describe(attach::Describe),
+    /// Keep a snapshot from being deleted
+    Protect(attach::Protect),
+    /// Compare two snapshots
+    Diff(diff::Diff),
+    /// Show what takes space, and what deleting would free
+    Analyze(analyze::Analyze),
+    /// Show the data files that the memory of a snapshot lies in
+    ChainInfo(analyze::ChainInfo),
+    /// Look for what is worth doing something about
+    Diagnose(analyze::Diagnose),
+    /// Show how long each phase of another command takes
+    Profile(profile::Profile),
+    /// Show who changed the store, and check the log of it
+    Audit(audit::Audit),
+    /// Make the index of the store anew
+    Reindex(reindex::Reindex),
     /// The part of `demo` that runs in a process of its own
     #[command(name = "demo-restore", hide = true)]
     DemoRestore(demo::DemoRestore),
 }
 
 impl Command {
+    /// Runs the command; one that changes a store is in its audit log.
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        match self.change(context) {
+            Some(change) => audited::run(context, change, || self.perform(context)),
+            None => self.perform(context),
+        }
+    }
+
+    /// What it does to the store, if it changes anything there.
+    fn change(&self, context: &Context) -> Option<Change> {
+        let (command, changes) = match self {
+            Self::Demo(_) => ("demo", context.store.is_some()),
+            Self::Import(_) => ("import", true),
+            #[cfg(target_os = "linux")]
+            Self::Serve(serve) => ("serve", serve.changes()),
+            Self::Relayout(_) => ("relayout", true),
+            Self::Warm(_) => ("warm", true),
+            Self::Delete(delete) => ("delete", delete.changes()),
+            Self::Undelete(undelete) => ("undelete", undelete.changes()),
+            Self::WorkingSet(working_set) => ("working-set", working_set.changes()),
+            Self::Branch(_) => ("branch", true),
+            Self::Switch(_) => ("switch", true),
+            Self::Merge(_) => ("merge", true),
+            Self::Recreate(_) => ("recreate", true),
+            Self::Tag(_) => ("tag", true),
+            Self::Label(_) => ("label", true),
+            Self::Describe(_) => ("describe", true),
+            Self::Protect(_) => ("protect", true),
+            _ => return None,
+        };
+        changes.then_some(Change {
+            command,
+            // What is deleted can be collected then.
+            frees_space: matches!(self, Self::Delete(_)),
+        })
+    }
+
+    fn perform(&self, context: &Context) -> Result<Answer, Failure> {
         match self {
             Self::Demo(command) => command.run(context),
             Self::Import(command) => command.run(context),
@@ -98,6 +177,22 @@ impl Command {
             Self::Inspect(command) => command.run(context),
             Self::WorkingSet(command) => command.run(context),
             Self::Df(command) => command.run(context),
+            Self::Branch(command) => command.run(context),
+            Self::Branches(command) => command.run(context),
+            Self::Switch(command) => command.run(context),
+            Self::Merge(command) => command.run(context),
+            Self::Recreate(command) => command.run(context),
+            Self::Tag(command) => command.run(context),
+            Self::Label(command) => command.run(context),
+            Self::Describe(command) => command.run(context),
+            Self::Protect(command) => command.run(context),
+            Self::Diff(command) => command.run(context),
+            Self::Analyze(command) => command.run(context),
+            Self::ChainInfo(command) => command.run(context),
+            Self::Diagnose(command) => command.run(context),
+            Self::Profile(command) => command.run(context),
+            Self::Audit(command) => command.run(context),
+            Self::Reindex(command) => command.run(context),
             Self::DemoRestore(command) => command.run(context),
         }
     }
@@ -107,4 +202,14 @@ impl Command {
 fn reference(text: &str) -> Result<Reference, String> {
     let parsed = text.parse::<Reference>();
     parsed.map_err(|error| format!("{error}; {}", error.hint()))
+}
+
+/// Reads a label that is set.
+fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no label: write KEY=VALUE"))?;
+    let key = LabelKey::new(key).map_err(|error| error.to_string())?;
+    let value = LabelValue::new(value).map_err(|error| error.to_string())?;
+    Ok((key, value))
 }

@@ -107,6 +107,11 @@ struct Tally<'r> {
 }
 
 impl Serve {
+    /// Whether the store is changed.
+    pub(crate) fn changes(&self) -> bool {
+        self.record
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let access = if self.record {
             Access::ReadWrite

@@ -27,7 +27,7 @@ impl Trash {
         let (snapshots, damaged) = views(&listing);
         let listed = Listed { snapshots, damaged };
         context.answer("vmsnap.trash.v1", &listed, |listed| {
-            show_list(&listed.snapshots, &listed.damaged)
+            show_list(&listed.snapshots, &listed.damaged, None)
         })
     }
 }

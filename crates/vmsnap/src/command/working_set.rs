@@ -111,6 +111,11 @@ struct Recorded {
 }
 
 impl WorkingSetCommand {
+    /// Whether the store is changed.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self.what, What::Show(_))
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         match &self.what {
             What::Show(show) => show.run(context),

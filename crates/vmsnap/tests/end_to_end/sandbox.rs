@@ -70,6 +70,7 @@ impl Sandbox {
         command
             .current_dir(self.root())
             .env_remove("VMSNAP_STORE")
+            .env("XDG_CACHE_HOME", self.path("caches"))
             .args(["--store", "store"])
             .args(arguments)
             .stdin(Stdio::null());
@@ -100,10 +101,11 @@ impl Sandbox {
         self.read("restored")
     }
 
-    /// Everything in the store that matters: lock files are no part of what it holds.
+    /// Everything in the store that matters: lock files, the index and the audit log are no part of
+    /// what it holds.
     pub(crate) fn listing(&self) -> Listing {
         let mut listing = list(&self.store());
-        listing.retain(|path, _| !path.starts_with("locks"));
+        listing.retain(|path, _| is_held(path));
         listing
     }
 
@@ -122,7 +124,7 @@ impl Sandbox {
         let mut after = list(self.root());
         let mut before = before;
         for listing in [&mut before, &mut after] {
-            listing.retain(|path, _| !path.starts_with("store/locks"));
+            listing.retain(|path, _| path.strip_prefix("store").map_or(true, is_held));
         }
         assert_eq!(before, after, "{arguments:?} changed something");
         document
@@ -143,6 +145,12 @@ impl Run {
         assert_eq!(self.stdout.lines().count(), 1, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap()
     }
+}
+
+/// Whether a path below a store is part of what it holds.
+fn is_held(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    !path.starts_with("locks") && !name.starts_with("index.") && name != "audit.jsonl"
 }
 
 /// Every entry below `root`, which need not exist.
