@@ -16,6 +16,7 @@ mod disk;
 mod lease;
 mod limits;
 mod map;
+mod operator;
 mod planted;
 mod privileges;
 mod relayout;

@@ -7,14 +7,20 @@ use serde_json::Value;
 
 use crate::sandbox::{Sandbox, id, page, pattern};
 
-const SPEC: &str = include_str!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../specs/09-cli.md"
-));
+const SPECS: [&str; 2] = [
+    include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/09-cli.md"
+    )),
+    include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/34-operator-commands.md"
+    )),
+];
 
-/// The rows of the specification's tables of documents and groups: name and keys.
+/// The rows of the specifications' tables of documents and groups: name and keys.
 fn rows() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let cells = SPEC.lines().filter_map(|line| {
+    let cells = SPECS.iter().flat_map(|spec| spec.lines()).filter_map(|line| {
         let (name, keys) = line.strip_prefix("| `")?.split_once("` | ")?;
         Some((name, keys.strip_suffix(" |")?.split(' ').collect()))
     });
@@ -132,6 +138,33 @@ fn every_document_has_the_keys_that_are_specified() {
         "vmsnap.error.v1",
         &sandbox.refused(&["show", "vm/nobody"], 3),
     );
+    for (schema, line) in [
+        ("vmsnap.branch.v1", "branch vm fix"),
+        ("vmsnap.branches.v1", "branches vm"),
+        ("vmsnap.switch.v1", "switch vm fix"),
+        ("vmsnap.switch.v1", "switch vm main"),
+        ("vmsnap.metadata.v1", "tag vm@latest t2"),
+        ("vmsnap.diff.v1", "diff vm/base vm@latest"),
+        ("vmsnap.analyze.v1", "analyze"),
+        ("vmsnap.chain-info.v1", "chain-info vm@latest"),
+        ("vmsnap.diagnose.v1", "diagnose"),
+        ("vmsnap.profile.v1", "profile -- verify"),
+        ("vmsnap.reindex.v1", "reindex"),
+        ("vmsnap.audit.v1", "audit"),
+    ] {
+        // Before the words of the command that is profiled.
+        let words: Vec<&str> = std::iter::once("--json").chain(line.split(' ')).collect();
+        let run = sandbox.run(&words);
+        assert_eq!(run.code, 0, "{line}: {run:?}");
+        check(schema, &run.document());
+    }
+    page(&mut memory, 2).fill(7);
+    let more = ["--parent", "vm/base", "--branch", "fix"];
+    sandbox.import("vm", &memory, &more);
+    let line = ["merge", "vm", "fix", "--onto", "main"];
+    check("vmsnap.merge.v1", &sandbox.json(&line));
+    let line = ["recreate", "vm@latest", "--from-parent"];
+    check("vmsnap.recreate.v1", &sandbox.json(&line));
     let run = sandbox.run(&["verify", "--progress", "json", "--quiet"]);
     let line = run.stderr.lines().next().unwrap();
     check("vmsnap.progress.v1", &serde_json::from_str(line).unwrap());
