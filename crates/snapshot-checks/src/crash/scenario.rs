@@ -4,13 +4,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_format::{DataLayout, Description, PageRange, SnapshotId, WorkingSetOrigin};
+use snapshot_format::{
+    BranchName, DataLayout, Description, PageRange, SnapshotId, SnapshotName, VmName,
+    WorkingSetOrigin,
+};
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_memory::{
     CaptureControl, CaptureOptions, FrameCodec, PageSource, RelayoutOptions, TouchedPages,
     WorkingSetOptions, write_working_set,
 };
-use snapshot_store::{OpenOptions, Reference, Store, StoreError};
+use snapshot_store::{Merge, Metadata, OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
 use super::model::{Model, chain};
@@ -39,6 +42,12 @@ pub(super) enum Operation {
     Warm(&'static str, Blocks),
     /// No materialised image any more.
     Cool(&'static str),
+    /// A branch of the first machine, from a snapshot.
+    Branch(&'static str, &'static str),
+    /// The first machine on a branch.
+    Switch(&'static str),
+    /// A snapshot put onto the main branch of the first machine, as one of this name.
+    Merge(&'static str, &'static str),
 }
 
 /// How pages are laid out anew.
@@ -83,7 +92,7 @@ const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 27] = [
+const PLAN: [(&str, Operation); 30] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -152,7 +161,13 @@ const PLAN: [(&str, Operation); 27] = [
     ("warm-shared", Operation::Warm("dense/base", Blocks::Shared)),
     ("warm-again", Operation::Warm("dense/base", Blocks::Copied)),
     ("cool", Operation::Cool("dense/base")),
+    ("make-branch", Operation::Branch("fix", "web/base")),
+    ("switch", Operation::Switch("fix")),
+    ("merge", Operation::Merge("web/side", "web/merged")),
 ];
+
+/// The first virtual machine.
+const FIRST: &str = "web";
 
 /// The virtual machine whose memory has no zero page.
 const DENSE: &str = "dense";
@@ -277,7 +292,45 @@ pub(super) fn run(
             let id = store.resolve(&reference)?;
             store.drop_cached(id).map(drop)
         })),
+        Operation::Branch(name, start) => {
+            let (vm, branch) = (vm()?, branch(name)?);
+            done(resolve(start).and_then(|reference| {
+                let id = store.resolve(&reference)?;
+                store.create_branch(&vm, &branch, id).map(drop)
+            }))
+        }
+        Operation::Switch(name) => {
+            let (vm, branch) = (vm()?, branch(name)?);
+            done(store.switch(&vm, Some(&branch)).map(drop))
+        }
+        Operation::Merge(source, name) => {
+            let (vm, metadata) = (vm()?, merged(name)?);
+            done(resolve(source).and_then(|reference| {
+                let id = store.resolve(&reference)?;
+                let merge = Merge::of(vm, id, BranchName::main()).metadata(metadata);
+                store.merge(&merge).map(drop)
+            }))
+        }
     }
+}
+
+fn vm() -> Result<VmName, String> {
+    VmName::new(FIRST).map_err(|error| error.to_string())
+}
+
+fn branch(name: &str) -> Result<BranchName, String> {
+    BranchName::new(name).map_err(|error| error.to_string())
+}
+
+/// What is attached to the result of a merge that is called `VM/NAME`.
+fn merged(name: &str) -> Result<Metadata, String> {
+    let (_, name) = name.split_once('/').ok_or("a name without a machine")?;
+    let name = SnapshotName::new(name).map_err(|error| error.to_string())?;
+    Ok(Metadata {
+        description: Description::new(name.as_str()).unwrap_or_default(),
+        name: Some(name),
+        ..Metadata::default()
+    })
 }
 
 /// A guest that was restored from its parent in `store`, and has run since.
@@ -358,6 +411,23 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let snapshot = after.snapshots.get_mut(name);
             snapshot.ok_or_else(|| unknown(name))?.is_warm =
                 matches!(operation, Operation::Warm(..));
+        }
+        // No snapshot is another one by it.
+        Operation::Branch(..) | Operation::Switch(_) => {}
+        Operation::Merge(source, name) => {
+            let giver = before.snapshots.get(source);
+            let giver = giver.ok_or_else(|| unknown(source))?;
+            let (_, description) = name.split_once('/').unwrap_or_default();
+            let expected = super::model::Expected {
+                image: giver.image.clone(),
+                is_live: true,
+                description: description.to_owned(),
+                parent: Some(source.to_owned()),
+                generation: 1,
+                working_set: None,
+                is_warm: false,
+            };
+            after.snapshots.insert(name.to_owned(), expected);
         }
     }
     Ok(after)

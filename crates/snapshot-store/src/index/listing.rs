@@ -124,12 +124,11 @@ impl Index {
         let mut index = Self::open(store, place);
         // Without our own lock, so that nobody but others can keep it.
         index.opened = None;
-        if let Some(found) = &index.place
-            && let Err(error) = found.remove()
-        {
-            tracing::debug!(%error, "the index cannot be removed");
-        }
+        let was_removed = index.remove();
         index.reopen();
+        if was_removed && index.how == IndexUse::Found {
+            index.how = IndexUse::Made;
+        }
         let mut damaged = Vec::new();
         for location in Location::SEARCH {
             damaged.extend(index.list(location, &Filter::default())?.damaged);
@@ -205,11 +204,19 @@ impl Index {
     /// Puts an empty index in the place of one that turned out to be damaged.
     fn replace(&mut self) {
         self.opened = None;
-        let removed = self.place.as_ref().map(Place::remove);
-        if let Some(Err(error)) = removed {
-            tracing::debug!(%error, "the index cannot be removed");
-        }
+        self.remove();
         self.reopen();
+    }
+
+    /// Removes the index, which nobody here has open: `false` where others have, or it fails.
+    fn remove(&self) -> bool {
+        match self.place.as_ref().map(Place::remove).transpose() {
+            Ok(removed) => removed.unwrap_or(false),
+            Err(error) => {
+                tracing::debug!(%error, "the index cannot be removed");
+                false
+            }
+        }
     }
 }
 

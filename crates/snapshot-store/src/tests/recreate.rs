@@ -1,9 +1,12 @@
 //! A snapshot made anew from its parent, whatever fails on the way.
 
-use super::rig::{A, image, kind, named, one, reopen, restored, take, verify, with_each_call_failing};
+use super::rig::{
+    A, image, kind, named, one, options, reopen, restored, take, verify, with_each_call_failing,
+};
 use crate::{ErrorKind, Location, Selection, Store};
 use snapshot_format::{SnapshotRef, Tag};
-use snapshot_memory::backend::MemBackend;
+use snapshot_memory::backend::{FaultBackend, MemBackend};
+use std::sync::Arc;
 
 const B: [u8; 8] = [1, 9, 0, 0, 5, 6, 7, 8];
 const C: [u8; 8] = [2, 9, 0, 4, 5, 6, 7, 8];
@@ -41,12 +44,25 @@ fn the_new_one_has_the_place_and_the_memory_of_the_parent() {
 #[test]
 fn what_cannot_be_made_anew_is_refused_before_anything_is_written() {
     let (_, store, [a, b, _]) = chain();
-    assert_eq!(kind(store.recreate_from_parent(a.id)), Some(ErrorKind::NotFound));
-    store.change_metadata(b.id, |metadata| metadata.protected = true).unwrap();
-    assert_eq!(kind(store.recreate_from_parent(b.id)), Some(ErrorKind::Refused));
-    store.change_metadata(b.id, |metadata| metadata.protected = false).unwrap();
+    assert_eq!(
+        kind(store.recreate_from_parent(a.id)),
+        Some(ErrorKind::NotFound)
+    );
+    store
+        .change_metadata(b.id, |metadata| metadata.protected = true)
+        .unwrap();
+    assert_eq!(
+        kind(store.recreate_from_parent(b.id)),
+        Some(ErrorKind::Refused)
+    );
+    store
+        .change_metadata(b.id, |metadata| metadata.protected = false)
+        .unwrap();
     store.delete(&store.plan_delete(a.id).unwrap()).unwrap();
-    assert_eq!(kind(store.recreate_from_parent(b.id)), Some(ErrorKind::NotFound));
+    assert_eq!(
+        kind(store.recreate_from_parent(b.id)),
+        Some(ErrorKind::NotFound)
+    );
     assert_eq!(store.list(None).unwrap().snapshots.len(), 2);
 }
 
@@ -55,7 +71,7 @@ fn what_cannot_be_made_anew_is_refused_before_anything_is_written() {
 fn no_failing_call_loses_either_of_them() {
     let (tree, _, [_, b, c]) = chain();
     let work = |store: &Store| store.recreate_from_parent(b.id).map(drop);
-    with_each_call_failing(&tree, work, |_, after, fault| {
+    let check = |after: &MemBackend, fault: &str| {
         let store = reopen(after);
         let is_live = store.exists_at(Location::Live, b.id).unwrap();
         let is_kept = store.exists_at(Location::Trash, b.id).unwrap();
@@ -68,5 +84,19 @@ fn no_failing_call_loses_either_of_them() {
         if store.exists_at(Location::Live, b.id).unwrap() {
             assert!(restored(&store, b).unwrap() == image(&B), "{fault}");
         }
-    });
+    };
+    let whole = with_each_call_failing(&tree, work, |_, after, fault| check(after, fault));
+    check(&whole, "no fault");
+    let counted = FaultBackend::new(&tree);
+    work(&Store::open(Arc::new(counted.clone()), &options()).unwrap()).unwrap();
+    for number in 1..=counted.call_count() {
+        let backend = FaultBackend::new(&tree);
+        backend.cut_at(number);
+        if let Ok(store) = Store::open(Arc::new(backend.clone()), &options()) {
+            work(&store).unwrap_err();
+        }
+        for state in backend.crash_states() {
+            check(&state.image, &format!("cut at {number}: {}", state.what));
+        }
+    }
 }

@@ -197,7 +197,7 @@ fn every_change_is_in_the_log_and_a_change_of_the_log_shows() {
     let words: Vec<String> = last.iter().map(words).collect();
     // What is refused is run with `--json` and without.
     let refused = ["delete", "not_found"].repeat(2);
-    assert_eq!(words, [&["import", "done", "tag", "done"], refused.as_slice()].concat());
+    assert_eq!(words, [&["import", "done", "tag", "done"][..], &refused].concat());
     assert_eq!((&told["ok"], &told["unfinished_count"]), (&true.into(), &0.into()));
     let head = told["head"].as_str().unwrap();
     sandbox.json(&["tag", &one, "more"]);
@@ -272,7 +272,7 @@ fn what_differs_what_lies_where_and_what_takes_space_is_told() {
     }
     let nothing = sandbox.json(&["diagnose", "--disk"]);
     assert_eq!(nothing["snapshots"], 1);
-    fs::write(sandbox.path(&format!("store/snapshots/{diff}/manifest.vms")), "x").unwrap();
+    fs::remove_file(sandbox.path(&format!("store/snapshots/{diff}/manifest.vms"))).unwrap();
     let damaged = sandbox.json(&["diagnose"]);
     assert_eq!(damaged["findings"][0]["kind"], "damaged");
 }
