@@ -7,6 +7,9 @@ use snapshot_memory::{PLACE_PREFIX, STAGE_PREFIX};
 /// The changeable part of a snapshot.
 pub(crate) const METADATA_FILE: &str = "snapshot.json";
 
+/// Who may read what is published.
+pub(crate) const ACCESS_FILE: &str = "access.json";
+
 /// Before the id in the name of a lock of placements.
 const PLACE_LOCK_PREFIX: &str = "place.";
 
@@ -22,6 +25,13 @@ pub(crate) const DIRECTORIES: [&str; 5] = ["vms", "snapshots", "trash", "locks",
 /// The directories of a store.
 pub(crate) fn all() -> impl Iterator<Item = RelPath> {
     DIRECTORIES.into_iter().map(plain)
+}
+
+/// The directories of a store that readers go through.
+pub(crate) fn readable() -> impl Iterator<Item = RelPath> {
+    ["vms", "snapshots", "trash", "cache"]
+        .into_iter()
+        .map(plain)
 }
 
 /// Where a snapshot is: in use, or deleted and kept.

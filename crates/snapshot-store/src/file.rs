@@ -3,7 +3,7 @@
 use std::io;
 
 use snapshot_format::sabotage::Sabotage;
-use snapshot_memory::backend::{Backend, RelPath};
+use snapshot_memory::backend::{Backend, FileAccess, RelPath};
 
 use crate::directory;
 use crate::error::StoreError;
@@ -38,7 +38,8 @@ pub(crate) fn read(
     }
 }
 
-/// Puts a file with these bytes in the place of `directory/name`, which need not exist.
+/// Puts a file with these bytes in the place of `directory/name`, which need not exist. Where
+/// `access` is given, it has that from the moment in which it has its name.
 ///
 /// A crash leaves the old bytes or the new ones. The caller holds the lock that keeps others from
 /// replacing the same file.
@@ -47,6 +48,7 @@ pub(crate) fn replace(
     directory: &RelPath,
     name: &str,
     bytes: &[u8],
+    access: Option<FileAccess>,
 ) -> Result<(), StoreError> {
     let target = directory::below(directory, name);
     let fresh = directory::below(directory, &directory::replacement_name(name));
@@ -55,9 +57,10 @@ pub(crate) fn replace(
         let mut file = backend.create(&fresh)?;
         file.write_all_at(0, bytes)?;
         match file.sync() {
-            Err(_) if Sabotage::IgnoredFsyncError.is_on() => Ok(()),
-            synced => synced,
+            Err(_) if Sabotage::IgnoredFsyncError.is_on() => {}
+            synced => synced?,
         }
+        access.map_or(Ok(()), |access| backend.set_access(&fresh, access))
     };
     if let Err(error) = write().and_then(|()| backend.rename_replace(&fresh, &target)) {
         // A leftover is removed by the next replacement, so this one may fail.

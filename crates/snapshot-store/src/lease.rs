@@ -51,7 +51,9 @@ fn lock_shared(store: &Store, id: SnapshotId) -> Result<Option<Held>, StoreError
         return lock::take(store.backend(), &path, LockMode::Shared, wait).map(Some);
     }
     match store.backend().metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || forbids(&error) => {
+            return Ok(None);
+        }
         Err(error) => return Err(StoreError::io("look at", &path, error)),
         Ok(_) => {}
     }

@@ -61,6 +61,7 @@
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
+//! - `access`: who may read what is published
 //! - `audit`: who changed what, in a log that is only appended to
 //! - `index`, with the feature of that name: lists of many snapshots, without reading each
 //! - `analysis`: differences, pictures, space, chains, and what to do about them
@@ -69,6 +70,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod analysis;
 mod audit;
 mod branch;
@@ -116,6 +118,7 @@ mod vm;
 mod vm_file;
 mod working_set;
 
+pub use access::ReadAccess;
 pub use analysis::{
     AttachedChange, ChainLayer, ChainReport, Diagnosis, Finding, FindingKind, MachineSpace,
     MemoryDifference, PageCountsBy, Picture, PictureCell, RegionDifference, SectionChange,

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use snapshot_format::{FileKind, Operation, limits};
-use snapshot_memory::backend::{Backend, FileSystem, HostIdentity, LockMode, RelPath};
+use snapshot_memory::backend::{Backend, FileAccess, FileSystem, HostIdentity, LockMode, RelPath};
 
 use crate::directory;
 use crate::error::{ErrorKind, StoreError};
@@ -45,7 +45,7 @@ impl Store {
             let writer = this_host(options.host.as_ref())?;
             let header = StoreHeader::new(identity::new_id(), options.single_host, &writer);
             // Last, as it is what makes the directory a store.
-            write_header(backend.as_ref(), &header)?;
+            write_header(backend.as_ref(), &header, None)?;
         }
         Self::open(backend, options)
     }
@@ -104,7 +104,7 @@ impl Store {
                 Operation::Rewrite,
             )?;
             header.set_last_writer(&writer);
-            write_header(self.backend(), &header)?;
+            write_header(self.backend(), &header, self.own_file_access())?;
         }
         Ok(())
     }
@@ -121,9 +121,13 @@ fn read_header(backend: &dyn Backend) -> Result<StoreHeader, StoreError> {
     }
 }
 
-fn write_header(backend: &dyn Backend, header: &StoreHeader) -> Result<(), StoreError> {
+fn write_header(
+    backend: &dyn Backend,
+    header: &StoreHeader,
+    access: Option<FileAccess>,
+) -> Result<(), StoreError> {
     let name = FileKind::Store.file_name(0);
-    file::replace(backend, &RelPath::root(), &name, &header.encode())
+    file::replace(backend, &RelPath::root(), &name, &header.encode(), access)
 }
 
 fn this_host(told: Option<&HostIdentity>) -> Result<HostIdentity, StoreError> {

@@ -87,6 +87,7 @@ impl PlaceLock {
         let (after, mut superseded) = (sealed.placement(), before.files.clone());
         superseded.retain(|file| file.kind == FileKind::WorkingSet && !after.files.contains(file));
         let superseded: Vec<String> = superseded.iter().map(FileEntry::file_name).collect();
+        self.store.give_placing(self.id)?;
         sealed.publish(&Location::Live.snapshot(self.id), &superseded)?;
         Ok(())
     }

@@ -31,7 +31,8 @@ impl Store {
         }
         let bytes = after.encode(id)?;
         let target = Location::Live.snapshot(id);
-        file::replace(self.backend(), &target, directory::METADATA_FILE, &bytes)?;
+        let (name, access) = (directory::METADATA_FILE, self.own_file_access());
+        file::replace(self.backend(), &target, name, &bytes, access)?;
         Ok(after)
     }
 }

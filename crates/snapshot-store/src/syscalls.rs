@@ -51,5 +51,8 @@ pub const WARM: &[&str] = &["ioctl", "pipe2", "write"];
 /// of a snapshot that is to be deleted.
 pub const ASK_PROC: &[&str] = &["openat", "read"];
 
+/// Beyond [`READ`] and [`WRITE`], in a store that says whose is what it publishes.
+pub const ACCESS: &[&str] = &["fchown"];
+
 /// Beyond [`READ`] and [`WRITE`], to append to the audit log.
 pub const AUDIT: &[&str] = &["fdatasync", "write"];

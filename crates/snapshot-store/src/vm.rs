@@ -100,7 +100,8 @@ pub(crate) fn change(
     change(&mut file);
     let name = directory::vm_file_name(vm);
     let bytes = file.encode()?;
-    file::replace(store.backend(), &directory::vm_directory(), &name, &bytes)
+    let (folder, access) = (directory::vm_directory(), store.own_file_access());
+    file::replace(store.backend(), &folder, &name, &bytes, access)
 }
 
 /// What the file says; `None` where it is missing or damaged: it will be written anew.

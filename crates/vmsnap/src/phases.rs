@@ -55,7 +55,7 @@ impl Phases {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let mut phases: Vec<Phase> = sums
             .iter()
-            .map(|(name, sum)| Phase {
+            .map(|(&name, sum)| Phase {
                 name,
                 count: sum.count,
                 total_ms: ms(sum.total),
@@ -98,7 +98,11 @@ where
         let Some(span) = context.span(&id) else {
             return;
         };
-        let timing = span.extensions().get::<Timing>().copied().unwrap_or_default();
+        let timing = span
+            .extensions()
+            .get::<Timing>()
+            .copied()
+            .unwrap_or_default();
         if let Some(above) = span.parent()
             && let Some(above) = above.extensions_mut().get_mut::<Timing>()
         {
@@ -135,8 +139,17 @@ mod tests {
         let told: Vec<_> = all.iter().map(|phase| (phase.name, phase.count)).collect();
         assert_eq!(told, [("outer", 2), ("inner", 2)]);
         let (outer, inner) = (all[0], all[1]);
-        assert!(inner.total_ms >= 4.0 && outer.total_ms >= inner.total_ms, "{all:?}");
-        assert!(outer.own_ms <= outer.total_ms - inner.total_ms + 0.001, "{all:?}");
-        assert!((inner.own_ms - inner.total_ms).abs() < f64::EPSILON, "{all:?}");
+        assert!(
+            inner.total_ms >= 4.0 && outer.total_ms >= inner.total_ms,
+            "{all:?}"
+        );
+        assert!(
+            outer.own_ms <= outer.total_ms - inner.total_ms + 0.001,
+            "{all:?}"
+        );
+        assert!(
+            (inner.own_ms - inner.total_ms).abs() < f64::EPSILON,
+            "{all:?}"
+        );
     }
 }

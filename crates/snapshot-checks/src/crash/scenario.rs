@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snapshot_format::{
-    BranchName, DataLayout, Description, PageRange, SnapshotId, SnapshotName, VmName,
+    BranchName, DataLayout, Description, NameError, PageRange, SnapshotId, SnapshotName, VmName,
     WorkingSetOrigin,
 };
 use snapshot_memory::backend::{Backend, MemBackend};
@@ -16,7 +16,7 @@ use snapshot_memory::{
 use snapshot_store::{Merge, Metadata, OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
-use super::model::{Model, chain};
+use super::model::{Expected, Model, chain};
 use crate::Way;
 
 /// One operation on a store.
@@ -267,12 +267,7 @@ pub(super) fn run(
         Operation::Undelete(name) => done(
             resolve(name).and_then(|reference| store.undelete(store.resolve_in_trash(&reference)?)),
         ),
-        Operation::Describe(name) => done(resolve(name).and_then(|reference| {
-            let id = store.resolve(&reference)?;
-            let text = Description::new(NEW_DESCRIPTION).unwrap_or_default();
-            store.change_metadata(id, |metadata| metadata.description = text)?;
-            Ok(())
-        })),
+        Operation::Describe(name) => done(describe(&store, name)),
         Operation::Relayout(name, laid) => done(resolve(name).and_then(|reference| {
             let id = store.resolve(&reference)?;
             store.relayout(id, &laid.options()).map(drop)
@@ -292,40 +287,56 @@ pub(super) fn run(
             let id = store.resolve(&reference)?;
             store.drop_cached(id).map(drop)
         })),
-        Operation::Branch(name, start) => {
-            let (vm, branch) = (vm()?, branch(name)?);
-            done(resolve(start).and_then(|reference| {
-                let id = store.resolve(&reference)?;
-                store.create_branch(&vm, &branch, id).map(drop)
-            }))
-        }
-        Operation::Switch(name) => {
-            let (vm, branch) = (vm()?, branch(name)?);
-            done(store.switch(&vm, Some(&branch)).map(drop))
-        }
-        Operation::Merge(source, name) => {
-            let (vm, metadata) = (vm()?, merged(name)?);
-            done(resolve(source).and_then(|reference| {
-                let id = store.resolve(&reference)?;
-                let merge = Merge::of(vm, id, BranchName::main()).metadata(metadata);
-                store.merge(&merge).map(drop)
-            }))
-        }
+        Operation::Branch(name, start) => done(make_branch(&store, name, start)),
+        Operation::Switch(name) => done(switch(&store, name)),
+        Operation::Merge(source, name) => done(merge(&store, source, name)),
     }
 }
 
-fn vm() -> Result<VmName, String> {
-    VmName::new(FIRST).map_err(|error| error.to_string())
+fn describe(store: &Store, name: &str) -> Result<(), StoreError> {
+    let id = store.resolve(&resolve(name)?)?;
+    let text = Description::new(NEW_DESCRIPTION).unwrap_or_default();
+    store.change_metadata(id, |metadata| metadata.description = text)?;
+    Ok(())
 }
 
-fn branch(name: &str) -> Result<BranchName, String> {
-    BranchName::new(name).map_err(|error| error.to_string())
+/// Makes a branch of the first machine that starts at `start`.
+fn make_branch(store: &Store, name: &str, start: &str) -> Result<(), StoreError> {
+    let id = store.resolve(&resolve(start)?)?;
+    store.create_branch(&first()?, &branch(name)?, id).map(drop)
+}
+
+/// Puts the first machine on a branch.
+fn switch(store: &Store, name: &str) -> Result<(), StoreError> {
+    store.switch(&first()?, Some(&branch(name)?)).map(drop)
+}
+
+/// Merges `source` onto the main branch of the first machine, as `VM/NAME`.
+fn merge(store: &Store, source: &str, name: &str) -> Result<(), StoreError> {
+    let id = store.resolve(&resolve(source)?)?;
+    let merge = Merge::of(first()?, id, BranchName::main()).metadata(merged(name)?);
+    store.merge(&merge).map(drop)
+}
+
+fn first() -> Result<VmName, StoreError> {
+    VmName::new(FIRST).map_err(|error| no_name(&error))
+}
+
+fn branch(name: &str) -> Result<BranchName, StoreError> {
+    BranchName::new(name).map_err(|error| no_name(&error))
+}
+
+/// A name of the plan is none.
+fn no_name(error: &NameError) -> StoreError {
+    StoreError::NotFound {
+        what: error.to_string(),
+    }
 }
 
 /// What is attached to the result of a merge that is called `VM/NAME`.
-fn merged(name: &str) -> Result<Metadata, String> {
-    let (_, name) = name.split_once('/').ok_or("a name without a machine")?;
-    let name = SnapshotName::new(name).map_err(|error| error.to_string())?;
+fn merged(name: &str) -> Result<Metadata, StoreError> {
+    let (_, name) = name.split_once('/').unwrap_or_default();
+    let name = SnapshotName::new(name).map_err(|error| no_name(&error))?;
     Ok(Metadata {
         description: Description::new(name.as_str()).unwrap_or_default(),
         name: Some(name),
@@ -365,7 +376,8 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
     let mut after = before.clone();
     let unknown = |name: &str| format!("{name} is not in the model");
     match operation {
-        Operation::Create => {}
+        // Of the last two no snapshot becomes another one.
+        Operation::Create | Operation::Branch(..) | Operation::Switch(_) => {}
         Operation::Take(title) | Operation::TakeLive(title) => {
             let parent = title.parent.and_then(|name| before.snapshots.get(name));
             let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))
@@ -374,7 +386,7 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
                 DENSE => guest.fill(seed(title)),
                 _ => guest.scribble(seed(title)),
             };
-            let expected = super::model::Expected {
+            let expected = Expected {
                 image: guest.image(),
                 is_live: true,
                 description: title.name.to_owned(),
@@ -412,25 +424,28 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             snapshot.ok_or_else(|| unknown(name))?.is_warm =
                 matches!(operation, Operation::Warm(..));
         }
-        // No snapshot is another one by it.
-        Operation::Branch(..) | Operation::Switch(_) => {}
         Operation::Merge(source, name) => {
             let giver = before.snapshots.get(source);
             let giver = giver.ok_or_else(|| unknown(source))?;
-            let (_, description) = name.split_once('/').unwrap_or_default();
-            let expected = super::model::Expected {
-                image: giver.image.clone(),
-                is_live: true,
-                description: description.to_owned(),
-                parent: Some(source.to_owned()),
-                generation: 1,
-                working_set: None,
-                is_warm: false,
-            };
-            after.snapshots.insert(name.to_owned(), expected);
+            let merged = merged_expected(giver, source, name);
+            after.snapshots.insert(name.to_owned(), merged);
         }
     }
     Ok(after)
+}
+
+/// What a merge called `name` holds, all of which `source` gives.
+fn merged_expected(giver: &Expected, source: &str, name: &str) -> Expected {
+    let (_, description) = name.split_once('/').unwrap_or_default();
+    Expected {
+        image: giver.image.clone(),
+        is_live: true,
+        description: description.to_owned(),
+        parent: Some(source.to_owned()),
+        generation: 1,
+        working_set: None,
+        is_warm: false,
+    }
 }
 
 /// Gives a snapshot a working set of one page.

@@ -41,8 +41,8 @@ pub use stamp::FileStamp;
 /// Every call may fail with any [`io::Error`]; its kind is kept as the system gave it
 /// (`NotFound`, `AlreadyExists`, `StorageFull`, `QuotaExceeded`, `ReadOnlyFilesystem`, …).
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// Opens a file to read: a regular file with one link, owned by the process's user or root.
-    /// Anything else is a [`Refusal`].
+    /// Opens a file to read: a regular file with one link, owned by the process's user, by root, or by
+    /// the owner of the root directory. Anything else is a [`Refusal`].
     fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>>;
 
     /// Creates a file that must not exist, mode 0600.
@@ -56,6 +56,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Creates a directory that must not exist, mode 0700.
     fn create_dir(&self, path: &RelPath) -> io::Result<()>;
+
+    /// Gives a file or a directory an owner, a group and permissions, and makes that durable.
+    fn set_access(&self, path: &RelPath, access: FileAccess) -> io::Result<()>;
+
+    /// The user that the root directory belongs to; `None` where a backend has no users.
+    fn owner(&self) -> Option<u32> {
+        None
+    }
 
     /// Renames a file or a directory; fails with `AlreadyExists` where `to` exists.
     fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()>;
@@ -203,6 +211,17 @@ pub trait WriteFile: Send + fmt::Debug {
 pub trait Lock: Send + Sync + fmt::Debug {
     /// The descriptor that holds the lock, where the backend has one: it can be passed on.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// Who may do what with a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileAccess {
+    /// Whose it is to be; `None`: as it is.
+    pub owner: Option<u32>,
+    /// Which group it is to have; `None`: as it is.
+    pub group: Option<u32>,
+    /// The permission bits.
+    pub mode: u32,
 }
 
 /// How a lock is held.

@@ -9,7 +9,6 @@ use snapshot_memory::{MAX_MAPPINGS, MappingCount};
 
 use super::chain::ChainReport;
 use super::space::SpaceReport;
-use crate::directory::Location;
 use crate::error::StoreError;
 use crate::placed;
 use crate::store::Store;
@@ -89,7 +88,9 @@ impl FindingKind {
             Self::LittleSpace => "collect garbage, delete snapshots, or move some to another store",
             Self::Damaged => "verify it, and put back a copy of its files",
             Self::NetworkFileSystem => "keep the store on a disk of the host that uses it",
-            Self::SlowDisk => "keep what is restored often on a faster disk, or record working sets",
+            Self::SlowDisk => {
+                "keep what is restored often on a faster disk, or record working sets"
+            }
         }
     }
 
@@ -129,10 +130,14 @@ impl Store {
             .collect();
         findings.extend(of_space(&self.space()?));
         let file_system = self.backend().file_system();
-        let file_system = file_system
-            .map_err(|error| StoreError::io("look at the file system of", &RelPath::root(), error))?;
+        let file_system = file_system.map_err(|error| {
+            StoreError::io("look at the file system of", &RelPath::root(), error)
+        })?;
         if file_system.is_network {
-            let message = format!("the store lies on a network file system ({})", file_system.name);
+            let message = format!(
+                "the store lies on a network file system ({})",
+                file_system.name
+            );
             findings.push(FindingKind::NetworkFileSystem.finding(None, 1, 0, message));
         }
         // By ascending number: the last one of a branch stays.
@@ -222,7 +227,12 @@ fn of_chain(chain: &ChainReport) -> Vec<Finding> {
     }
     if chain.mappings == MappingCount::TooMany {
         let message = format!("its memory is in {} runs", chain.runs);
-        found(FindingKind::Fragmented, chain.runs, MAX_MAPPINGS as u64, message);
+        found(
+            FindingKind::Fragmented,
+            chain.runs,
+            MAX_MAPPINGS as u64,
+            message,
+        );
     }
     let used = chain.stored_pages.saturating_sub(chain.waste_pages);
     if used < chain.stored_pages / 2 {
@@ -236,6 +246,7 @@ fn of_chain(chain: &ChainReport) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::Location;
 
     fn chain(files: usize, stored: u64, used: u64, mappings: MappingCount) -> ChainReport {
         let layer = super::super::chain::ChainLayer {
@@ -269,8 +280,15 @@ mod tests {
     fn each_finding_has_its_limit_and_advice() {
         let kinds = |chain: &ChainReport| {
             let findings = of_chain(chain);
-            assert!(findings.iter().all(|one| !one.advice.is_empty() && !one.message.is_empty()));
-            findings.into_iter().map(|one| (one.kind, one.found, one.limit)).collect::<Vec<_>>()
+            assert!(
+                findings
+                    .iter()
+                    .all(|one| !one.advice.is_empty() && !one.message.is_empty())
+            );
+            findings
+                .into_iter()
+                .map(|one| (one.kind, one.found, one.limit))
+                .collect::<Vec<_>>()
         };
         let fine = MappingCount::Counted { mappings: 3 };
         assert_eq!(kinds(&chain(32, 100, 50, fine)), []);
@@ -281,7 +299,10 @@ mod tests {
             (FindingKind::Wasteful, 49, 50),
         ];
         assert_eq!(kinds(&long), expected);
-        assert_eq!(kinds(&chain(3073, 0, 0, fine)), [(FindingKind::NearLimit, 3073, 3072)]);
+        assert_eq!(
+            kinds(&chain(3073, 0, 0, fine)),
+            [(FindingKind::NearLimit, 3073, 3072)]
+        );
 
         let space = |live_bytes, trash_unneeded_bytes, free_bytes| SpaceReport {
             snapshots: Vec::new(),
@@ -292,9 +313,17 @@ mod tests {
             cache_bytes: 0,
             free_bytes,
         };
-        let kinds = |space| of_space(&space).iter().map(|one| one.kind).collect::<Vec<_>>();
+        let kinds = |space| {
+            of_space(&space)
+                .iter()
+                .map(|one| one.kind)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(kinds(space(300, 100, 30)), []);
-        assert_eq!(kinds(space(300, 101, 29)), [FindingKind::Trash, FindingKind::LittleSpace]);
+        assert_eq!(
+            kinds(space(300, 101, 29)),
+            [FindingKind::Trash, FindingKind::LittleSpace]
+        );
         assert_eq!(kinds(space(0, 0, 0)), []);
     }
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use snapshot_format::SnapshotId;
-use snapshot_memory::backend::{Entry, FsBackend, Lock, MemBackend, Metadata, ReadFile, WriteFile};
+use snapshot_memory::backend::{
+    Entry, FileAccess, FsBackend, Lock, MemBackend, Metadata, ReadFile, WriteFile,
+};
 
 use super::*;
 
@@ -53,6 +55,10 @@ impl Backend for Elsewhere {
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         self.guard()?;
         self.tree.create_dir(path)
+    }
+    fn set_access(&self, path: &RelPath, access: FileAccess) -> io::Result<()> {
+        self.guard()?;
+        self.tree.set_access(path, access)
     }
     fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         self.guard()?;
@@ -157,7 +163,7 @@ fn a_store_from_the_future_is_left_alone() {
     };
     let mut header = StoreHeader::new(SnapshotId([1; 16]), false, &writer);
     header.version += 1;
-    write_header(&tree, &header).unwrap();
+    write_header(&tree, &header, None).unwrap();
     let before = names(&tree);
     for attempt in [Store::open, Store::open_or_create] {
         let backend: Arc<dyn Backend> = Arc::new(tree.clone());
@@ -275,7 +281,7 @@ fn a_writer_after_a_boot_puts_itself_into_the_header() {
         host: "elsewhere".to_owned(),
         boot_id: [1; 16],
     });
-    write_header(&tree, &header).unwrap();
+    write_header(&tree, &header, None).unwrap();
     let store = Store::open(backend(), &options()).unwrap();
     assert_eq!(store.header().last_host, "elsewhere");
     store.begin_write().unwrap();

@@ -65,6 +65,7 @@ impl StoreStage {
             vm_config: new.config,
             fingerprint: new.fingerprint,
         })?;
+        store.give_stage(sealed.reference().id)?;
         Ok(StoreSealed {
             sealed,
             store,

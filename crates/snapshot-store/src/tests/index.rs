@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::rig::{A, image, named, options, take};
-use crate::{Filter, Index, IndexUse, Listing, Location, NewSnapshot, Store};
+use super::rig::{A, image, kind, named, options, take};
+use crate::{ErrorKind, Filter, Index, IndexUse, Listing, Location, NewSnapshot, Store};
 use proptest::prelude::*;
 use snapshot_format::{SnapshotRef, Tag};
 use snapshot_memory::backend::{Backend, FsBackend, LockMode, RelPath};
@@ -80,21 +80,36 @@ fn what_did_not_change_is_read_once_and_what_did_again() {
     assert_eq!(rig.check(), 4);
     assert_eq!(rig.index().how(), IndexUse::Found);
     assert_eq!(rig.check(), 0);
-    let mode = fs::metadata(rig.path("index.sqlite")).unwrap().permissions().mode();
+    let mode = fs::metadata(rig.path("index.sqlite"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 
-    rig.store.change_metadata(taken[0].id, |m| m.protected = true).unwrap();
+    rig.store
+        .change_metadata(taken[0].id, |m| m.protected = true)
+        .unwrap();
     assert_eq!((rig.check(), rig.check()), (1, 0));
     rig.take(named("db", "base"));
     assert_eq!((rig.check(), rig.check()), (1, 0));
-    rig.store.delete(&rig.store.plan_delete(taken[1].id).unwrap()).unwrap();
+    rig.store
+        .delete(&rig.store.plan_delete(taken[1].id).unwrap())
+        .unwrap();
     assert_eq!((rig.check(), rig.check()), (1, 0));
     rig.store.undelete(taken[1].id).unwrap();
     assert_eq!((rig.check(), rig.check()), (1, 0));
     // A directory that is gone has no row either.
-    fs::rename(rig.path("snapshots").join(taken[2].id.to_string()), rig.path("aside")).unwrap();
+    fs::rename(
+        rig.path("snapshots").join(taken[2].id.to_string()),
+        rig.path("aside"),
+    )
+    .unwrap();
     assert_eq!((rig.check(), rig.check()), (0, 0));
-    fs::rename(rig.path("aside"), rig.path("snapshots").join(taken[2].id.to_string())).unwrap();
+    fs::rename(
+        rig.path("aside"),
+        rig.path("snapshots").join(taken[2].id.to_string()),
+    )
+    .unwrap();
     assert_eq!((rig.check(), rig.check()), (1, 0));
 }
 
@@ -106,7 +121,10 @@ fn damage_shows_at_once_hides_nothing_and_is_never_kept() {
     // In place, so that no directory tells of it.
     fs::write(rig.file(taken[0], "snapshot.json"), "nonsense").unwrap();
     assert_eq!((rig.check(), rig.check()), (1, 1));
-    let listing = rig.index().list(Location::Live, &Filter::default()).unwrap();
+    let listing = rig
+        .index()
+        .list(Location::Live, &Filter::default())
+        .unwrap();
     assert!(listing.snapshots[0].metadata_problem.is_some());
     assert!(listing.snapshots[0].metadata.protected);
 
@@ -115,7 +133,10 @@ fn damage_shows_at_once_hides_nothing_and_is_never_kept() {
     fs::set_permissions(&manifest, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&manifest, &bytes[..bytes.len() / 2]).unwrap();
     assert_eq!((rig.check(), rig.check()), (2, 2));
-    let listing = rig.index().list(Location::Live, &Filter::default()).unwrap();
+    let listing = rig
+        .index()
+        .list(Location::Live, &Filter::default())
+        .unwrap();
     assert_eq!((listing.snapshots.len(), listing.damaged.len()), (2, 1));
     // What is damaged is told whatever is asked for.
     let filter = Filter {
@@ -183,7 +204,9 @@ fn an_index_that_others_have_open_is_not_removed() {
     rig.check();
     let backend = FsBackend::open(&rig.path("")).unwrap();
     let lock = RelPath::root().join("index.lock").unwrap();
-    let held = backend.lock(&lock, LockMode::Shared, Duration::ZERO).unwrap();
+    let held = backend
+        .lock(&lock, LockMode::Shared, Duration::ZERO)
+        .unwrap();
     fs::write(rig.path("index.sqlite"), "nonsense").unwrap();
     for _ in 0..2 {
         assert_eq!(rig.check(), 2);
@@ -193,7 +216,9 @@ fn an_index_that_others_have_open_is_not_removed() {
     drop(held);
     assert_eq!((rig.check(), rig.check()), (2, 0));
     // Who makes it anew has it alone: others read the files meanwhile.
-    let held = backend.lock(&lock, LockMode::Exclusive, Duration::ZERO).unwrap();
+    let held = backend
+        .lock(&lock, LockMode::Exclusive, Duration::ZERO)
+        .unwrap();
     assert_eq!(rig.check(), 2);
     drop(held);
     assert_eq!(rig.check(), 0);
@@ -241,6 +266,32 @@ fn without_a_place_nothing_is_made() {
     assert_eq!(names(), before);
 }
 
+// spec: IDX-08
+#[test]
+fn an_index_that_lies_decides_nothing() {
+    let (rig, taken) = Rig::with(2);
+    rig.check();
+    let lie = "UPDATE snapshot SET record = replace(record, '\"s0\"', '\"lie\"')";
+    let connection = rusqlite::Connection::open(rig.path("index.sqlite")).unwrap();
+    assert_eq!(connection.execute(lie, []).unwrap(), 2);
+    drop(connection);
+    let filter = Filter {
+        name: "lie".parse().ok(),
+        ..Filter::default()
+    };
+    let found = rig.index().list(Location::Live, &filter).unwrap();
+    assert_eq!(found.snapshots.len(), 1, "the list is not by the index");
+    let again = take(&rig.store, named("web", "s0"), &image(&A));
+    assert_eq!(kind(again), Some(ErrorKind::Exists));
+    let meant = rig.store.resolve(&"web/s0".parse().unwrap()).unwrap();
+    assert_eq!(meant, taken[0].id);
+    let next = rig.take(named("web", "lie"));
+    assert_eq!(rig.store.snapshot(next.id).unwrap().seq, 3);
+    let made = Index::rebuild(&rig.store, Some(&rig.path(""))).unwrap();
+    assert_eq!(made.snapshots, 3);
+    rig.check();
+}
+
 // spec: IDX-09
 #[test]
 fn an_index_is_made_anew_on_demand() {
@@ -262,7 +313,10 @@ fn several_list_while_one_changes() {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..40 {
-                    let listing = rig.index().list(Location::Live, &Filter::default()).unwrap();
+                    let listing = rig
+                        .index()
+                        .list(Location::Live, &Filter::default())
+                        .unwrap();
                     assert_eq!((listing.snapshots.len(), listing.damaged.len()), (6, 0));
                 }
             });
@@ -270,7 +324,9 @@ fn several_list_while_one_changes() {
         for round in 0..20 {
             let tag = Tag::new(format!("t{round}")).unwrap();
             let of = taken[round % taken.len()];
-            rig.store.change_metadata(of.id, |m| m.tags.extend([tag])).unwrap();
+            rig.store
+                .change_metadata(of.id, |m| m.tags.extend([tag]))
+                .unwrap();
         }
     });
     rig.check();

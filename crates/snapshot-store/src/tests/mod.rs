@@ -1,5 +1,6 @@
 //! What the store promises, through its public interface.
 
+mod access;
 mod analysis;
 mod audit;
 mod branches;

@@ -1,7 +1,7 @@
 //! `vmsnap merge` and `recreate`.
 
 use clap::{Args, ValueEnum};
-use snapshot_format::{BranchName, Description, SnapshotName, SnapshotId, VmName};
+use snapshot_format::{BranchName, Description, SnapshotId, SnapshotName, VmName};
 use snapshot_store::{Access, ErrorKind, Giver, Merge, Metadata, Reference, Store};
 
 use crate::answer::Answer;
@@ -103,13 +103,14 @@ impl MergeCommand {
                 Err(error) => return Err(context.failure(&error)),
             }
         }
-        match self.source.parse() {
-            Ok(reference) => context.resolve(store, &reference),
-            Err(_) => {
-                let message = format!("{} has no branch {:?}, and no REF is it", self.vm, self.source);
-                Err(Failure::new(Exit::NotFound, message).hint("see `vmsnap branches`"))
-            }
+        if let Ok(reference) = self.source.parse() {
+            return context.resolve(store, &reference);
         }
+        let message = format!(
+            "{} has no branch {:?}, and no REF is it",
+            self.vm, self.source
+        );
+        Err(Failure::new(Exit::NotFound, message).hint("see `vmsnap branches`"))
     }
 }
 

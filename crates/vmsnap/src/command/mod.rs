@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod access;
 mod analyze;
 mod attach;
 mod audit;
@@ -44,7 +45,7 @@ pub(crate) enum Command {
     /// Snapshot and restore a real guest, end to end, and check every byte
     Demo(demo::Demo),
     /// Take a memory file of another VMM as a snapshot
-    Import(import::Import),
+    Import(Box<import::Import>),
     /// Write the memory, and the state, of a snapshot to files
     Restore(restore::Restore),
     /// Serve the memory of a snapshot to VMs of other processes, page by page
@@ -110,6 +111,8 @@ pub(crate) enum Command {
     Profile(profile::Profile),
     /// Show who changed the store, and check the log of it
     Audit(audit::Audit),
+    /// Show or say who may read what the store publishes
+    Access(access::AccessCommand),
     /// Make the index of the store anew
     Reindex(reindex::Reindex),
     /// The part of `demo` that runs in a process of its own
@@ -146,6 +149,7 @@ impl Command {
             Self::Label(_) => ("label", true),
             Self::Describe(_) => ("describe", true),
             Self::Protect(_) => ("protect", true),
+            Self::Access(access) => ("access", access.changes()),
             _ => return None,
         };
         changes.then_some(Change {
@@ -192,6 +196,7 @@ impl Command {
             Self::Diagnose(command) => command.run(context),
             Self::Profile(command) => command.run(context),
             Self::Audit(command) => command.run(context),
+            Self::Access(command) => command.run(context),
             Self::Reindex(command) => command.run(context),
             Self::DemoRestore(command) => command.run(context),
         }

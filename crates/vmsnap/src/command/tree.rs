@@ -101,16 +101,17 @@ impl Tree {
         let ids = ids.collect::<Result<Vec<_>, Failure>>()?;
         let listing = store.list(None).map_err(|error| context.failure(&error))?;
         let forest = Forest::of(&listing.snapshots);
-        let shown = match ids.as_slice() {
+        let shown: Vec<SnapshotId> = match ids.as_slice() {
             [one] if self.path.is_some() => forest.path(*one).into_iter().rev().collect(),
             [one] => [vec![*one], forest.descendants(*one)].concat(),
-            [one, other] => match forest.common_ancestor(*one, *other) {
-                Some(ancestor) => vec![ancestor],
-                None => {
-                    let message = format!("{} and {} have no common ancestor", short(*one), short(*other));
-                    return Err(Failure::new(Exit::NotFound, message));
-                }
-            },
+            [one, other] => {
+                let ancestor = forest.common_ancestor(*one, *other);
+                vec![ancestor.ok_or_else(|| {
+                    let (one, other) = (short(*one), short(*other));
+                    let message = format!("{one} and {other} have no common ancestor");
+                    Failure::new(Exit::NotFound, message)
+                })?]
+            }
             _ => Vec::new(),
         };
         Ok(Some(entries(&forest, &listing.snapshots, &shown)))

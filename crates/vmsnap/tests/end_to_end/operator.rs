@@ -1,6 +1,7 @@
 //! Branches, labels, the index, the audit log and what explains a store.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
@@ -9,7 +10,8 @@ use crate::sandbox::{Sandbox, id, page, pattern};
 /// The ids in a list of snapshots, or of entries of a tree.
 fn ids(document: &Value, key: &str) -> Vec<String> {
     let all = document[key].as_array().unwrap().iter();
-    all.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    all.map(|one| one["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 // spec: OPC-01
@@ -43,13 +45,21 @@ fn a_branch_is_made_switched_to_merged_and_left() {
     assert_eq!(sandbox.json(&["show", &other])["branch"], "other");
     sandbox.refused(&["delete", &fix], 13);
 
-    sandbox.refused(&["merge", "vm", "fix", "--onto", "main", "--memory", "pages"], 13);
+    sandbox.refused(
+        &["merge", "vm", "fix", "--onto", "main", "--memory", "pages"],
+        13,
+    );
     let merged = sandbox.json(&["merge", "vm", "fix", "--onto", "main", "--name", "both"]);
-    assert_eq!((&merged["giver"], &merged["merged"]), (&fix.as_str().into(), &main.as_str().into()));
+    assert_eq!(
+        (&merged["giver"], &merged["merged"]),
+        (&fix.as_str().into(), &main.as_str().into())
+    );
     assert_eq!(merged["common_ancestor"], base.as_str());
     assert!(sandbox.restored("vm/both") == memory);
     sandbox.refused(&["merge", "vm", "fix", "--onto", "main"], 12);
-    let line = ["merge", "vm", &other, "--onto", "main", "--memory", "target"];
+    let line = [
+        "merge", "vm", &other, "--onto", "main", "--memory", "target",
+    ];
     let kept = id(&sandbox.json(&line));
     assert!(sandbox.restored(&kept) == memory);
     sandbox.refused(&["merge", "vm", "nowhere", "--onto", "main"], 3);
@@ -58,16 +68,24 @@ fn a_branch_is_made_switched_to_merged_and_left() {
     let again = sandbox.json(&["recreate", &main, "--from-parent"]);
     assert_eq!(again["parent"], base.as_str());
     assert!(sandbox.restored(&id(&again)) == pattern(30, 1));
-    assert_eq!(ids(&sandbox.json(&["trash"]), "snapshots"), [main.clone()]);
+    assert_eq!(ids(&sandbox.json(&["trash"]), "snapshots"), [main.as_str()]);
     sandbox.json(&["undelete", &main]);
     assert!(sandbox.restored(&main) == on_main);
 
     sandbox.refused(&["branch", "vm", "fix", "--remove"], 13);
     sandbox.json(&["switch", "vm", "--none"]);
     sandbox.json(&["delete", &fix]);
-    assert_eq!(sandbox.json(&["branch", "vm", "fix", "--remove"])["removed"], true);
+    assert_eq!(
+        sandbox.json(&["branch", "vm", "fix", "--remove"])["removed"],
+        true
+    );
     let left = sandbox.json(&["branches", "vm"]);
-    let names: Vec<_> = left["branches"].as_array().unwrap().iter().map(|b| &b["name"]).collect();
+    let names: Vec<_> = left["branches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| &b["name"])
+        .collect();
     assert_eq!(names, ["main", "other"]);
     assert_eq!(sandbox.json(&["verify"])["ok"], true);
 }
@@ -86,12 +104,17 @@ fn what_is_attached_is_found_again() {
     let told = sandbox.json(&["label", &one, "--remove", "team"]);
     assert_eq!(told["labels"], serde_json::json!({"category": "backup"}));
     assert_eq!(told["tags"], serde_json::json!(["keep"]));
-    assert_eq!((&told["name"], &told["protected"]), (&"nightly-1".into(), &false.into()));
-    assert_eq!(sandbox.json(&["tag", &two, "--remove", "old"])["tags"], serde_json::json!([]));
+    assert_eq!(
+        (&told["name"], &told["protected"]),
+        (&"nightly-1".into(), &false.into())
+    );
+    assert_eq!(
+        sandbox.json(&["tag", &two, "--remove", "old"])["tags"],
+        serde_json::json!([])
+    );
 
-    let found = |arguments: &[&str]| {
-        ids(&sandbox.json(&[&["list"], arguments].concat()), "snapshots")
-    };
+    let found =
+        |arguments: &[&str]| ids(&sandbox.json(&[&["list"], arguments].concat()), "snapshots");
     for arguments in [
         ["--name", "NIGHT*"],
         ["--search", "update"],
@@ -100,7 +123,7 @@ fn what_is_attached_is_found_again() {
         ["--tag", "keep"],
         ["--search", &one],
     ] {
-        assert_eq!(found(&arguments), [one.clone()], "{arguments:?}");
+        assert_eq!(found(&arguments), [one.as_str()], "{arguments:?}");
     }
     assert_eq!(found(&["--name", "*ly-?"]).len(), 2);
     assert_eq!(found(&["--branch", "main"]).len(), 2);
@@ -109,7 +132,12 @@ fn what_is_attached_is_found_again() {
     let sized = sandbox.json(&["list", "--size"]);
     let of = |id: &str| sized["sizes"]["snapshots"][id].as_u64().unwrap();
     assert_eq!(sized["sizes"]["total_bytes"], of(&one) + of(&two));
-    assert_eq!(of(&one), sandbox.json(&["show", &one])["bytes_stored"].as_u64().unwrap());
+    assert_eq!(
+        of(&one),
+        sandbox.json(&["show", &one])["bytes_stored"]
+            .as_u64()
+            .unwrap()
+    );
     assert!(sandbox.json(&["list"])["sizes"].is_null());
 
     sandbox.json(&["describe", &two, "--no-name"]);
@@ -135,12 +163,17 @@ fn relatives_are_shown_across_machines() {
     let shown = |arguments: &[&str]| {
         let tree = sandbox.json(&[&["tree"], arguments].concat());
         let depths = tree["entries"].as_array().unwrap().iter();
-        let depths: Vec<u64> = depths.map(|entry| entry["depth"].as_u64().unwrap()).collect();
+        let depths: Vec<u64> = depths
+            .map(|entry| entry["depth"].as_u64().unwrap())
+            .collect();
         (ids(&tree, "entries"), depths)
     };
     let path = (vec![a.clone(), b.clone(), c.clone()], vec![0, 1, 2]);
     assert_eq!(shown(&["--path", &c]), path);
-    assert_eq!(shown(&["--below", &b]), (vec![b.clone(), c.clone()], vec![0, 1]));
+    assert_eq!(
+        shown(&["--below", &b]),
+        (vec![b.clone(), c.clone()], vec![0, 1])
+    );
     assert_eq!(shown(&["--common", &c, &d]), (vec![a.clone()], vec![0]));
     assert_eq!(shown(&["--common", &c, &b]), (vec![b], vec![0]));
     assert_eq!(shown(&["web"]).0.len(), 3);
@@ -161,7 +194,10 @@ fn lists_are_the_same_with_the_index_and_without() {
     assert!(index.exists());
     assert_eq!(sandbox.json(&["list"]), first);
     let made = sandbox.json(&["reindex"]);
-    assert_eq!((&made["index"], &made["snapshots"]), (&"made".into(), &3.into()));
+    assert_eq!(
+        (&made["index"], &made["snapshots"]),
+        (&"made".into(), &3.into())
+    );
     fs::write(&index, "nonsense").unwrap();
     assert_eq!(sandbox.json(&["list"]), first);
     assert_eq!(sandbox.json(&["verify"])["ok"], true);
@@ -197,12 +233,27 @@ fn every_change_is_in_the_log_and_a_change_of_the_log_shows() {
     let words: Vec<String> = last.iter().map(words).collect();
     // What is refused is run with `--json` and without.
     let refused = ["delete", "not_found"].repeat(2);
-    assert_eq!(words, [&["import", "done", "tag", "done"][..], &refused].concat());
-    assert_eq!((&told["ok"], &told["unfinished_count"]), (&true.into(), &0.into()));
+    assert_eq!(
+        words,
+        [&["import", "done", "tag", "done"][..], &refused].concat()
+    );
+    assert_eq!(
+        (&told["ok"], &told["unfinished_count"]),
+        (&true.into(), &0.into())
+    );
     let head = told["head"].as_str().unwrap();
     sandbox.json(&["tag", &one, "more"]);
-    assert_eq!(sandbox.json(&["audit", "--verify", "--head", head])["head_found"], true);
-    assert_eq!(sandbox.json(&["audit", "--last", "1"])["last"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        sandbox.json(&["audit", "--verify", "--head", head])["head_found"],
+        true
+    );
+    assert_eq!(
+        sandbox.json(&["audit", "--last", "1"])["last"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 
     let log = sandbox.store().join("audit.jsonl");
     let bytes = fs::read(&log).unwrap();
@@ -214,7 +265,10 @@ fn every_change_is_in_the_log_and_a_change_of_the_log_shows() {
     };
     // Cut within its last line: that is what a crash leaves, and a head tells of it.
     let cut = &bytes[..bytes.len() - 9];
-    let new_head = sandbox.json(&["audit"])["head"].as_str().unwrap().to_owned();
+    let new_head = sandbox.json(&["audit"])["head"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(ends(cut, &[]), 0);
     assert_eq!(ends(cut, &["--head", &new_head]), 4);
     let mut changed = bytes.clone();
@@ -223,7 +277,29 @@ fn every_change_is_in_the_log_and_a_change_of_the_log_shows() {
     assert_eq!(ends(&changed, &["--verify"]), 4);
     assert_eq!(ends(&bytes, &["--verify", "--head", &new_head]), 0);
     let zero = "0".repeat(64);
-    assert_eq!(ends(&bytes, &["--head", &zero]), 0, "the beginning of every log");
+    assert_eq!(
+        ends(&bytes, &["--head", &zero]),
+        0,
+        "the beginning of every log"
+    );
+}
+
+// spec: AUD-02
+#[test]
+fn what_cannot_be_written_down_is_not_done() {
+    let sandbox = Sandbox::new();
+    let one = id(&sandbox.import("vm", &pattern(10, 1), &[]));
+    let log = sandbox.store().join("audit.jsonl");
+    let aside = sandbox.path("aside");
+    fs::rename(&log, &aside).unwrap();
+    fs::create_dir(&log).unwrap();
+    sandbox.refused(&["tag", &one, "keep"], 4);
+    sandbox.refused(&["delete", &one], 4);
+    assert_eq!(ids(&sandbox.json(&["list"]), "snapshots"), [one.as_str()]);
+    fs::remove_dir(&log).unwrap();
+    fs::rename(&aside, &log).unwrap();
+    sandbox.json(&["tag", &one, "keep"]);
+    assert_eq!(sandbox.json(&["audit"])["ok"], true);
 }
 
 // spec: OPC-10
@@ -240,13 +316,21 @@ fn what_differs_what_lies_where_and_what_takes_space_is_told() {
     let diff = id(&sandbox.import("vm", &memory, &["--parent", &base]));
     let found = sandbox.json(&["diff", &base, &diff]);
     let memory = &found["memory"];
-    for (key, count) in [("same", 197), ("changed", 1), ("became_zero", 1), ("became_data", 1)] {
+    for (key, count) in [
+        ("same", 197),
+        ("changed", 1),
+        ("became_zero", 1),
+        ("became_data", 1),
+    ] {
         assert_eq!(memory[key], count, "{key}");
         assert_eq!(memory["regions"][0][key], count, "{key}");
     }
     assert_eq!(memory["compared_pages"], 3);
     let told = sandbox.run(&["diff", &base, &diff]);
-    assert!(told.code == 0 && told.stdout.contains("name: base -> -"), "{told:?}");
+    assert!(
+        told.code == 0 && told.stdout.contains("name: base -> -"),
+        "{told:?}"
+    );
 
     let svg = sandbox.path("memory.svg");
     let map = sandbox.run(&["map", &diff, "--svg", "memory.svg"]);
@@ -258,7 +342,10 @@ fn what_differs_what_lies_where_and_what_takes_space_is_told() {
     sandbox.refused(&["map", &diff, "--svg", "store/memory.svg"], 13);
 
     let chain = sandbox.json(&["chain-info", &diff]);
-    assert_eq!((&chain["own_pages"], &chain["waste_pages"]), (&2.into(), &2.into()));
+    assert_eq!(
+        (&chain["own_pages"], &chain["waste_pages"]),
+        (&2.into(), &2.into())
+    );
     assert_eq!(chain["layers"][1]["snapshot"], base.as_str());
     sandbox.json(&["delete", &base]);
     for _ in 0..2 {
@@ -267,7 +354,10 @@ fn what_differs_what_lies_where_and_what_takes_space_is_told() {
         assert_eq!(space["live_bytes"], df["live_bytes"]);
         assert_eq!(space["trash_bytes"], df["trash_bytes"]);
         let metrics = String::from_utf8(sandbox.read("metrics")).unwrap();
-        assert!(metrics.contains("vmsnap_snapshots{vm=\"vm\"} 1\n"), "{metrics}");
+        assert!(
+            metrics.contains("vmsnap_snapshots{vm=\"vm\"} 1\n"),
+            "{metrics}"
+        );
         assert!(metrics.ends_with("# EOF\n"));
     }
     let nothing = sandbox.json(&["diagnose", "--disk"]);
@@ -282,16 +372,50 @@ fn what_differs_what_lies_where_and_what_takes_space_is_told() {
 fn a_profile_is_of_the_command_and_ends_like_it() {
     let sandbox = Sandbox::new();
     let one = id(&sandbox.import("vm", &pattern(10, 1), &[]));
-    let run = sandbox.run(&["--json", "profile", "--", "restore", &one, "--memory", "out"]);
+    let run = sandbox.run(&[
+        "--json", "profile", "--", "restore", &one, "--memory", "out",
+    ]);
     assert_eq!(run.code, 0, "{run:?}");
     let told = run.document();
     let phases = told["phases"].as_array().unwrap();
-    assert!(phases.iter().any(|phase| phase["name"] == "restore"), "{told}");
+    assert!(
+        phases.iter().any(|phase| phase["name"] == "restore"),
+        "{told}"
+    );
     assert!(sandbox.read("out") == pattern(10, 1));
     let run = sandbox.run(&["--json", "profile", "--", "show", "vm/nobody"]);
-    assert_eq!((run.code, run.document()["exit_code"].as_u64()), (3, Some(3)));
+    assert_eq!(
+        (run.code, run.document()["exit_code"].as_u64()),
+        (3, Some(3))
+    );
     let run = sandbox.run(&["profile", "--", "profile", "--", "list"]);
     assert_eq!(run.code, 2, "{run:?}");
     let run = sandbox.run(&["profile", "--", "nonsense"]);
     assert_eq!(run.code, 2, "{run:?}");
+}
+
+// spec: OPC-14
+#[test]
+fn access_is_set_for_what_comes_and_on_request_for_what_is_there() {
+    let sandbox = Sandbox::new();
+    let one = id(&sandbox.import("vm", &pattern(10, 1), &[]));
+    let mode = |id: &str| {
+        let path = sandbox.path(&format!("store/snapshots/{id}/manifest.vms"));
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(sandbox.json(&["access"])["mode"], "0400");
+    for wrong in ["0640", "0040", "rw", "0999"] {
+        sandbox.refused(&["access", "--mode", wrong], 2);
+    }
+    sandbox.refused(&["access", "--group", "no such group"], 2);
+    let told = sandbox.json(&["access", "--mode", "0440"]);
+    assert_eq!(
+        (&told["mode"], &told["group"]),
+        (&"0440".into(), &Value::Null)
+    );
+    let two = id(&sandbox.import("vm", &pattern(10, 2), &[]));
+    assert_eq!((mode(&one), mode(&two)), (0o400, 0o440));
+    sandbox.json(&["access", "--apply"]);
+    assert_eq!((mode(&one), mode(&two)), (0o440, 0o440));
+    assert_eq!(sandbox.json(&["verify"])["ok"], true);
 }

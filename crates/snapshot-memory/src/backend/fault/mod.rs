@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::mem::MemBackend;
 use super::mem::disk::{Disk, Inode};
 use super::mem::op::Op;
-use super::{Backend, Entry, FileSystem, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile};
+use super::{
+    Backend, Entry, FileAccess, FileSystem, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile,
+};
 
 mod crash;
 mod site;
@@ -311,6 +313,10 @@ impl Backend for FaultBackend {
 
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         self.tree.create_dir(path)
+    }
+
+    fn set_access(&self, path: &RelPath, access: FileAccess) -> io::Result<()> {
+        self.tree.set_access(path, access)
     }
 
     fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use super::{
-    Backend, Entry, EntryKind, FileStamp, FileSystem, Lock, LockMode, Metadata, ReadFile, Refusal,
-    RelPath, WriteFile, stamp::nanoseconds,
+    Backend, Entry, EntryKind, FileAccess, FileStamp, FileSystem, Lock, LockMode, Metadata,
+    ReadFile, Refusal, RelPath, WriteFile, stamp::nanoseconds,
 };
 use crate::direct::Probe;
 
@@ -58,6 +58,7 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct FsBackend {
     root: OwnedFd,
+    owner: u32,
     probe: Probe,
 }
 
@@ -77,9 +78,13 @@ impl FsBackend {
 
     /// The tree below an open directory.
     pub fn from_fd(root: OwnedFd) -> io::Result<Self> {
-        if file_type(fstat(&root)?.st_mode) == EntryKind::Directory {
-            let probe = Probe::default();
-            Ok(Self { root, probe })
+        let stat = fstat(&root)?;
+        if file_type(stat.st_mode) == EntryKind::Directory {
+            Ok(Self {
+                root,
+                owner: stat.st_uid,
+                probe: Probe::default(),
+            })
         } else {
             Err(Errno::ENOTDIR.into())
         }
@@ -121,8 +126,28 @@ impl FsBackend {
             }
             other => other?,
         };
-        check_file(&fd)?;
+        self.check_file(&fd)?;
         Ok(File::from(fd))
+    }
+
+    /// Refuses what is no regular file with one name, of ours or of the owner of the root: who owns
+    /// a directory can put anything there.
+    fn check_file(&self, fd: &OwnedFd) -> io::Result<()> {
+        let stat = fstat(fd)?;
+        if file_type(stat.st_mode) != EntryKind::File {
+            return Err(Refusal::NotRegular.into());
+        }
+        match wide(stat.st_nlink) {
+            // Removed between our open and now.
+            0 => return Err(io::ErrorKind::NotFound.into()),
+            1 => {}
+            links => return Err(Refusal::ManyLinks { links }.into()),
+        }
+        let is_known = [0, self.owner, nix::unistd::geteuid().as_raw()].contains(&stat.st_uid);
+        if !is_known {
+            return Err(Refusal::ForeignOwner { uid: stat.st_uid }.into());
+        }
+        Ok(())
     }
 
     /// Whether `file` is what `path` names now.
@@ -141,7 +166,7 @@ impl Backend for FsBackend {
         // O_NONBLOCK: a planted pipe must not hang the open.
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let fd = open_at(&self.root, path, flags, Mode::empty())?;
-        check_file(&fd)?;
+        self.check_file(&fd)?;
         Ok(Box::new(FsReadFile::new(File::from(fd))))
     }
 
@@ -163,7 +188,7 @@ impl Backend for FsBackend {
             }
             found => (found?, false),
         };
-        check_file(&fd)?;
+        self.check_file(&fd)?;
         let mut file = File::from(fd);
         // A part of it is no line: whoever reads it is to see that it was cut short.
         if file.write(bytes)? != bytes.len() {
@@ -179,6 +204,25 @@ impl Backend for FsBackend {
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         mkdirat(self.open_parent(path)?, path.name(), Mode::S_IRWXU)?;
         Ok(())
+    }
+
+    fn set_access(&self, path: &RelPath, access: FileAccess) -> io::Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let fd = open_at(&self.root, path, flags, Mode::empty())?;
+        if file_type(fstat(&fd)?.st_mode) != EntryKind::Directory {
+            self.check_file(&fd)?;
+        }
+        let file = File::from(fd);
+        if access.owner.is_some() || access.group.is_some() {
+            fchown(&file, access.owner, access.group)?;
+        }
+        // After the owner, as a change of that takes bits away.
+        file.set_permissions(Permissions::from_mode(access.mode))?;
+        file.sync_all()
+    }
+
+    fn owner(&self) -> Option<u32> {
+        Some(self.owner)
     }
 
     fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
@@ -219,11 +263,7 @@ impl Backend for FsBackend {
         })
     }
 
-    fn stamps(
-        &self,
-        directory: &RelPath,
-        files: &[RelPath],
-    ) -> io::Result<Vec<Option<FileStamp>>> {
+    fn stamps(&self, directory: &RelPath, files: &[RelPath]) -> io::Result<Vec<Option<FileStamp>>> {
         let directory = open_at(&self.root, directory, system::NAMING, Mode::empty())?;
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         let stamps = files.iter().map(|file| {
@@ -292,24 +332,6 @@ impl Lock for FsLock {
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
     }
-}
-
-/// Refuses what is no regular file of ours with one name.
-fn check_file(fd: &OwnedFd) -> io::Result<()> {
-    let stat = fstat(fd)?;
-    if file_type(stat.st_mode) != EntryKind::File {
-        return Err(Refusal::NotRegular.into());
-    }
-    match wide(stat.st_nlink) {
-        // Removed between our open and now.
-        0 => return Err(io::ErrorKind::NotFound.into()),
-        1 => {}
-        links => return Err(Refusal::ManyLinks { links }.into()),
-    }
-    if stat.st_uid != 0 && stat.st_uid != nix::unistd::geteuid().as_raw() {
-        return Err(Refusal::ForeignOwner { uid: stat.st_uid }.into());
-    }
-    Ok(())
 }
 
 fn file_type(mode: mode_t) -> EntryKind {

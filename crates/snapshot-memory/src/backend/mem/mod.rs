@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::fault::Gate;
 use super::{
-    Backend, Entry, EntryKind, FileSystem, Lock, LockMode, Metadata, ReadFile, RelPath, WriteFile,
+    Backend, Entry, EntryKind, FileAccess, FileSystem, Lock, LockMode, Metadata, ReadFile, RelPath,
+    WriteFile,
 };
 
 mod content;
@@ -227,6 +228,14 @@ impl Backend for MemBackend {
 
     fn create_dir(&self, path: &RelPath) -> io::Result<()> {
         self.make(path, Node::empty_dir()).map(drop)
+    }
+
+    /// There are no users in memory: the change is counted, and leaves no trace.
+    fn set_access(&self, path: &RelPath, _access: FileAccess) -> io::Result<()> {
+        self.change(|disk| {
+            let inode = disk.find(path)?;
+            Ok((Op::Sync { inode }, ()))
+        })
     }
 
     fn rename_noreplace(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
