@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use snapshot_format::{
-    DataLayout, MemoryLayout, PAGE_BYTES, PageRange, SectionKind, SectionPayload, SnapshotRef,
-    VmName, WorkingSetOrigin,
+    BranchName, DataLayout, MemoryLayout, PAGE_BYTES, PageRange, SectionKind, SectionPayload,
+    SnapshotRef, VmName, WorkingSetOrigin,
 };
 use snapshot_memory::backend::{FsBackend, HostIdentity};
 use snapshot_memory::syscalls::PROCESS;
@@ -17,7 +17,9 @@ use snapshot_memory::{
     CaptureControl, CaptureOptions, DirtyBitmap, EngineChoice, MappedMemory, MappingOptions, Pages,
     RelayoutOptions, Stability, TouchedPages, WorkingSetOptions, write_working_set,
 };
-use snapshot_store::{NewSnapshot, OpenOptions, Selection, Store, syscalls};
+use snapshot_store::{
+    Actor, Merge, NewSnapshot, OpenOptions, ReadAccess, Selection, Store, syscalls,
+};
 
 const PAGES: u64 = 64;
 
@@ -147,6 +149,12 @@ fn writing() {
         give_working_set(&store, full);
         read(&store);
         store.drop_working_set(full.id).unwrap();
+        let vm = VmName::new("vm").unwrap();
+        let branch = BranchName::new("fix").unwrap();
+        store.create_branch(&vm, &branch, full.id).unwrap();
+        store.switch(&vm, Some(&branch)).unwrap();
+        let merge = Merge::of(vm, diff.id, branch);
+        store.merge(&merge).unwrap();
         std::mem::forget(memory);
     });
 }
@@ -192,4 +200,52 @@ fn deleting() {
         store.undelete(full.id).unwrap();
         std::mem::forget(memory);
     });
+}
+
+// spec: EMB-01
+#[test]
+fn auditing() {
+    let lists = [PROCESS, syscalls::READ, syscalls::WRITE, syscalls::AUDIT];
+    under_filter("auditing", &lists, directory, |root| {
+        let store = open(root);
+        let actor = Actor {
+            host: "jail".to_owned(),
+            pid: 1,
+            uid: 0,
+        };
+        for _ in 0..2 {
+            let intent = store.audit_intent(actor.clone(), "import", &[], &[]);
+            store
+                .audit_outcome(&intent.unwrap(), "done", "", &[])
+                .unwrap();
+        }
+        let report = store.read_audit(None, &mut |_, _| {}).unwrap();
+        assert!(report.ok && report.entries == 4);
+    });
+}
+
+// spec: EMB-01
+#[test]
+fn giving_access() {
+    let lists = [PROCESS, syscalls::READ, syscalls::WRITE, syscalls::ACCESS];
+    let prepare = || {
+        let root = directory();
+        let group = group_of(&root);
+        (root, memory(), group)
+    };
+    under_filter("giving_access", &lists, prepare, |(root, memory, group)| {
+        let store = open(root);
+        let access = ReadAccess::new(None, Some(group), 0o440).unwrap();
+        store.set_read_access(access, true).unwrap();
+        let full = publish(&store, &memory, None);
+        store.change_metadata(full.id, |_| {}).unwrap();
+        std::mem::forget(memory);
+    });
+}
+
+/// The group that a directory has: anybody may give it to their files.
+fn group_of(root: &OwnedFd) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    let root = std::fs::File::from(root.try_clone().unwrap());
+    root.metadata().unwrap().gid()
 }
