@@ -58,6 +58,12 @@ impl Metadata {
         within("tags", self.tags.len(), limits::MAX_TAGS)
     }
 
+    /// What a copy of the `snapshot.json` of `id` says; `None` where it is damaged, of another
+    /// snapshot, or of a later version.
+    pub fn of_copy(id: SnapshotId, bytes: &[u8]) -> Option<Self> {
+        Self::decode(id, bytes).ok()
+    }
+
     /// The bytes of the `snapshot.json` of `id`.
     pub(crate) fn encode(&self, id: SnapshotId) -> Result<Vec<u8>, StoreError> {
         self.check()?;

@@ -146,6 +146,23 @@ impl ColdSnapshot {
         self.recipe.manifest
     }
 
+    /// The archive.
+    #[must_use]
+    pub fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// Opens another archive of the domain by the same index.
+    pub(crate) fn open_beside(&self, id: ObjectId) -> Result<Self, VaultError> {
+        let domain = self.chunks.domain();
+        let recipe = domain.recipe(id)?;
+        if !domain.exists(ObjectKind::Commit, id)? {
+            return Err(no_archive(id));
+        }
+        let chunks = self.chunks.clone();
+        Ok(Self { id, chunks, recipe })
+    }
+
     /// Its files: what they are, and their lengths in bytes.
     pub fn files(&self) -> impl Iterator<Item = (ArchivedKind, u16, u64)> + '_ {
         let files = self.recipe.files.iter();

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use snapshot_format::{DecodeError, ErrorKind as DecodeErrorKind, SnapshotId};
 use snapshot_memory::{FrameCodecError, SourceError};
 use snapshot_store::{ErrorKind as StoreErrorKind, StoreError};
 
@@ -26,6 +27,14 @@ pub enum ErrorKind {
     NoSpace,
     /// Written by a later version.
     TooNew,
+    /// Another parent or another machine is needed.
+    Incompatible,
+    /// It happened, but may not survive a loss of power.
+    DurabilityUncertain,
+    /// It is there already.
+    Exists,
+    /// Protected or in use.
+    Refused,
     /// A key is needed, or another one.
     Key,
     /// Stopped on request.
@@ -198,6 +207,23 @@ pub enum VaultError {
         /// What is wrong.
         what: String,
     },
+    /// A file of an archive that is as it was archived, and not what it must be.
+    #[error("the {what} in archive {archive} cannot be read")]
+    Content {
+        /// The archive.
+        archive: ObjectId,
+        /// Which file.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// A base whose memory is laid out in another way.
+    #[error("snapshot {id} has other memory than the one that is archived: name another base")]
+    OtherMemory {
+        /// The base.
+        id: SnapshotId,
+    },
     /// A codec that cannot be set up.
     #[error(transparent)]
     Codec(#[from] FrameCodecError),
@@ -246,6 +272,18 @@ impl VaultError {
             }
             Self::Withdrawn { .. } | Self::Overtaken => ErrorKind::Busy,
             Self::Interrupted => ErrorKind::Interrupted,
+            Self::Content { source, .. } => match source.kind() {
+                DecodeErrorKind::TooNew | DecodeErrorKind::Unsupported => ErrorKind::TooNew,
+                _ => ErrorKind::Corrupt,
+            },
+            Self::OtherMemory { .. } => ErrorKind::Incompatible,
+            Self::Source(error) => match error.as_ref() {
+                SourceError::Other(error) => {
+                    let own = error.downcast_ref::<Self>();
+                    own.map_or(ErrorKind::Failed, Self::kind)
+                }
+                _ => ErrorKind::Failed,
+            },
             Self::Store(error) => kind_of_store(error.kind()),
             _ => ErrorKind::Failed,
         }
@@ -311,6 +349,10 @@ fn kind_of_store(kind: StoreErrorKind) -> ErrorKind {
         StoreErrorKind::Usage => ErrorKind::Usage,
         StoreErrorKind::NotFound => ErrorKind::NotFound,
         StoreErrorKind::Corrupt => ErrorKind::Corrupt,
+        StoreErrorKind::Incompatible => ErrorKind::Incompatible,
+        StoreErrorKind::DurabilityUncertain => ErrorKind::DurabilityUncertain,
+        StoreErrorKind::Exists => ErrorKind::Exists,
+        StoreErrorKind::Refused => ErrorKind::Refused,
         StoreErrorKind::Busy => ErrorKind::Busy,
         StoreErrorKind::NoSpace => ErrorKind::NoSpace,
         StoreErrorKind::TooNew => ErrorKind::TooNew,

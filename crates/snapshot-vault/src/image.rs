@@ -75,7 +75,7 @@ impl ColdImage {
         Ok(Some(leaf))
     }
 
-    fn read(&self, pages: PageRange, out: &mut [u8]) -> Result<(), VaultError> {
+    pub(crate) fn read(&self, pages: PageRange, out: &mut [u8]) -> Result<(), VaultError> {
         if pages.len_bytes() != Some(out.len() as u64) {
             return Err(VaultError::Input {
                 what: format!("a buffer of {} bytes for {} pages", out.len(), pages.count),
@@ -192,7 +192,7 @@ pub(crate) fn read_leaf(chunks: &Chunks, id: ChunkId) -> Result<RecipeLeaf, Vaul
 }
 
 /// Pages from `page` to the end of its chunk.
-fn left_in_chunk(page: GuestPage) -> u64 {
+pub(crate) fn left_in_chunk(page: GuestPage) -> u64 {
     let pages = CHUNK_PAGES as u64;
     pages - page.0 % pages
 }

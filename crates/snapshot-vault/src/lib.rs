@@ -69,7 +69,8 @@
 //! - `vault`, `domain`, `archives`, `lease`: scopes, their domains, what is archived in them, and
 //!   what keeps it
 //! - `index`, `fetch`, `image`: where chunks are, and memory read straight from packs
-//! - `stored`: snapshots of a store to a vault
+//! - `stored`, `thaw`: snapshots of a store to a vault, and back
+//! - `catalog`: the archives with what their manifests say
 //! - `restore`, `verify`: all memory to a raw image; reading every byte
 //! - `archive`, `collect`: writing archives and deleting what none needs, in the order that
 //!   `specs/41-vault-protocol.md` proves
@@ -89,6 +90,7 @@
 
 mod archive;
 mod archives;
+mod catalog;
 mod chunk;
 mod collect;
 mod domain;
@@ -114,12 +116,14 @@ mod stored;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thaw;
 mod tombstone;
 mod vault;
 mod verify;
 
 pub use archive::{ArchiveFile, ArchiveInput, ArchiveOptions, ArchiveProgress, Archived, Relative};
 pub use archives::{ArchiveList, ArchiveSummary, ColdSnapshot};
+pub use catalog::{ArchivedSnapshot, Catalog};
 pub use collect::{CollectOptions, CollectPlan, Collected, CondemnedPack};
 pub use domain::Domain;
 pub use error::{ErrorKind, FormatError, VaultError};
@@ -133,5 +137,6 @@ pub use objects::{FolderObjects, ListedObject, ObjectError, ObjectKind, ObjectNa
 pub use objects::{MemoryObjects, Step, objects_suite};
 pub use recipe::ArchivedKind;
 pub use secrets::RootKey;
+pub use thaw::{ThawBase, ThawName, ThawOptions, Thawed};
 pub use vault::{DomainSummary, KeyKeeper, Sealing, Vault};
 pub use verify::VaultReport;

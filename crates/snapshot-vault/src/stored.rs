@@ -45,7 +45,7 @@ impl Domain {
     }
 
     /// The archive of a snapshot with this manifest, if there is one that counts.
-    fn archive_by(&self, snapshot: SnapshotRef) -> Result<Option<ObjectId>, VaultError> {
+    pub(crate) fn archive_by(&self, snapshot: SnapshotRef) -> Result<Option<ObjectId>, VaultError> {
         let list = self.archives()?;
         let mut archives = list.archives.iter().filter(|archive| !archive.is_deleted);
         let found = archives

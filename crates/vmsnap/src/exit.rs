@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     DurabilityUncertain,
     /// Written by a later version.
     TooNew,
+    /// A key is needed, or another one.
+    KeyNeeded,
     /// It exists already.
     Exists,
     /// Protected, or in use.
@@ -36,7 +38,7 @@ pub(crate) enum Exit {
 impl Exit {
     /// Every way to end, in the order of the codes.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Done,
         Self::Failed,
         Self::Unsupported,
@@ -48,6 +50,7 @@ impl Exit {
         Self::NoSpace,
         Self::DurabilityUncertain,
         Self::TooNew,
+        Self::KeyNeeded,
         Self::Exists,
         Self::Refused,
         Self::Interrupted,
@@ -66,6 +69,7 @@ impl Exit {
             Self::NoSpace => 7,
             Self::DurabilityUncertain => 8,
             Self::TooNew => 9,
+            Self::KeyNeeded => 10,
             Self::Exists => 12,
             Self::Refused => 13,
             Self::Interrupted => 130,
@@ -86,6 +90,7 @@ impl Exit {
             Self::NoSpace => "no_space",
             Self::DurabilityUncertain => "durability_uncertain",
             Self::TooNew => "too_new",
+            Self::KeyNeeded => "key_needed",
             Self::Exists => "exists",
             Self::Refused => "refused",
             Self::Interrupted => "interrupted",

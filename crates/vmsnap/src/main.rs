@@ -28,6 +28,7 @@ mod regions;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod table;
+mod vault;
 mod view;
 mod watched;
 

@@ -26,7 +26,9 @@ pub struct FolderObjects {
 
 /// The folder of one writer, which others leave alone while its lock is held.
 struct Incoming {
+    backend: Arc<dyn Backend>,
     folder: RelPath,
+    lock_path: RelPath,
     next: AtomicU64,
     /// Folders that this writer has made durable, whoever made them.
     durable: Mutex<BTreeSet<RelPath>>,
@@ -56,7 +58,9 @@ impl FolderObjects {
         let folder = join(&parent, &writer)?;
         backend.create_dir(&folder)?;
         let incoming = Incoming {
+            backend: Arc::clone(&backend),
             folder,
+            lock_path,
             next: AtomicU64::new(0),
             durable: Mutex::default(),
             _lock: lock,
@@ -213,6 +217,18 @@ impl Objects for FolderObjects {
         match self.sync_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             synced => Ok(synced?),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // While the lock is held. What cannot be removed now is removed by the next one who opens
+        // the folder.
+        let removed = self.backend.remove_dir(&self.folder);
+        let removed = removed.and_then(|()| self.backend.remove_file(&self.lock_path));
+        if let Err(error) = removed {
+            tracing::debug!(%error, folder = %self.folder, "a writer's folder stays");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod analyze;
+mod archive;
 mod attach;
 mod audit;
 mod branch;
@@ -23,9 +24,11 @@ mod restore;
 #[cfg(target_os = "linux")]
 mod serve;
 mod show;
+mod thaw;
 mod trash;
 mod tree;
 mod undelete;
+mod vault;
 mod verify;
 mod warm;
 mod working_set;
@@ -79,6 +82,12 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Show, record or drop the pages that a guest touches first
     WorkingSet(working_set::WorkingSetCommand),
+    /// Copy a snapshot to a vault, where what many have in common is stored once
+    Archive(archive::Archive),
+    /// Publish an archived snapshot in the store again
+    Thaw(thaw::Thaw),
+    /// What is kept in a vault, its health, its space and its keys
+    Vault(vault::VaultCommand),
     /// Show how much space the snapshots take
     Df(df::Df),
     /// Make a branch that starts at a snapshot
@@ -141,6 +150,9 @@ impl Command {
             Self::Delete(delete) => ("delete", delete.changes()),
             Self::Undelete(undelete) => ("undelete", undelete.changes()),
             Self::WorkingSet(working_set) => ("working-set", working_set.changes()),
+            Self::Archive(_) => ("archive", true),
+            Self::Thaw(_) => ("thaw", true),
+            Self::Vault(vault) => ("vault", vault.changes()),
             Self::Branch(_) => ("branch", true),
             Self::Switch(_) => ("switch", true),
             Self::Merge(_) => ("merge", true),
@@ -180,6 +192,9 @@ impl Command {
             Self::Verify(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
             Self::WorkingSet(command) => command.run(context),
+            Self::Archive(command) => command.run(context),
+            Self::Thaw(command) => command.run(context),
+            Self::Vault(command) => command.run(context),
             Self::Df(command) => command.run(context),
             Self::Branch(command) => command.run(context),
             Self::Branches(command) => command.run(context),

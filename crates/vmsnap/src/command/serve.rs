@@ -11,11 +11,12 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use snapshot_format::{PAGE_BYTES, PageRange, SnapshotId};
 use snapshot_memory::{
-    Background, FaultTrace, HandlerError, HandlerEvent, HandlerOptions, MemoryImage, Observed,
-    PageHandler, Refreshed, Seen, ServeOptions, ServiceEnd, TouchedPages, Verdict, Verification,
-    WorkingSetOptions,
+    Background, FaultTrace, HandlerError, HandlerEvent, HandlerOptions, Observed, PageHandler,
+    PageSource, Refreshed, Seen, ServeOptions, ServiceEnd, SourceError, TouchedPages, Verdict,
+    Verification, WorkingSetOptions,
 };
-use snapshot_store::{Access, Reference, StoreError, WorkingSetRefresher};
+use snapshot_store::{Access, Lease, Reference, StoreError, WorkingSetRefresher};
+use snapshot_vault::{ArchiveLease, VaultError};
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -24,10 +25,12 @@ use crate::exit::Exit;
 use crate::failure::{Failure, exit_of_io, printable};
 use crate::output_file::lies_in;
 use crate::quantity::counted;
+use crate::vault::{Use, VaultOptions, exit_of};
 use crate::view::short;
 
 /// Serves the memory of a snapshot to VMs that hand theirs over at a socket, as Firecracker does.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(crate) struct Serve {
     /// The snapshot
     #[arg(value_name = "REF", value_parser = reference)]
@@ -53,6 +56,27 @@ pub(crate) struct Serve {
     /// Refresh the working set of the snapshot by what each VM touches, page by page
     #[arg(long, conflicts_with = "fill")]
     record: bool,
+
+    /// The one in the vault: its pages come straight from there
+    #[arg(long, conflicts_with = "record")]
+    archived: bool,
+
+    #[command(flatten)]
+    vault: VaultOptions,
+}
+
+/// What is served, and what keeps it until the end.
+struct Source {
+    id: SnapshotId,
+    image: Arc<dyn PageSource>,
+    refresher: Option<WorkingSetRefresher>,
+    _kept: Kept,
+}
+
+#[expect(dead_code, reason = "they end when they are dropped")]
+enum Kept {
+    Stored(Lease),
+    Archived(ArchiveLease),
 }
 
 /// When served pages are checked: never after the guest saw them.
@@ -113,32 +137,25 @@ impl Serve {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let access = if self.record {
-            Access::ReadWrite
+        let source = if self.archived {
+            self.archived(context)?
         } else {
-            Access::Auto
+            self.stored(context)?
         };
-        let store = context.open(access)?;
-        let id = context.resolve(&store, &self.reference)?;
-        self.check_place(context.store_path()?)?;
-        let image = store.image(id).map_err(|error| context.failure(&error))?;
-        // The lease keeps the snapshot until the end.
-        let (image, _lease) = image.into_parts();
+        let Source { id, image, .. } = &source;
         if self.verify == Policy::Eager {
-            check_all(context, &image)?;
+            check_all(context, &**image)?;
         }
-        let image = Arc::new(image);
-        let handler = PageHandler::bind(&self.socket, Arc::clone(&image) as _, self.options());
+        let handler = PageHandler::bind(&self.socket, Arc::clone(image), self.options());
         let handler = handler.map_err(|error| told(&error))?;
         context.note(&format!(
             "serving snapshot {} at {}",
-            short(id),
+            short(*id),
             self.socket.display()
         ));
-        let refresher = store.working_set_refresher(id, WorkingSetOptions::default());
         let tally = Tally {
             served: Served::default(),
-            refresher: self.record.then_some(&refresher),
+            refresher: source.refresher.as_ref(),
             page_count: image.layout().page_count(),
             refreshes: BTreeMap::new(),
             recorded: None,
@@ -159,7 +176,7 @@ impl Serve {
             Exit::Done
         };
         let document = Document {
-            id,
+            id: *id,
             socket: self.socket.display().to_string(),
             verification: verification.name(),
             served: tally.served,
@@ -168,6 +185,47 @@ impl Serve {
         };
         let answer = context.answer("vmsnap.serve.v1", &document, tell)?;
         Ok(answer.ending(exit))
+    }
+
+    /// A snapshot of the store. Its lease keeps it until the end.
+    fn stored(&self, context: &Context) -> Result<Source, Failure> {
+        let access = if self.record {
+            Access::ReadWrite
+        } else {
+            Access::Auto
+        };
+        let store = context.open(access)?;
+        let id = context.resolve(&store, &self.reference)?;
+        self.check_place(context.store_path()?)?;
+        let image = store.image(id).map_err(|error| context.failure(&error))?;
+        let (image, lease) = image.into_parts();
+        let refresher = || store.working_set_refresher(id, WorkingSetOptions::default());
+        Ok(Source {
+            id,
+            image: Arc::new(image),
+            refresher: self.record.then(refresher),
+            _kept: Kept::Stored(lease),
+        })
+    }
+
+    /// A snapshot of the vault, leased until the end. The store is not opened.
+    fn archived(&self, context: &Context) -> Result<Source, Failure> {
+        let vault = self.vault.open(context, Use::Writes)?;
+        self.check_place(&vault.path)?;
+        let (domain, found) = vault.find(&self.reference)?;
+        let failed = |error| vault.failure(&error);
+        let lease = domain.lease_archive(found.archive).map_err(failed)?;
+        let cold = domain.open_archive(found.archive).map_err(failed)?;
+        let id = found.manifest.id;
+        let image = cold
+            .memory()
+            .ok_or_else(|| Failure::new(Exit::NotFound, format!("snapshot {id} has no memory")))?;
+        Ok(Source {
+            id,
+            image: Arc::new(image),
+            refresher: None,
+            _kept: Kept::Archived(lease),
+        })
     }
 
     fn options(&self) -> HandlerOptions {
@@ -311,7 +369,7 @@ impl Tally<'_> {
 }
 
 /// Reads the whole image, which checks it.
-fn check_all(context: &Context, image: &MemoryImage) -> Result<(), Failure> {
+fn check_all(context: &Context, image: &dyn PageSource) -> Result<(), Failure> {
     let (pages, step) = (image.layout().page_count(), 256);
     let progress = context.progress("verify", pages * PAGE_BYTES);
     let mut bytes = vec![0; 256 * 4096];
@@ -321,10 +379,22 @@ fn check_all(context: &Context, image: &MemoryImage) -> Result<(), Failure> {
         let len = usize::try_from(range.count * PAGE_BYTES).unwrap_or(usize::MAX);
         let out = bytes.get_mut(..len).unwrap_or_default();
         let read = image.read_pages(range, out);
-        read.map_err(|error| context.failure(&error.into()))?;
+        read.map_err(|error| unreadable(context, error))?;
         progress.add(len as u64);
     }
     Ok(())
+}
+
+/// An error of reading what is served, in the words of the command line.
+fn unreadable(context: &Context, error: SourceError) -> Failure {
+    match error {
+        SourceError::Image(error) => context.failure(&error.into()),
+        SourceError::Other(error) => match error.downcast::<VaultError>() {
+            Ok(error) => Failure::because(exit_of(error.kind()), &*error),
+            Err(error) => Failure::because(Exit::Failed, &*error),
+        },
+        error => Failure::because(Exit::Failed, &error),
+    }
 }
 
 /// An error of the handler, in the words of the command line.

@@ -26,6 +26,7 @@ mod schemas;
 #[cfg(target_os = "linux")]
 mod serve;
 mod signals;
+mod vault;
 mod warm;
 mod working_set;
 mod writing;

@@ -70,6 +70,7 @@ impl Sandbox {
         command
             .current_dir(self.root())
             .env_remove("VMSNAP_STORE")
+            .env_remove("VMSNAP_VAULT")
             .env("XDG_CACHE_HOME", self.path("caches"))
             .args(["--store", "store"])
             .args(arguments)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::sandbox::{Sandbox, id, page, pattern};
 
-const SPECS: [&str; 2] = [
+const SPECS: [&str; 3] = [
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../specs/09-cli.md"
@@ -15,6 +15,10 @@ const SPECS: [&str; 2] = [
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../specs/34-operator-commands.md"
+    )),
+    include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/43-vault-commands.md"
     )),
 ];
 

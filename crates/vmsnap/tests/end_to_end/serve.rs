@@ -134,6 +134,36 @@ fn a_vm_gets_every_page_and_what_it_touched_is_recorded() {
     assert_eq!(sandbox.run(&["verify"]).code, 0);
 }
 
+// spec: VCM-11
+#[test]
+fn a_vm_gets_its_pages_straight_from_an_archive() {
+    if !can_serve() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let memory = pattern(100, 1);
+    sandbox.import("vm", &memory, &[]);
+    sandbox.json(&["archive", "vm@latest", "--vault", "cold", "--delete"]);
+    let arguments = ["vm@latest", "--socket", "pages", "--once", "--archived"];
+    let serving = Serving::start(&sandbox, &[&arguments[..], &["--vault", "cold"]].concat());
+    let leased = sandbox.json(&["vault", "list", "--vault", "cold"]);
+    assert_eq!(
+        leased["leases"][0]["archive"],
+        leased["archives"][0]["archive"]
+    );
+    let guest = guest(&sandbox, 100).unwrap();
+    for number in [31, 5, 99, 30] {
+        let expected = &memory[number * PAGE..][..PAGE];
+        assert!(read(&guest, number) == expected, "{number}");
+    }
+    drop(guest);
+    let run = serving.end();
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(run.document()["machines"], 1);
+    let listed = sandbox.json(&["vault", "list", "--vault", "cold"]);
+    assert_eq!(listed["leases"], serde_json::json!([]));
+}
+
 // spec: CLI-50
 #[test]
 fn every_page_is_filled_in_the_background_and_the_vm_let_go() {

@@ -1,0 +1,336 @@
+//! Snapshots archived and brought back, through the real binary.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, id, list, page, pattern};
+use crate::schemas::check;
+
+/// The files of the packs in a vault.
+fn packs(vault: &Path) -> Vec<PathBuf> {
+    let mut packs = Vec::new();
+    for domain in fs::read_dir(vault.join("domains")).unwrap() {
+        let folder = domain.unwrap().path().join("packs");
+        let found = fs::read_dir(folder).into_iter().flatten();
+        packs.extend(found.map(|entry| entry.unwrap().path()));
+    }
+    packs
+}
+
+fn restored(sandbox: &Sandbox, arguments: &[&str], name: &str) -> Vec<u8> {
+    sandbox.json(&[&["restore", "--memory", name], arguments].concat());
+    let bytes = sandbox.read(name);
+    fs::remove_file(sandbox.path(name)).unwrap();
+    bytes
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+// spec: VCM-01, VCM-04, VCM-05, VCM-07, VCM-08, VCM-09, VCM-11
+#[test]
+fn a_chain_is_archived_deleted_and_thawed_as_it_was() {
+    let sandbox = Sandbox::new();
+    let mut memory = pattern(64, 1);
+    sandbox.write("state", b"registers");
+    let more = [
+        "--name",
+        "base",
+        "--state",
+        "state",
+        "--label",
+        "team=store",
+    ];
+    let base = id(&sandbox.import("web", &memory, &more));
+    let first = memory.clone();
+    page(&mut memory, 3).fill(7);
+    let diff = id(&sandbox.import(
+        "web",
+        &memory,
+        &["--parent", &base, "--name", "diff", "--state", "state"],
+    ));
+
+    let archived = sandbox.json(&["archive", "web/base"]);
+    check("vmsnap.archive.v1", &archived);
+    assert_eq!(
+        (archived["id"].as_str(), &archived["stored"]),
+        (Some(&*base), &Value::Bool(true))
+    );
+    let line = ["archive", "web@latest", "--delete"];
+    let archived = sandbox.json(&line);
+    assert_eq!(
+        (&archived["delta_chunks"], &archived["deleted"]),
+        (&1.into(), &true.into())
+    );
+    assert!(
+        archived["bytes_added"].as_u64().unwrap() < 20_000,
+        "{archived}"
+    );
+    let again = sandbox.json(&["archive", "web/base"]);
+    assert_eq!(
+        (&again["stored"], &again["bytes_added"]),
+        (&false.into(), &0.into())
+    );
+    sandbox.json(&["delete", &base]);
+
+    let straight = restored(&sandbox, &[&diff, "--archived", "--state", "s"], "m");
+    assert!(straight == memory);
+    sandbox.refused(
+        &["restore", &diff, "--archived", "--memory", "store/vault/m"],
+        13,
+    );
+    let thawed = sandbox.json(&["thaw", &diff]);
+    check_pages(&thawed);
+    assert_eq!(
+        (&thawed["archived"], &thawed["base"]),
+        (&Value::from(diff), &Value::Null)
+    );
+    assert!(restored(&sandbox, &["web/diff"], "m") == memory);
+    let line = ["thaw", "web/base", "--parent", "web/diff"];
+    let thawed = sandbox.json(&line);
+    assert_eq!(
+        (&thawed["pages"]["inherited"], &thawed["name"]),
+        (&63.into(), &"base".into())
+    );
+    assert!(restored(&sandbox, &["web/base"], "m") == first);
+    let shown = sandbox.json(&["show", "web/base"]);
+    assert_eq!(shown["labels"]["team"], "store");
+    sandbox.json(&[
+        "restore",
+        "web/base",
+        "--memory",
+        "m",
+        "--state",
+        "registers",
+    ]);
+    assert_eq!(sandbox.read("registers"), b"registers");
+    assert_eq!(sandbox.json(&["verify"])["ok"], true);
+}
+
+fn check_pages(thawed: &Value) {
+    check("vmsnap.thaw.v1", thawed);
+    let pages = &thawed["pages"];
+    let count = |key: &str| pages[key].as_u64().unwrap();
+    assert_eq!(
+        count("present") + count("zero") + count("inherited"),
+        count("total")
+    );
+}
+
+// spec: VCM-01, VCM-08, VCM-10
+#[test]
+fn what_cannot_be_thawed_leaves_the_store_as_it_was() {
+    let sandbox = Sandbox::new();
+    sandbox.import("web", &pattern(40, 1), &["--name", "base"]);
+    sandbox.refused(&["thaw", "web/base"], 3);
+    sandbox.json(&["archive", "web/base", "--vault", "cold"]);
+    assert!(!sandbox.path("store/vault").exists());
+    let before = list(&sandbox.path("store/snapshots"));
+    sandbox.refused(&["thaw", "web/base", "--vault", "cold"], 12);
+    sandbox.refused(&["thaw", "web/nobody", "--vault", "cold"], 3);
+    sandbox.refused(
+        &["thaw", "web/base", "--vault", "cold", "--scope", "other"],
+        3,
+    );
+    sandbox.import("small", &pattern(8, 1), &[]);
+    sandbox.refused(
+        &[
+            "thaw",
+            "web/base",
+            "--vault",
+            "cold",
+            "--no-name",
+            "--parent",
+            "small@latest",
+        ],
+        5,
+    );
+    for pack in packs(&sandbox.path("cold")) {
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes[500] ^= 1;
+        fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    sandbox.refused(&["thaw", "web/base", "--vault", "cold", "--no-name"], 4);
+    sandbox.refused(
+        &[
+            "restore",
+            "web/base",
+            "--vault",
+            "cold",
+            "--archived",
+            "--memory",
+            "m",
+        ],
+        4,
+    );
+    assert!(!sandbox.path("m").exists());
+    sandbox.json(&["delete", "small@latest"]);
+    assert_eq!(list(&sandbox.path("store/snapshots")), before);
+    let run = sandbox.run(&["vault", "verify", "--vault", "cold", "--json"]);
+    assert_eq!(run.code, 4, "{run:?}");
+    let verified = run.document();
+    check("vmsnap.vault-verify.v1", &verified);
+    assert_eq!(verified["ok"], false);
+    assert_eq!(verified["errors"][0]["kind"], "corrupt");
+}
+
+// spec: VCM-12, VCM-13, VCM-14
+#[test]
+fn what_is_deleted_comes_back_until_it_is_expired_and_then_its_packs_go() {
+    let sandbox = Sandbox::new();
+    sandbox.import("web", &pattern(40, 1), &["--name", "one"]);
+    let kept = pattern(40, 2);
+    sandbox.import("web", &kept, &["--name", "two"]);
+    let one = text(&sandbox.json(&["archive", "web/one", "--delete"])["archive"]);
+    sandbox.json(&["archive", "web/two", "--delete"]);
+    let planned = sandbox.json(&["vault", "delete", "web/one", "--dry-run"]);
+    assert_eq!(planned["archive"], one.as_str());
+    check(
+        "vmsnap.vault-delete.v1",
+        &sandbox.json(&["vault", "delete", "web/one"]),
+    );
+    sandbox.refused(&["thaw", "web/one"], 3);
+    let listed = sandbox.json(&["vault", "list"]);
+    check("vmsnap.vault-list.v1", &listed);
+    let states: Vec<_> = listed["archives"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| text(&one["state"]))
+        .collect();
+    assert_eq!(states, ["trash", "live"]);
+    let again = sandbox.json(&["vault", "undelete", &one]);
+    check("vmsnap.vault-undelete.v1", &again);
+    sandbox.refused(
+        &["vault", "undelete", "00000000000000000000000000000000"],
+        3,
+    );
+    sandbox.json(&["vault", "delete", "web/one"]);
+    let before = packs(&sandbox.path("store/vault")).len();
+    let planned = sandbox.json(&["vault", "gc", "--dry-run"]);
+    check("vmsnap.vault-gc.v1", &planned);
+    assert_eq!(
+        (&planned["packs"], &planned["bytes_freed"]),
+        (&0.into(), &0.into())
+    );
+    let done = sandbox.json(&["vault", "gc", "--expire"]);
+    assert_eq!(done["archives_expired"], 2);
+    assert!(packs(&sandbox.path("store/vault")).len() < before);
+    sandbox.refused(&["vault", "undelete", &one], 3);
+    assert_eq!(sandbox.json(&["vault", "verify"])["ok"], true);
+    sandbox.json(&["thaw", "web/two"]);
+    assert!(restored(&sandbox, &["web/two"], "m") == kept);
+}
+
+// spec: VCM-02, VCM-03, VCM-06, VCM-15, VCM-16
+#[test]
+fn a_sealed_scope_is_read_with_its_key_alone_until_its_keys_are_destroyed() {
+    let sandbox = Sandbox::new();
+    let memory = pattern(40, 1);
+    sandbox.import("web", &memory, &["--name", "base"]);
+    sandbox.write("first", b"correct horse\n");
+    sandbox.write("second", b"battery staple");
+    let tenant = ["--scope", "Tenant"];
+    let with = |file: &'static str| [tenant.as_slice(), &["--passphrase-file", file]].concat();
+    let run = |command: &[&'static str], more: &[&'static str]| [command, more].concat();
+    let archived = sandbox.json(&run(&["archive", "web/base"], &with("first")));
+    assert_eq!(
+        (&archived["sealed"], &archived["scope"]),
+        (&true.into(), &"tenant".into())
+    );
+    for pack in packs(&sandbox.path("store/vault")) {
+        let bytes = fs::read(pack).unwrap();
+        let secret = &memory[4096..4096 + 32];
+        assert!(!bytes.windows(32).any(|found| found == secret));
+    }
+    sandbox.refused(&run(&["thaw", "web/base", "--no-name"], &tenant), 10);
+    sandbox.refused(
+        &run(&["thaw", "web/base", "--no-name"], &with("second")),
+        10,
+    );
+    sandbox.refused(&["vault", "list"], 3);
+    let recipient = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+    let line = [
+        "archive",
+        "web/base",
+        "--scope",
+        "tenant",
+        "--passphrase-file",
+        "first",
+        "--recipient",
+        recipient,
+    ];
+    sandbox.refused(&line, 2);
+    let scopes = sandbox.json(&["vault", "scopes"]);
+    check("vmsnap.vault-scopes.v1", &scopes);
+    assert_eq!(scopes["scopes"][0]["sealed"], true);
+
+    let old = sandbox.json(&run(&["vault", "key", "list"], &tenant));
+    check("vmsnap.vault-key-list.v1", &old);
+    let old = text(&old["keys"][0]["key"]);
+    sandbox.refused(&["vault", "key", "remove", &old, "--scope", "tenant"], 13);
+    let line = ["vault", "key", "add", "--new-passphrase-file", "second"];
+    check(
+        "vmsnap.vault-key-add.v1",
+        &sandbox.json(&run(&line, &with("first"))),
+    );
+    let line = [
+        "vault",
+        "key",
+        "add",
+        "--scope",
+        "tenant",
+        "--passphrase-file",
+        "first",
+        "--recipient",
+        recipient,
+    ];
+    sandbox.json(&line);
+    let removed = sandbox.json(&["vault", "key", "remove", &old, "--scope", "tenant"]);
+    check("vmsnap.vault-key-remove.v1", &removed);
+    sandbox.refused(&run(&["thaw", "web/base", "--no-name"], &with("first")), 10);
+    sandbox.json(&run(&["thaw", "web/base", "--no-name"], &with("second")));
+    assert!(restored(&sandbox, &["web@latest"], "m") == memory);
+
+    let planned = sandbox.json(&run(&["vault", "destroy", "--dry-run"], &tenant));
+    assert_eq!(planned["keys"].as_array().unwrap().len(), 2);
+    check(
+        "vmsnap.vault-destroy.v1",
+        &sandbox.json(&run(&["vault", "destroy"], &tenant)),
+    );
+    sandbox.refused(
+        &run(&["thaw", "web/base", "--no-name"], &with("second")),
+        10,
+    );
+    sandbox.json(&["archive", "web/base"]);
+    sandbox.refused(&["vault", "key", "list"], 2);
+}
+
+// spec: VCM-11
+#[test]
+fn a_store_that_is_gone_does_not_matter_to_its_archives() {
+    let sandbox = Sandbox::new();
+    let memory = pattern(40, 1);
+    let id = id(&sandbox.import("web", &memory, &["--state", "memory"]));
+    sandbox.json(&["archive", &id, "--vault", "cold", "--codec", "lz4"]);
+    fs::rename(sandbox.path("store"), sandbox.path("gone")).unwrap();
+    let arguments = [
+        "web@latest",
+        "--archived",
+        "--vault",
+        "cold",
+        "--state",
+        "s",
+    ];
+    assert!(restored(&sandbox, &arguments, "m") == memory);
+    assert!(sandbox.read("s") == memory);
+    sandbox.import("other", &pattern(8, 1), &[]);
+    let thawed = sandbox.json(&["thaw", &id, "--vault", "cold"]);
+    assert_eq!((&thawed["vm"], &thawed["seq"]), (&"web".into(), &1.into()));
+    assert!(restored(&sandbox, &["web@latest"], "m") == memory);
+}
