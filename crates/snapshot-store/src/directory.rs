@@ -112,6 +112,26 @@ pub(crate) fn place_lock_id(name: &str) -> Option<SnapshotId> {
     name.strip_prefix(PLACE_LOCK_PREFIX)?.parse().ok()
 }
 
+/// `verified`: made when the first check is remembered.
+pub(crate) fn verified_directory() -> RelPath {
+    plain("verified")
+}
+
+/// `verified/<id>.json`: when a snapshot was checked last.
+pub(crate) fn verified(id: SnapshotId) -> RelPath {
+    below(&verified_directory(), &format!("{id}.json"))
+}
+
+/// The id in the name of what is remembered of the last check.
+pub(crate) fn verified_id(name: &str) -> Option<SnapshotId> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+/// `locks/verified`: held while a check is remembered.
+pub(crate) fn verified_lock() -> RelPath {
+    plain("locks/verified")
+}
+
 /// `cache`.
 pub(crate) fn cache_directory() -> RelPath {
     plain("cache")

@@ -154,7 +154,7 @@ pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
 pub use usage::{CachedUsage, SnapshotUsage, Usage};
-pub use verify::{Problem, Selection, VerifyProgress, VerifyReport};
+pub use verify::{LastCheck, Problem, Selection, VerifyOptions, VerifyProgress, VerifyReport};
 pub use working_set::{StoredWorkingSet, WorkingSetReport, WorkingSetStage};
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(crate) struct Pacing {
     background: bool,
 
     /// Move at most so many bytes of memory a second to the disk, or from it
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[arg(long, visible_alias = "bytes-per-second", value_name = "RATE", value_parser = rate)]
     io_limit: Option<NonZeroU64>,
 }
 

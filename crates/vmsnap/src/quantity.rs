@@ -1,4 +1,6 @@
-//! Numbers of bytes as people type and read them.
+//! Numbers of bytes and lengths of time as people type and read them.
+
+use std::time::Duration;
 
 /// Reads `4096`, `0x1000`, `64K`, `2M`, `1GiB`: suffixes are powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -22,6 +24,25 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let value: u64 = digits.parse().map_err(|_| bad())?;
     value.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+/// Reads `90s`, `30m`, `12h`, `7d`, `2w`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no length of time: write 90s, 30m, 12h, 7d or 2w");
+    let unit = text.chars().next_back().ok_or_else(bad)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        'w' => 7 * 24 * 3600,
+        _ => return Err(bad()),
+    };
+    let digits = text.strip_suffix(unit).unwrap_or_default();
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let count = digits.parse().ok().filter(|_| plain);
+    let whole = count.and_then(|count: u64| count.checked_mul(seconds));
+    whole.map(Duration::from_secs).ok_or_else(bad)
 }
 
 /// `512 B`, `4.0 KiB`, `1.5 GiB`: one decimal, powers of 1024.
@@ -49,6 +70,37 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_of_time_parse() {
+        let cases = [
+            ("90s", 90),
+            ("30m", 1800),
+            ("12h", 43_200),
+            ("7d", 604_800),
+            ("2w", 1_209_600),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "d",
+            "7",
+            "+7d",
+            "-1d",
+            "1.5h",
+            "7 d",
+            "99999999999999999999d",
+            "7ä",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text:?} was accepted");
+        }
+    }
 
     #[test]
     fn numbers_of_bytes_parse() {

@@ -13,6 +13,7 @@ mod judge;
 mod model;
 mod report;
 mod scenario;
+mod upkeep;
 
 pub use enumerate::{Effort, enumerate};
 pub use report::Report;

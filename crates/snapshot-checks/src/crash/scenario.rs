@@ -17,6 +17,7 @@ use snapshot_store::{Merge, Metadata, OpenOptions, Reference, Store, StoreError}
 
 use super::attempt::{Attempt, Title};
 use super::model::{Expected, Model, chain};
+use super::upkeep;
 use crate::Way;
 
 /// One operation on a store.
@@ -48,6 +49,8 @@ pub(super) enum Operation {
     Switch(&'static str),
     /// A snapshot put onto the main branch of the first machine, as one of this name.
     Merge(&'static str, &'static str),
+    /// Every byte checked, and remembered to be.
+    Verify,
 }
 
 /// How pages are laid out anew.
@@ -92,7 +95,7 @@ const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 30] = [
+const PLAN: [(&str, Operation); 32] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -164,6 +167,8 @@ const PLAN: [(&str, Operation); 30] = [
     ("make-branch", Operation::Branch("fix", "web/base")),
     ("switch", Operation::Switch("fix")),
     ("merge", Operation::Merge("web/side", "web/merged")),
+    ("verify", Operation::Verify),
+    ("verify-again", Operation::Verify),
 ];
 
 /// The first virtual machine.
@@ -290,6 +295,7 @@ pub(super) fn run(
         Operation::Branch(name, start) => done(make_branch(&store, name, start)),
         Operation::Switch(name) => done(switch(&store, name)),
         Operation::Merge(source, name) => done(merge(&store, source, name)),
+        Operation::Verify => upkeep::verify(&store),
     }
 }
 
@@ -376,8 +382,8 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
     let mut after = before.clone();
     let unknown = |name: &str| format!("{name} is not in the model");
     match operation {
-        // Of the last two no snapshot becomes another one.
-        Operation::Create | Operation::Branch(..) | Operation::Switch(_) => {}
+        // Of these no snapshot becomes another one.
+        Operation::Create | Operation::Verify | Operation::Branch(..) | Operation::Switch(_) => {}
         Operation::Take(title) | Operation::TakeLive(title) => {
             let parent = title.parent.and_then(|name| before.snapshots.get(name));
             let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))

@@ -7,6 +7,7 @@ mod branches;
 mod cache;
 mod concurrency;
 mod damage;
+mod due;
 mod feature;
 #[cfg(feature = "index")]
 mod index;

@@ -1,7 +1,9 @@
 //! Checking every byte of snapshots, and that what they need is there.
 
+mod record;
 mod report;
 mod set;
 mod snapshot;
 
-pub use report::{Problem, Selection, VerifyProgress, VerifyReport};
+pub use record::LastCheck;
+pub use report::{Problem, Selection, VerifyOptions, VerifyProgress, VerifyReport};

@@ -1,6 +1,7 @@
 //! What a check is asked for, and what it found.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use serde::Serialize;
 use snapshot_format::SnapshotId;
@@ -15,6 +16,65 @@ pub enum Selection {
     All,
     /// One snapshot in use, and every snapshot whose data it needs.
     One(SnapshotId),
+}
+
+/// What is to be checked, in which order, and how much of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VerifyOptions {
+    /// Which snapshots.
+    pub selection: Selection,
+    /// Of all, those whose last check is at least so long ago, those never checked, and those in
+    /// which the last check found something.
+    pub older_than: Option<Duration>,
+    /// Of all, as many as are begun before so many bytes are checked: each is checked whole.
+    pub max_bytes: Option<u64>,
+    /// Whether the store remembers when each was checked, if it can be written to.
+    pub remember: bool,
+    /// The time, in milliseconds since 1970; `None`: that of the host.
+    pub now_unix_ms: Option<u64>,
+}
+
+impl VerifyOptions {
+    /// All of the selection, which is remembered.
+    #[must_use]
+    pub fn of(selection: Selection) -> Self {
+        Self {
+            selection,
+            older_than: None,
+            max_bytes: None,
+            remember: true,
+            now_unix_ms: None,
+        }
+    }
+
+    /// Sets [`older_than`](Self::older_than).
+    #[must_use]
+    pub fn older_than(mut self, age: Option<Duration>) -> Self {
+        self.older_than = age;
+        self
+    }
+
+    /// Sets [`max_bytes`](Self::max_bytes).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Sets [`remember`](Self::remember).
+    #[must_use]
+    pub fn remember(mut self, remember: bool) -> Self {
+        self.remember = remember;
+        self
+    }
+
+    /// Sets [`now_unix_ms`](Self::now_unix_ms).
+    #[must_use]
+    pub fn now_unix_ms(mut self, now: u64) -> Self {
+        self.now_unix_ms = Some(now);
+        self
+    }
 }
 
 /// How far a check is.
@@ -35,6 +95,8 @@ pub struct VerifyReport {
     pub ok: bool,
     /// Snapshots that were checked.
     pub snapshots: u64,
+    /// Snapshots that were due and were left for the next time, as the bytes were used up.
+    pub left: u64,
     /// Bytes that were read and checked; holes are not counted.
     pub bytes: u64,
     /// Everything that is wrong.
@@ -124,6 +186,10 @@ impl<'a> Findings<'a> {
         VerifyReport {
             ok: self.problems.is_empty(),
             snapshots: self.progress.snapshots,
+            left: self
+                .progress
+                .snapshots_total
+                .saturating_sub(self.progress.snapshots),
             bytes: self.progress.bytes,
             errors: self.problems,
         }

@@ -11,7 +11,8 @@ use crate::lease::Lease;
 use crate::placed::Placed;
 use crate::record::SnapshotRecord;
 use crate::store::Store;
-use crate::verify::report::{Findings, Selection, VerifyProgress, VerifyReport};
+use crate::verify::record::{self, LastChecks};
+use crate::verify::report::{Findings, Selection, VerifyOptions, VerifyProgress, VerifyReport};
 use crate::verify::snapshot;
 
 impl Store {
@@ -24,11 +25,41 @@ impl Store {
         selection: Selection,
         tell: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
+        self.verify_with(&VerifyOptions::of(selection).remember(false), tell)
+    }
+
+    /// Checks every byte of snapshots, the least recently checked first, as far as the options say,
+    /// and remembers which were checked. Nothing else is changed.
+    ///
+    /// An error that is found does not end the check; it is in the report. `tell` is called often
+    /// and ends the check by breaking: what was checked until then is remembered.
+    pub fn verify_with(
+        &self,
+        options: &VerifyOptions,
+        tell: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport, StoreError> {
         let span = tracing::info_span!("verify");
         let _inside = span.enter();
+        let selection = options.selection;
         let targets = self.targets(selection)?;
-        let mut findings = Findings::new(targets.len() as u64, tell);
-        for id in targets {
+        let now = options.now_unix_ms.unwrap_or_else(record::now_unix_ms);
+        let (age, max_bytes) = match selection {
+            Selection::All => (options.older_than, options.max_bytes),
+            Selection::One(_) => (None, None),
+        };
+        let remember = options.remember && self.is_writable();
+        let known = if remember || age.is_some() || max_bytes.is_some() {
+            LastChecks::read(self)
+        } else {
+            LastChecks::default()
+        };
+        let due = known.due(targets.iter().copied(), age, now);
+        let mut findings = Findings::new(due.len() as u64, tell);
+        for (id, seq) in due.into_iter().zip(known.next_seq()..) {
+            if max_bytes.is_some_and(|most| findings.progress.bytes >= most) {
+                break;
+            }
+            let before = findings.problems.len();
             let lease = Lease::take(self, id)?;
             match self.whereabouts(id)? {
                 Some(location) => snapshot::check(self, location, id, &mut findings)?,
@@ -40,7 +71,13 @@ impl Store {
                 }
             }
             drop(lease);
+            if remember {
+                record::remember(self, id, seq, now, findings.problems.len() == before);
+            }
             findings.snapshot_done()?;
+        }
+        if remember && selection == Selection::All {
+            record::forget(self, &|id| targets.contains(&id));
         }
         if selection == Selection::All {
             self.check_uniqueness(&mut findings)?;

@@ -7,7 +7,7 @@ mod report;
 
 use clap::{Args, ValueEnum};
 use snapshot_format::SnapshotId;
-use snapshot_store::{Access, Selection, Store};
+use snapshot_store::{Access, Selection, Store, VerifyOptions};
 use tinyvm::{Backend, GuestConfig};
 
 use crate::answer::Answer;
@@ -93,7 +93,12 @@ impl Demo {
             None => Vec::new(),
         };
         context.note("verifying every snapshot");
-        let checked = verify::check(context, &store, Selection::All, Pacing::default())?;
+        let checked = verify::check(
+            context,
+            &store,
+            &VerifyOptions::of(Selection::All),
+            Pacing::default(),
+        )?;
         let report = Report::new(
             backend,
             self.rounds,

@@ -18,7 +18,7 @@ use snapshot_memory::{
 };
 use snapshot_store::{
     Access, ErrorKind, Location, Metadata, NameTemplate, NewSnapshot, Reference, Selection,
-    SnapshotRecord, Store, StoreStage,
+    SnapshotRecord, Store, StoreStage, VerifyOptions,
 };
 
 use crate::answer::Answer;
@@ -312,7 +312,12 @@ impl Import {
         let failed = |error| context.failure(&error);
         let record = store.snapshot(id).map_err(failed)?;
         if self.verify {
-            let report = verify::check(context, store, Selection::One(id), self.pacing)?;
+            let report = verify::check(
+                context,
+                store,
+                &VerifyOptions::of(Selection::One(id)),
+                self.pacing,
+            )?;
             if let Some(problem) = report.errors.first() {
                 return Err(Failure::new(Exit::Corrupt, problem.message.clone())
                     .at_offset(problem.offset)

@@ -1,12 +1,13 @@
-//! `vmsnap verify [REF] [--all] [--reload]`.
+//! `vmsnap verify [REF] [--all] [--older-than AGE] [--max-bytes SIZE] [--reload]`.
 
 mod reload;
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use snapshot_store::{Access, Reference, Selection, Store, VerifyReport};
+use snapshot_store::{Access, Reference, Selection, Store, VerifyOptions, VerifyReport};
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -15,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, place, printable};
 use crate::gate::Overriding;
 use crate::pacing::Pacing;
-use crate::quantity::{counted, show_bytes};
+use crate::quantity::{counted, parse_bytes, parse_duration, show_bytes};
 use reload::Reloaded;
 
 /// Reads and checks every byte.
@@ -28,6 +29,14 @@ pub(crate) struct Verify {
     /// Every snapshot, deleted ones too
     #[arg(long)]
     all: bool,
+
+    /// Only those not checked for so long (90s, 30m, 12h, 7d, 2w), or with damage found last time
+    #[arg(long, value_name = "AGE", conflicts_with = "reference", value_parser = parse_duration)]
+    older_than: Option<Duration>,
+
+    /// Begin no further snapshot once so many bytes are checked; least recently checked first
+    #[arg(long, value_name = "SIZE", conflicts_with = "reference", value_parser = parse_budget)]
+    max_bytes: Option<u64>,
 
     /// Also restore it into a machine that never runs, capture that again, and compare
     #[arg(long, requires = "reference", conflicts_with = "all")]
@@ -44,6 +53,7 @@ pub(crate) struct Verify {
 struct Verified<'a> {
     ok: bool,
     snapshots: u64,
+    left: u64,
     bytes: u64,
     errors: Vec<Found<'a>>,
 }
@@ -78,10 +88,14 @@ impl Verify {
             None => Selection::All,
             Some(reference) => Selection::One(context.resolve(&store, reference)?),
         };
-        let report = check(context, &store, selection, self.pacing)?;
+        let options = VerifyOptions::of(selection)
+            .older_than(self.older_than)
+            .max_bytes(self.max_bytes);
+        let report = check(context, &store, &options, self.pacing)?;
         let mut verified = Verified {
             ok: report.ok,
             snapshots: report.snapshots,
+            left: report.left,
             bytes: report.bytes,
             errors: report
                 .errors
@@ -121,19 +135,22 @@ impl Verify {
 pub(crate) fn check(
     context: &Context,
     store: &Store,
-    selection: Selection,
+    options: &VerifyOptions,
     pacing: Pacing,
 ) -> Result<VerifyReport, Failure> {
-    let expected = match selection {
-        Selection::All => store
+    let expected = match options.selection {
+        Selection::All if options.older_than.is_none() => store
             .usage()
             .map_or(0, |usage| usage.live_bytes + usage.trash_bytes),
-        Selection::One(_) => 0,
+        _ => 0,
     };
+    let expected = options
+        .max_bytes
+        .map_or(expected, |most| expected.min(most));
     let progress = context.progress("verify", expected);
     let mut pace = pacing.start(context);
     let mut spent = 0;
-    let report = store.verify(selection, &mut |state| {
+    let report = store.verify_with(options, &mut |state| {
         progress.set(state.bytes, expected.max(state.bytes));
         let paced = pace.spend(state.bytes - spent);
         spent = state.bytes;
@@ -173,10 +190,22 @@ fn tell(verified: &Verified<'_>) -> String {
     } else {
         counted(verified.errors.len() as u64, "problem")
     };
+    let left = match verified.left {
+        0 => String::new(),
+        left => format!("; {} left for the next time", counted(left, "snapshot")),
+    };
     format!(
-        "{}{}, {} checked: {verdict}\n",
+        "{}{}, {} checked: {verdict}{left}\n",
         problems.collect::<String>(),
         counted(verified.snapshots, "snapshot"),
         show_bytes(verified.bytes)
     )
+}
+
+/// A number of bytes; with none at all nothing is ever checked.
+fn parse_budget(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        0 => Err("nothing is ever checked within 0 bytes".to_owned()),
+        bytes => Ok(bytes),
+    }
 }

@@ -13,6 +13,7 @@ mod check;
 mod copies;
 mod demo;
 mod disk;
+mod due;
 mod lease;
 mod limits;
 mod map;

@@ -102,8 +102,8 @@ impl Sandbox {
         self.read("restored")
     }
 
-    /// Everything in the store that matters: lock files, the index and the audit log are no part of
-    /// what it holds.
+    /// Everything in the store that matters: lock files, the index, the audit log and when snapshots
+    /// were checked are no part of what it holds.
     pub(crate) fn listing(&self) -> Listing {
         let mut listing = list(&self.store());
         listing.retain(|path, _| is_held(path));
@@ -151,7 +151,11 @@ impl Run {
 /// Whether a path below a store is part of what it holds.
 fn is_held(path: &Path) -> bool {
     let name = path.to_string_lossy();
-    !path.starts_with("locks") && !name.starts_with("index.") && name != "audit.jsonl"
+    !["locks", "verified"]
+        .iter()
+        .any(|dir| path.starts_with(dir))
+        && !name.starts_with("index.")
+        && name != "audit.jsonl"
 }
 
 /// Every entry below `root`, which need not exist.
