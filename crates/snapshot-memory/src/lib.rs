@@ -179,7 +179,7 @@ pub use sink::{
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{
     PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedSnapshot, SnapshotFacts, StagedFile,
-    StagedLive, StagedPlacement, StagedQueue, StagedSnapshot,
+    StagedLive, StagedPlacement, StagedQueue, StagedSnapshot, snapshot_room,
 };
 #[cfg(target_os = "linux")]
 pub use uffd::{

@@ -34,7 +34,8 @@ impl<'a> Pages<'a> {
     }
 
     /// The pages written since the base; `None` where every page is taken.
-    pub(crate) fn dirty(self) -> Option<&'a DirtyBitmap> {
+    #[must_use]
+    pub fn dirty(self) -> Option<&'a DirtyBitmap> {
         match self {
             Self::Full => None,
             Self::Since { dirty, .. } => Some(dirty),

@@ -10,8 +10,10 @@ use snapshot_memory::backend::LockMode;
 use crate::directory::{self, Location};
 use crate::error::{Refusal, StoreError};
 use crate::file;
+use crate::garbage;
 use crate::lock::{self, Held};
 use crate::record::{self, SnapshotRecord};
+use crate::retention::Hold;
 use crate::store::Store;
 use crate::vm;
 
@@ -66,9 +68,19 @@ impl Store {
     /// Moves a snapshot to the trash. Snapshots that need its data keep reading it there. Its
     /// materialised image is removed.
     pub fn delete(&self, plan: &DeletePlan) -> Result<(), StoreError> {
-        let id = plan.id;
+        self.delete_unless(plan.id, plan.vm.as_ref(), &|| Ok(None))?;
+        Ok(())
+    }
+
+    /// Does so, unless `hold`, which is asked under all locks, says what keeps the snapshot.
+    pub(crate) fn delete_unless(
+        &self,
+        id: SnapshotId,
+        vm: Option<&VmName>,
+        hold: &dyn Fn() -> Result<Option<Hold>, StoreError>,
+    ) -> Result<Option<Hold>, StoreError> {
         self.begin_write()?;
-        let _vm = plan.vm.as_ref().map(|vm| self.lock_vm(vm)).transpose()?;
+        let _vm = vm.map(|vm| self.lock_vm(vm)).transpose()?;
         // A lease that is held now is not waited for: it may be held for days.
         let _alone = self.lock_alone(id)?;
         let _commit = self.lock_exclusively(&directory::commit_lock())?;
@@ -81,18 +93,21 @@ impl Store {
         if let Some(reason) = self.protection(id) {
             return Err(StoreError::Refused { id, reason });
         }
-        if let Some(reason) = self.currency(id, plan.vm.as_ref())? {
+        if let Some(reason) = self.currency(id, vm)? {
             return Err(StoreError::Refused { id, reason });
         }
         if let Some(reason) = self.leased_need(id)? {
             return Err(StoreError::Refused { id, reason });
         }
+        if let Some(hold) = hold()? {
+            return Ok(Some(hold));
+        }
         self.move_between(id, Location::Live, Location::Trash)?;
         self.forget_cached(id);
-        if let Some(vm) = &plan.vm {
+        if let Some(vm) = vm {
             vm::refresh(self, vm);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Brings a deleted snapshot back, under the name that it had.
@@ -110,6 +125,8 @@ impl Store {
         {
             vm::check_name_is_free(self, &record.vm, name, None)?;
         }
+        // Its grace is another one when it is deleted again.
+        garbage::forget_grace(self, id)?;
         self.move_between(id, Location::Trash, Location::Live)?;
         if let Some(vm) = &vm {
             vm::refresh(self, vm);

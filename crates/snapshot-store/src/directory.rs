@@ -19,6 +19,12 @@ const CACHE_LOCK_PREFIX: &str = "cache.";
 /// After the id in the name of a materialised image.
 const CACHED_SUFFIX: &str = ".img";
 
+/// Before the id in the name of a snapshot that is being removed for good.
+const GONE_PREFIX: &str = ".gone-";
+
+/// Before the id in the name of a file that says since when a snapshot is on its way out.
+const NOTED_PREFIX: &str = ".noted-";
+
 /// The directories of a store, in the order in which they are made.
 pub(crate) const DIRECTORIES: [&str; 5] = ["vms", "snapshots", "trash", "locks", "cache"];
 
@@ -60,6 +66,48 @@ impl Location {
     pub(crate) fn snapshot(self, id: SnapshotId) -> RelPath {
         below(&self.directory(), &id.to_string())
     }
+}
+
+/// `trash/.gone-<id>`: a tombstone.
+pub(crate) fn gone(id: SnapshotId) -> RelPath {
+    below(&Location::Trash.directory(), &format!("{GONE_PREFIX}{id}"))
+}
+
+/// The id in the name of a tombstone.
+pub(crate) fn gone_id(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix(GONE_PREFIX)?.parse().ok()
+}
+
+/// The file name below `trash` of what says since when a snapshot is on its way out.
+pub(crate) fn noted_name(id: SnapshotId) -> String {
+    format!("{NOTED_PREFIX}{id}")
+}
+
+/// `trash/.noted-<id>`.
+pub(crate) fn noted(id: SnapshotId) -> RelPath {
+    below(&Location::Trash.directory(), &noted_name(id))
+}
+
+/// The id in the name of such a file.
+pub(crate) fn noted_id(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix(NOTED_PREFIX)?.parse().ok()
+}
+
+/// `reserve`: blocks that are given up when freeing space needs some.
+pub(crate) fn reserve_file() -> RelPath {
+    plain("reserve")
+}
+
+/// `locks/gc`: held by a collection of garbage.
+pub(crate) fn garbage_lock() -> RelPath {
+    plain("locks/gc")
+}
+
+/// The file name below [`vm_directory`] of the policy of a virtual machine.
+///
+/// It ends otherwise than [`vm_file_name`]: no other machine's file has the name.
+pub(crate) fn policy_file_name(vm: &VmName) -> String {
+    format!("{}.policy", vm.key())
 }
 
 /// `store.vms`.
@@ -234,6 +282,17 @@ mod tests {
         );
         assert_eq!(snapshot_lock(id).as_str(), format!("locks/{text}"));
         assert_eq!(commit_lock().as_str(), "locks/commit");
+        assert_eq!(garbage_lock().as_str(), "locks/gc");
+        assert_eq!(gone(id).as_str(), format!("trash/.gone-{text}"));
+        assert_eq!(gone_id(gone(id).name()), Some(id));
+        assert_eq!(noted(id).as_str(), format!("trash/.noted-{text}"));
+        assert_eq!(noted_id(noted(id).name()), Some(id));
+        let (web, policy) = (
+            VmName::new("Web").unwrap(),
+            VmName::new("web.policy").unwrap(),
+        );
+        assert_eq!(policy_file_name(&web), "web.policy");
+        assert_ne!(policy_file_name(&web), vm_file_name(&policy));
         assert!(vm_lock(&long).as_str().starts_with("locks/vm.zzz"));
         assert!(
             below(&vm_directory(), &replacement_name(&vm_file_name(&long)))

@@ -3,12 +3,13 @@
 use std::io;
 
 use snapshot_format::{
-    DecodeError, ErrorKind as DecodeErrorKind, Operation, SnapshotId, SnapshotRef,
+    DecodeError, ErrorKind as DecodeErrorKind, Operation, SnapshotId, SnapshotRef, VmName,
 };
 use snapshot_memory::backend::{self, RelPath};
 use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError, WorkingSetError};
 
 use crate::checked_json::Fault;
+use crate::retention::PolicyError;
 
 mod listed;
 mod refusal;
@@ -158,6 +159,21 @@ pub enum StoreError {
         /// What is free to this user.
         free_bytes: u64,
     },
+    /// The snapshots of a machine would take more than its policy allows. Nothing was written.
+    #[error("{needed_bytes} bytes more for VM {vm}, which takes {used_bytes} of {quota_bytes}")]
+    Quota {
+        /// Which machine.
+        vm: VmName,
+        /// What the snapshot needs at most.
+        needed_bytes: u64,
+        /// What snapshots take, deleted ones included.
+        used_bytes: u64,
+        /// What they may take.
+        quota_bytes: u64,
+    },
+    /// A policy that cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The parent is not the snapshot that the pages are relative to.
     #[error("wrong parent {}: {problem}", expected.id)]
     WrongParent {
@@ -268,13 +284,14 @@ impl StoreError {
             | Self::Ambiguous { .. }
             | Self::InvalidText { .. }
             | Self::TooMany { .. }
+            | Self::Policy(_)
             | Self::Codec(FrameCodecError::Level { .. }) => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Exists,
             Self::Damaged { .. } | Self::MissingFile { .. } | Self::CachedImage { .. } => {
                 ErrorKind::Corrupt
             }
-            Self::NoRoom { .. } => ErrorKind::NoSpace,
+            Self::NoRoom { .. } | Self::Quota { .. } => ErrorKind::NoSpace,
             Self::Decode { source, .. } => match source.kind() {
                 DecodeErrorKind::TooNew | DecodeErrorKind::Unsupported => ErrorKind::TooNew,
                 _ => ErrorKind::Corrupt,
@@ -352,6 +369,7 @@ impl StoreError {
                 "look whether it is there, and verify it; take the next diff relative to the old parent"
             }
             Self::Overtaken { .. } => "try again",
+            Self::Quota { .. } => "delete or prune snapshots and run gc, or raise the quota",
             Self::CachedImage { .. } => {
                 "drop it, and build it again; the snapshot restores without"
             }

@@ -65,6 +65,9 @@
 //! - `audit`: who changed what, in a log that is only appended to
 //! - `index`, with the feature of that name: lists of many snapshots, without reading each
 //! - `analysis`: differences, pictures, space, chains, and what to do about them
+//! - `retention`, `prune`: which snapshots a policy keeps, and moving the others to the trash
+//! - `garbage`: giving the space of deleted snapshots and superseded files back
+//! - `vm_policy`, `quota`: what an operator set for one virtual machine
 //! - `relabel`, `deletion`, `usage`, `verify`: names and labels, the trash, disk space, and checking
 //!   everything
 
@@ -84,6 +87,7 @@ mod feature;
 mod file;
 mod filter;
 mod forest;
+mod garbage;
 mod header;
 mod identity;
 mod image;
@@ -99,6 +103,8 @@ mod parts;
 mod pattern;
 mod placed;
 mod placing;
+mod prune;
+mod quota;
 mod reading;
 mod record;
 mod recovery;
@@ -107,6 +113,7 @@ mod reference;
 mod refresher;
 mod relabel;
 mod relayout;
+pub mod retention;
 mod sink;
 mod store;
 #[cfg(target_os = "linux")]
@@ -116,6 +123,7 @@ mod usage;
 mod verify;
 mod vm;
 mod vm_file;
+mod vm_policy;
 mod working_set;
 
 pub use access::ReadAccess;
@@ -134,6 +142,9 @@ pub use directory::Location;
 pub use error::{ErrorKind, Refusal, StoreError};
 pub use filter::{CATEGORY, Filter, SearchText};
 pub use forest::Forest;
+pub use garbage::{
+    Collected, GarbageOptions, GarbageProblem, GarbageReport, KeptInTrash, KeptReason, Trimmed,
+};
 pub use header::{STORE_VERSION, StoreHeader};
 pub use image::StoredImage;
 #[cfg(feature = "index")]
@@ -144,6 +155,7 @@ pub use metadata::Metadata;
 pub use options::{Access, OpenOptions};
 pub use parts::SnapshotParts;
 pub use pattern::{NamePattern, NameTemplate};
+pub use prune::{PrunePlan, PruneReport, RefusedRemoval};
 pub use reading::SnapshotDetail;
 pub use record::{DamagedSnapshot, Listing, SnapshotRecord};
 pub use recreate::RecreateReport;
@@ -155,6 +167,7 @@ pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
 pub use usage::{CachedUsage, SnapshotUsage, Usage};
 pub use verify::{LastCheck, Problem, Selection, VerifyOptions, VerifyProgress, VerifyReport};
+pub use vm_policy::VmPolicy;
 pub use working_set::{StoredWorkingSet, WorkingSetReport, WorkingSetStage};
 
 #[cfg(test)]

@@ -109,6 +109,18 @@ pub(crate) fn added_files(
     Ok(entries.iter().filter_map(|e| added_file(&e.name)).collect())
 }
 
+/// The index in the name of a data file or of a map.
+pub(crate) fn memory_index(name: &str) -> Option<u32> {
+    let is_memory = |kind| matches!(kind, FileKind::MemoryMap | FileKind::MemoryData);
+    let first = [FileKind::MemoryMap, FileKind::MemoryData].map(|kind| kind.file_name(0));
+    if first.iter().any(|first| first == name) {
+        return Some(0);
+    }
+    added_file(name)
+        .filter(|(kind, _)| is_memory(*kind))
+        .map(|(_, index)| index)
+}
+
 fn added_file(name: &str) -> Option<(FileKind, u32)> {
     let (kind, index) = match name.strip_prefix("working-set.") {
         Some(index) => (FileKind::WorkingSet, index),

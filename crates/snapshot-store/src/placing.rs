@@ -53,6 +53,11 @@ impl PlaceLock {
         Self::within(store, id, store.lock_wait())
     }
 
+    /// Takes the lock at once, or fails as busy.
+    pub(crate) fn at_once(store: &Store, id: SnapshotId) -> Result<Self, StoreError> {
+        Self::within(store, id, Duration::ZERO)
+    }
+
     fn within(store: &Store, id: SnapshotId, wait: Duration) -> Result<Self, StoreError> {
         let path = directory::place_lock(id);
         let held = lock::take(store.backend(), &path, LockMode::Exclusive, wait)?;
@@ -160,7 +165,7 @@ impl Drop for PlaceLock {
 
 /// Removes what is left of a new placement of `id`, unless its writer is alive.
 pub(crate) fn discard_leftovers(store: &Store, id: SnapshotId) -> Result<(), StoreError> {
-    match PlaceLock::within(store, id, Duration::ZERO) {
+    match PlaceLock::at_once(store, id) {
         Ok(lock) => lock.remove_leftovers(),
         Err(StoreError::Busy { .. }) => Ok(()),
         Err(error) => Err(error),

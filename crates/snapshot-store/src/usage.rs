@@ -203,7 +203,7 @@ impl Store {
     }
 
     /// Every regular file of a directory that is still there when it is looked at.
-    fn each_file(
+    pub(crate) fn each_file(
         &self,
         path: &RelPath,
         each: &mut dyn FnMut(&str, Metadata),

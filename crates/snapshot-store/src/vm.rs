@@ -69,6 +69,16 @@ pub(crate) fn check_spelling(store: &Store, vm: &VmName) -> Result<(), StoreErro
     }
 }
 
+/// Sees to it that `vms/<vm>.json` remembers a number not below `seq`, durably: whoever removes a
+/// manifest for good removes what else remembers its number.
+pub(crate) fn remember_seq(store: &Store, vm: &VmName, seq: u64) -> Result<(), StoreError> {
+    let _vm = store.lock_vm(vm)?;
+    if read(store, vm).is_some_and(|file| file.last_seq >= seq) {
+        return Ok(());
+    }
+    change(store, vm, |_| {})
+}
+
 /// Brings `vms/<vm>.json` up to date. The lock of `vm` is held.
 ///
 /// What of it is derived needs no file: a failure is reported to the log and to nobody else, and

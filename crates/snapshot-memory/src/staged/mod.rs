@@ -14,4 +14,4 @@ pub use live::StagedLive;
 pub use placement::{PLACE_PREFIX, SealedPlacement, StagedPlacement};
 pub use queue::StagedQueue;
 pub use sealed::SealedSnapshot;
-pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot};
+pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot, snapshot_room};

@@ -28,6 +28,15 @@ const MAP_BYTES_PER_PAGE: u64 = 36;
 /// Room for all that is not memory: state, manifest, placement, the roots of the map.
 const OTHER_BYTES: u64 = 1 << 20;
 
+/// Bytes that a snapshot with so many bytes of pages takes at most.
+#[must_use]
+pub const fn snapshot_room(memory_bytes: u64) -> u64 {
+    let map_bytes = (memory_bytes / PAGE_BYTES).saturating_mul(MAP_BYTES_PER_PAGE);
+    memory_bytes
+        .saturating_add(map_bytes)
+        .saturating_add(OTHER_BYTES)
+}
+
 /// A snapshot being written to `<folder>/.stage-<id>`, a hidden sibling of its final directory
 /// `<folder>/<id>`.
 ///
@@ -131,10 +140,7 @@ impl StagedSnapshot {
 
     /// Refuses a snapshot with so many bytes of pages that the file system has no room for.
     fn require_room(&self, memory_bytes: u64) -> Result<(), SinkError> {
-        let map_bytes = (memory_bytes / PAGE_BYTES).saturating_mul(MAP_BYTES_PER_PAGE);
-        let needed_bytes = memory_bytes
-            .saturating_add(map_bytes)
-            .saturating_add(OTHER_BYTES);
+        let needed_bytes = snapshot_room(memory_bytes);
         let free = self.dir.backend().free_bytes();
         let free_bytes =
             free.map_err(FileError::at("measure the free space of", self.dir.path()))?;

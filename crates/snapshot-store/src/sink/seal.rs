@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::lock::Held;
 use crate::placed;
+use crate::quota;
 use crate::sink::StoreStage;
 use crate::sink::own_lock::OwnLock;
 use crate::store::Store;
@@ -52,6 +53,7 @@ impl StoreStage {
         if let Some(template) = &new.name_template {
             new.metadata.name = Some(template.fill(&new.vm, &new.branch, seq)?);
         }
+        quota::check(&store, &new.vm, quota::of_stage(&store, staged.id())?)?;
         if let Some(name) = &new.metadata.name {
             vm::check_name_is_free(&store, &new.vm, name, None)?;
         }

@@ -1,9 +1,9 @@
 //! A snapshot that is being written.
 
-use snapshot_format::{Operation, SectionPayload, SnapshotId, SnapshotRef};
+use snapshot_format::{Operation, PAGE_BYTES, SectionPayload, SnapshotId, SnapshotRef};
 use snapshot_memory::{
     GuestMemorySource, LiveMemory, LivePlan, MemoryPlan, MemoryStats, Pages, SealedSink, SinkError,
-    SnapshotSink, Stability, StagedLive, StagedSink, StagedSnapshot,
+    SnapshotSink, Stability, StagedLive, StagedSink, StagedSnapshot, snapshot_room,
 };
 
 use crate::directory::Location;
@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::identity;
 use crate::image::StoredImage;
 use crate::lease::Lease;
+use crate::quota;
 use crate::sink::own_lock::OwnLock;
 use crate::sink::{NewSnapshot, StoreSealed};
 use crate::store::Store;
@@ -124,6 +125,7 @@ impl StoreStage {
     /// Prepares for memory before the machine is stopped: refuses what the store has no room for,
     /// and opens the parent of a diff.
     pub fn prepare(&mut self, plan: MemoryPlan<'_>) -> Result<(), StoreError> {
+        quota::check(&self.store, &self.new.vm, snapshot_room(plan.bytes))?;
         if let Some(base) = plan.base {
             self.open_parent(base)?;
         }
@@ -143,6 +145,11 @@ impl StoreStage {
         pages: Pages<'_>,
         stability: Stability,
     ) -> Result<MemoryStats, StoreError> {
+        let most = pages.dirty().map_or_else(
+            || source.layout().len_bytes(),
+            |dirty| dirty.count().saturating_mul(PAGE_BYTES),
+        );
+        quota::check(&self.store, &self.new.vm, snapshot_room(most))?;
         if let Pages::Since { base, .. } = pages {
             self.open_parent(base)?;
         }
@@ -152,6 +159,9 @@ impl StoreStage {
 
     /// Begins to write guest memory, once, while the machine runs.
     pub fn live(&mut self, plan: LivePlan<'_>) -> Result<StagedLive<'_>, StoreError> {
+        // Which pages a diff will have nobody knows yet: what was written is looked at in the end.
+        let least = plan.base.map_or_else(|| plan.layout.len_bytes(), |_| 0);
+        quota::check(&self.store, &self.new.vm, snapshot_room(least))?;
         if let Some(base) = plan.base {
             self.open_parent(base)?;
         }

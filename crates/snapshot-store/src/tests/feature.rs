@@ -3,7 +3,7 @@
 use super::rig::{
     A, Guest, PAGES, image, kind, named, one, path, read, reopen, restored, take, verify,
 };
-use crate::{ErrorKind, Location, Selection, Store, StoreError};
+use crate::{ErrorKind, GarbageOptions, Location, Selection, Store, StoreError};
 use snapshot_format::envelope::{HEADER_BYTES, envelope_digest};
 use snapshot_format::{
     DataLayout, Digest, Features, FileKind, Header, Manifest, Operation, PageRange, Placement,
@@ -162,6 +162,13 @@ fn the_words_of_the_store_hold_for_all_of_its_snapshots_and_survive_a_new_writer
             assert_eq!(kind(done), expected, "{word:?}: {operation:?}");
         }
     }
+    let (tree, _, a) = one();
+    let store = reopen(&tree);
+    store.delete(&store.plan_delete(a.id).unwrap()).unwrap();
+    tree.tamper(&path("store.vms"), |bytes| stamp(bytes, Operation::Gc))
+        .unwrap();
+    let collected = reopen(&tree).collect(&GarbageOptions::default());
+    assert_eq!(kind(collected), Some(ErrorKind::TooNew));
     let mut header = reopen(&one().0).header().clone();
     header.features.gc = BIT;
     header.last_host = "another".to_owned();
@@ -207,6 +214,10 @@ fn a_placement_that_may_not_be_judged_keeps_what_it_may_need_while_it_is_leased(
     assert_eq!(kind(store.delete(&plan)), Some(ErrorKind::Refused));
     drop(lease);
     store.delete(&plan).unwrap();
+    // Nor is what it may need removed for good.
+    let report = store.collect(&GarbageOptions::default()).unwrap();
+    assert!(report.collected.is_empty() && !report.is_complete());
+    assert_eq!(store.trash().unwrap().snapshots.len(), 1);
     // Of a version that this build cannot read, the words are still read.
     let place = path(&format!("snapshots/{}/place.1.vms", b.id));
     tree.tamper(&place, |bytes| {

@@ -9,6 +9,7 @@ mod concurrency;
 mod damage;
 mod due;
 mod feature;
+mod garbage;
 #[cfg(feature = "index")]
 mod index;
 mod lifecycle;
@@ -17,6 +18,8 @@ mod model;
 mod on_demand;
 mod plugged;
 mod preparation;
+mod protocol;
+mod prune;
 mod recreate;
 mod refresher;
 mod relayout;

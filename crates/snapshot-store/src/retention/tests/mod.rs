@@ -1,0 +1,7 @@
+//! What policies keep, and what caps take.
+
+mod caps;
+mod rig;
+mod rules;
+mod settled;
+mod simulation;
