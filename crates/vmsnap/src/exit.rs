@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     TooNew,
     /// A key is needed, or another one.
     KeyNeeded,
+    /// Some of it was done.
+    PartlyDone,
     /// It exists already.
     Exists,
     /// Protected, or in use.
@@ -38,7 +40,7 @@ pub(crate) enum Exit {
 impl Exit {
     /// Every way to end, in the order of the codes.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Done,
         Self::Failed,
         Self::Unsupported,
@@ -51,6 +53,7 @@ impl Exit {
         Self::DurabilityUncertain,
         Self::TooNew,
         Self::KeyNeeded,
+        Self::PartlyDone,
         Self::Exists,
         Self::Refused,
         Self::Interrupted,
@@ -70,6 +73,7 @@ impl Exit {
             Self::DurabilityUncertain => 8,
             Self::TooNew => 9,
             Self::KeyNeeded => 10,
+            Self::PartlyDone => 11,
             Self::Exists => 12,
             Self::Refused => 13,
             Self::Interrupted => 130,
@@ -91,6 +95,7 @@ impl Exit {
             Self::DurabilityUncertain => "durability_uncertain",
             Self::TooNew => "too_new",
             Self::KeyNeeded => "key_needed",
+            Self::PartlyDone => "partly_done",
             Self::Exists => "exists",
             Self::Refused => "refused",
             Self::Interrupted => "interrupted",

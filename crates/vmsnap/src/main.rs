@@ -25,6 +25,8 @@ mod picture;
 mod progress;
 mod quantity;
 mod regions;
+mod retention_rules;
+mod retention_view;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod table;

@@ -7,7 +7,9 @@
 //! Snapshots are taken in every way that memory is written in.
 
 mod attempt;
+mod branches;
 mod enumerate;
+mod garbage;
 mod guest;
 mod judge;
 mod model;

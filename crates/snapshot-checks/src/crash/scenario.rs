@@ -4,18 +4,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_format::{
-    BranchName, DataLayout, Description, NameError, PageRange, SnapshotId, SnapshotName, VmName,
-    WorkingSetOrigin,
-};
+use snapshot_format::{DataLayout, Description, PageRange, SnapshotId, WorkingSetOrigin};
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_memory::{
     CaptureControl, CaptureOptions, FrameCodec, PageSource, RelayoutOptions, TouchedPages,
     WorkingSetOptions, write_working_set,
 };
-use snapshot_store::{Merge, Metadata, OpenOptions, Reference, Store, StoreError};
+use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
+use super::branches;
+use super::garbage;
 use super::model::{Expected, Model, chain};
 use super::upkeep;
 use crate::Way;
@@ -51,6 +50,10 @@ pub(super) enum Operation {
     Merge(&'static str, &'static str),
     /// Every byte checked, and remembered to be.
     Verify,
+    /// Garbage, which is these deleted snapshots and superseded files.
+    Collect(&'static [&'static str]),
+    /// A policy that keeps the newest alone, and takes this one.
+    Prune(&'static str),
 }
 
 /// How pages are laid out anew.
@@ -90,7 +93,11 @@ pub(super) struct Run {
     pub(super) attempt: Option<Attempt>,
 }
 
-const fn title(vm: &'static str, name: &'static str, parent: Option<&'static str>) -> Title {
+pub(super) const fn title(
+    vm: &'static str,
+    name: &'static str,
+    parent: Option<&'static str>,
+) -> Title {
     Title { vm, name, parent }
 }
 
@@ -171,21 +178,33 @@ const PLAN: [(&str, Operation); 32] = [
     ("verify-again", Operation::Verify),
 ];
 
-/// The first virtual machine.
-const FIRST: &str = "web";
-
 /// The virtual machine whose memory has no zero page.
 const DENSE: &str = "dense";
 
 /// The snapshots of the plan that are taken in every [`Way`].
 const IN_EVERY_WAY: [&str; 2] = ["full", "diff-on-diff"];
 
-/// Makes every scenario, by running the plan without a fault.
+/// Makes every scenario, by running the plans without a fault.
 pub(super) fn all() -> Result<Vec<Scenario>, String> {
+    let mut scenarios = follow(&PLAN)?;
+    // What prepares a collection is cut in the other plan.
+    let mut of_garbage = follow(&garbage::PLAN)?;
+    of_garbage.retain(|scenario| {
+        matches!(
+            scenario.operation,
+            Operation::Collect(_) | Operation::Prune(_)
+        )
+    });
+    scenarios.extend(of_garbage);
+    Ok(scenarios)
+}
+
+/// The scenarios of one plan, each on the store that the ones before it left.
+fn follow(plan: &[(&'static str, Operation)]) -> Result<Vec<Scenario>, String> {
     let mut tree = MemBackend::new();
     let mut before = Model::default();
     let mut scenarios = Vec::new();
-    for (name, operation) in PLAN {
+    for &(name, operation) in plan {
         let after = after(operation, &before)?;
         let shares = matches!(operation, Operation::Warm(_, Blocks::Shared));
         tree.set_shares_blocks(shares);
@@ -249,6 +268,9 @@ pub(super) fn run(
         Ok(store) => store,
         Err(error) => return done(Err(error)),
     };
+    let on = |name, act: &dyn Fn(SnapshotId) -> Result<(), StoreError>| {
+        done(resolve(name).and_then(|reference| act(store.resolve(&reference)?)))
+    };
     match operation {
         Operation::Create => done(Ok(())),
         Operation::Take(title) | Operation::TakeLive(title) => {
@@ -265,36 +287,27 @@ pub(super) fn run(
                 attempt: Some(attempt),
             })
         }
-        Operation::Delete(name) => done(resolve(name).and_then(|reference| {
-            let id = store.resolve(&reference)?;
-            store.delete(&store.plan_delete(id)?)
-        })),
+        Operation::Delete(name) => on(name, &|id| store.delete(&store.plan_delete(id)?)),
         Operation::Undelete(name) => done(
             resolve(name).and_then(|reference| store.undelete(store.resolve_in_trash(&reference)?)),
         ),
         Operation::Describe(name) => done(describe(&store, name)),
-        Operation::Relayout(name, laid) => done(resolve(name).and_then(|reference| {
-            let id = store.resolve(&reference)?;
-            store.relayout(id, &laid.options()).map(drop)
-        })),
-        Operation::WorkingSet(name, page) => done(resolve(name).and_then(|reference| {
-            let id = store.resolve(&reference)?;
-            match page {
-                Some(page) => give_working_set(&store, id, page),
-                None => store.drop_working_set(id).map(drop),
-            }
-        })),
-        Operation::Warm(name, _) => done(resolve(name).and_then(|reference| {
-            let id = store.resolve(&reference)?;
+        Operation::Relayout(name, laid) => {
+            on(name, &|id| store.relayout(id, &laid.options()).map(drop))
+        }
+        Operation::WorkingSet(name, page) => on(name, &|id| match page {
+            Some(page) => give_working_set(&store, id, page),
+            None => store.drop_working_set(id).map(drop),
+        }),
+        Operation::Warm(name, _) => on(name, &|id| {
             store.warm(id, &CaptureControl::default()).map(drop)
-        })),
-        Operation::Cool(name) => done(resolve(name).and_then(|reference| {
-            let id = store.resolve(&reference)?;
-            store.drop_cached(id).map(drop)
-        })),
-        Operation::Branch(name, start) => done(make_branch(&store, name, start)),
-        Operation::Switch(name) => done(switch(&store, name)),
-        Operation::Merge(source, name) => done(merge(&store, source, name)),
+        }),
+        Operation::Cool(name) => on(name, &|id| store.drop_cached(id).map(drop)),
+        Operation::Collect(_) => done(garbage::collect(&store)),
+        Operation::Prune(_) => done(garbage::prune(&store)),
+        Operation::Branch(name, start) => done(branches::make(&store, name, start)),
+        Operation::Switch(name) => done(branches::switch(&store, name)),
+        Operation::Merge(source, name) => done(branches::merge(&store, source, name)),
         Operation::Verify => upkeep::verify(&store),
     }
 }
@@ -304,50 +317,6 @@ fn describe(store: &Store, name: &str) -> Result<(), StoreError> {
     let text = Description::new(NEW_DESCRIPTION).unwrap_or_default();
     store.change_metadata(id, |metadata| metadata.description = text)?;
     Ok(())
-}
-
-/// Makes a branch of the first machine that starts at `start`.
-fn make_branch(store: &Store, name: &str, start: &str) -> Result<(), StoreError> {
-    let id = store.resolve(&resolve(start)?)?;
-    store.create_branch(&first()?, &branch(name)?, id).map(drop)
-}
-
-/// Puts the first machine on a branch.
-fn switch(store: &Store, name: &str) -> Result<(), StoreError> {
-    store.switch(&first()?, Some(&branch(name)?)).map(drop)
-}
-
-/// Merges `source` onto the main branch of the first machine, as `VM/NAME`.
-fn merge(store: &Store, source: &str, name: &str) -> Result<(), StoreError> {
-    let id = store.resolve(&resolve(source)?)?;
-    let merge = Merge::of(first()?, id, BranchName::main()).metadata(merged(name)?);
-    store.merge(&merge).map(drop)
-}
-
-fn first() -> Result<VmName, StoreError> {
-    VmName::new(FIRST).map_err(|error| no_name(&error))
-}
-
-fn branch(name: &str) -> Result<BranchName, StoreError> {
-    BranchName::new(name).map_err(|error| no_name(&error))
-}
-
-/// A name of the plan is none.
-fn no_name(error: &NameError) -> StoreError {
-    StoreError::NotFound {
-        what: error.to_string(),
-    }
-}
-
-/// What is attached to the result of a merge that is called `VM/NAME`.
-fn merged(name: &str) -> Result<Metadata, StoreError> {
-    let (_, name) = name.split_once('/').unwrap_or_default();
-    let name = SnapshotName::new(name).map_err(|error| no_name(&error))?;
-    Ok(Metadata {
-        description: Description::new(name.as_str()).unwrap_or_default(),
-        name: Some(name),
-        ..Metadata::default()
-    })
 }
 
 /// A guest that was restored from its parent in `store`, and has run since.
@@ -433,25 +402,20 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
         Operation::Merge(source, name) => {
             let giver = before.snapshots.get(source);
             let giver = giver.ok_or_else(|| unknown(source))?;
-            let merged = merged_expected(giver, source, name);
+            let merged = branches::expected(giver, source, name);
             after.snapshots.insert(name.to_owned(), merged);
+        }
+        Operation::Collect(gone) => {
+            for name in gone {
+                after.snapshots.remove(*name).ok_or_else(|| unknown(name))?;
+            }
+        }
+        Operation::Prune(name) => {
+            let snapshot = after.snapshots.get_mut(name);
+            snapshot.ok_or_else(|| unknown(name))?.is_live = false;
         }
     }
     Ok(after)
-}
-
-/// What a merge called `name` holds, all of which `source` gives.
-fn merged_expected(giver: &Expected, source: &str, name: &str) -> Expected {
-    let (_, description) = name.split_once('/').unwrap_or_default();
-    Expected {
-        image: giver.image.clone(),
-        is_live: true,
-        description: description.to_owned(),
-        parent: Some(source.to_owned()),
-        generation: 1,
-        working_set: None,
-        is_warm: false,
-    }
 }
 
 /// Gives a snapshot a working set of one page.
@@ -481,7 +445,7 @@ pub(super) fn opening() -> OpenOptions {
     OpenOptions::default().lock_wait(Duration::ZERO)
 }
 
-fn resolve(name: &str) -> Result<Reference, StoreError> {
+pub(super) fn resolve(name: &str) -> Result<Reference, StoreError> {
     name.parse()
 }
 

@@ -11,13 +11,16 @@ mod delete;
 mod demo;
 mod df;
 mod diff;
+mod gc;
 mod import;
 mod inspect;
 mod lease;
 mod list;
 mod map;
 mod merge;
+mod policy;
 mod profile;
+mod prune;
 mod reindex;
 mod relayout;
 mod restore;
@@ -88,6 +91,13 @@ pub(crate) enum Command {
     Thaw(thaw::Thaw),
     /// What is kept in a vault, its health, its space and its keys
     Vault(vault::VaultCommand),
+    /// Show, set or try what is kept of the snapshots of a VM
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Move the snapshots to the trash that a policy does not keep
+    Prune(prune::Prune),
+    /// Give the space of deleted snapshots and superseded files back
+    Gc(gc::Gc),
     /// Show how much space the snapshots take
     Df(df::Df),
     /// Make a branch that starts at a snapshot
@@ -162,12 +172,15 @@ impl Command {
             Self::Describe(_) => ("describe", true),
             Self::Protect(_) => ("protect", true),
             Self::Access(access) => ("access", access.changes()),
+            Self::Policy(policy) => ("policy", policy.changes()),
+            Self::Prune(prune) => ("prune", prune.changes()),
+            Self::Gc(gc) => ("gc", gc.changes()),
             _ => return None,
         };
         changes.then_some(Change {
             command,
             // What is deleted can be collected then.
-            frees_space: matches!(self, Self::Delete(_)),
+            frees_space: matches!(self, Self::Delete(_) | Self::Prune(_) | Self::Gc(_)),
         })
     }
 
@@ -195,6 +208,9 @@ impl Command {
             Self::Archive(command) => command.run(context),
             Self::Thaw(command) => command.run(context),
             Self::Vault(command) => command.run(context),
+            Self::Policy(command) => command.run(context),
+            Self::Prune(command) => command.run(context),
+            Self::Gc(command) => command.run(context),
             Self::Df(command) => command.run(context),
             Self::Branch(command) => command.run(context),
             Self::Branches(command) => command.run(context),

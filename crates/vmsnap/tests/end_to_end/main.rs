@@ -22,6 +22,7 @@ mod planted;
 mod privileges;
 mod relayout;
 mod reload;
+mod retention;
 mod sandbox;
 mod schemas;
 #[cfg(target_os = "linux")]

@@ -7,10 +7,14 @@ use serde_json::Value;
 
 use crate::sandbox::{Sandbox, id, page, pattern};
 
-const SPECS: [&str; 3] = [
+const SPECS: [&str; 4] = [
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../specs/09-cli.md"
+    )),
+    include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/28-retention-commands.md"
     )),
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -141,6 +145,7 @@ fn every_document_has_the_keys_that_are_specified() {
     check("vmsnap.delete.v1", &sandbox.json(&["delete", &full]));
     check("vmsnap.trash.v1", &sandbox.json(&["trash"]));
     check("vmsnap.undelete.v1", &sandbox.json(&["undelete", &full]));
+    check("vmsnap.policy.v1", &sandbox.json(&["policy", "show", "vm"]));
     check(
         "vmsnap.error.v1",
         &sandbox.refused(&["show", "vm/nobody"], 3),
