@@ -10,12 +10,26 @@ pub(crate) struct Bar {
 }
 
 /// How often slower a peer has to be: case, peer, ratio.
-const PEERS: [(&str, &str, f64); 5] = [
+const PEERS: [(&str, &str, f64); 13] = [
     ("full-random", "squib-16k", 2.2),
     ("diff-1pct", "squib-4k", 5.0),
     ("diff-10pct", "squib-4k", 5.0),
     ("diff-50pct", "squib-4k", 5.0),
     ("working-set-cold", "demand-paging", 12.0),
+    ("v1-ingest", "restic", 2.0),
+    ("v1-ingest", "borg", 2.0),
+    ("v2-diff", "restic", 8.0),
+    ("v2-diff", "borg", 8.0),
+    ("verify-full", "restic", 6.0),
+    ("verify-full", "borg", 6.0),
+    ("restore-eager", "restic", 3.0),
+    ("restore-eager", "borg", 3.0),
+];
+
+/// How many bytes a case of the cold tier may store: case, count, MiB.
+const STORED: [(&str, &str, f64); 2] = [
+    ("v1-ingest", "bytes_stored", 280.0),
+    ("v2-diff", "bytes_added", 30.0),
 ];
 
 /// How often slower than a limit we may be: case, limit, ratio.
@@ -104,6 +118,15 @@ pub(crate) fn of_case(row: &Row) -> Option<Bar> {
                 mib(allowed)
             ),
             is_met: rss <= allowed,
+        });
+    }
+    if let Some((_, name, most)) = STORED.iter().find(|(case, ..)| *case == row.case) {
+        let stored = mib(row.count(name)?);
+        // The bar is for a guest of 1 GiB.
+        let most = most * mib(row.count("mem_bytes")?) / 1024.0;
+        return Some(Bar {
+            text: format!("stored {stored:.1} MiB, ≤ {most:.0}"),
+            is_met: stored <= most,
         });
     }
     if row.case == "full-60pct-zero" {

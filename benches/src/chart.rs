@@ -69,6 +69,7 @@ fn groups(rows: &[Row]) -> BTreeMap<String, Vec<&Row>> {
             ("restore", true) => Some("restore-first"),
             ("restore", false) => Some("restore-warm"),
             ("live", _) => Some("live"),
+            ("store", _) => Some("store"),
             _ => None,
         };
         if let Some(name) = lazy {
@@ -129,6 +130,7 @@ fn draw_head(area: &Area<'_>, kind: Kind, rows: &[&Row]) -> Drawn {
     };
     let title = match first.map(|row| row.suite.as_str()) {
         Some("restore") => format!("{time} to bring guest memory back, from {place}"),
+        Some("store") => format!("{time} to archive, check and bring back {mib} MiB on {place}"),
         Some("live") => format!("{time} that a guest stands still while it is frozen to {place}"),
         _ => format!("{time} to write guest memory: {mib} MiB on {place}"),
     };

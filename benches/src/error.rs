@@ -11,6 +11,7 @@ use snapshot_memory::{
     SinkError, WorkingSetError,
 };
 use snapshot_store::StoreError;
+use snapshot_vault::VaultError;
 
 /// A benchmark that could not be run; a slow one is no error.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,26 @@ pub(crate) enum BenchError {
         /// What it did.
         exit: String,
     },
+    /// The cold tier.
+    #[error("vault")]
+    Vault(#[from] VaultError),
+    /// A program that is measured beside ours.
+    #[error("{program}: {reason}")]
+    Peer {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// What was restored is not what was stored.
+    #[error("{program} restored other bytes than it was given")]
+    RestoredDiffers {
+        /// By whom.
+        program: &'static str,
+    },
+    /// Guest memory is made of programs.
+    #[error("there is no program on this host to make guest memory of")]
+    NoPrograms,
     /// The report.
     #[error("the report is not as it should be")]
     Json(#[source] serde_json::Error),

@@ -45,6 +45,7 @@ mod scratch;
 mod squib;
 mod state;
 mod statistics;
+mod store;
 
 fn main() -> ExitCode {
     child::serve().unwrap_or_else(|| exit_code(run(&Options::parse())))
@@ -89,7 +90,7 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
     let needs_files = |suite: &Suite| {
         matches!(
             suite,
-            Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live
+            Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live | Suite::Store
         )
     };
     for &kind in &options.fs {
@@ -105,7 +106,8 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
                 Suite::Cost => ledger.add(cost::run(options, &place)?)?,
                 Suite::Restore if place.is_host() => restore::run(options, &place, &mut ledger)?,
                 Suite::Live if place.is_host() => live::run(options, &place, &mut ledger)?,
-                Suite::Restore | Suite::Live | Suite::Bitmap | Suite::State => {}
+                Suite::Store if place.is_host() => store::run(options, &place, &mut ledger)?,
+                Suite::Restore | Suite::Live | Suite::Store | Suite::Bitmap | Suite::State => {}
             }
         }
     }
@@ -113,7 +115,7 @@ fn measure(options: &Options) -> Result<Report, BenchError> {
         match suite {
             Suite::Bitmap => ledger.add(bitmap::run(options.rounds())?)?,
             Suite::State => ledger.add(state::run(options.rounds())?)?,
-            Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live => {}
+            Suite::Memory | Suite::Cost | Suite::Restore | Suite::Live | Suite::Store => {}
         }
     }
     Ok(ledger.into_report())

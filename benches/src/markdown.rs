@@ -127,7 +127,7 @@ fn case_lines(rows: &[Row]) -> String {
 
 /// Whether the cases of a suite differ in what is checked, and when.
 fn names_policy(suite: &str) -> bool {
-    matches!(suite, "restore" | "live")
+    matches!(suite, "restore" | "live" | "store")
 }
 
 /// The policy of a row and the times that its own is made of.

@@ -9,7 +9,7 @@ use snapshot_format::PAGE_BYTES;
 
 use crate::place::PlaceKind;
 use crate::plan;
-use crate::{live, restore};
+use crate::{live, restore, store};
 
 /// Rounds that are measured unless `--quick` is given.
 const ROUNDS: NonZeroUsize = NonZeroUsize::new(11).unwrap();
@@ -111,6 +111,8 @@ pub(crate) enum Suite {
     Restore,
     /// Guests frozen while they run: how long they stand still.
     Live,
+    /// Snapshots archived, verified and brought back, against programs that keep files.
+    Store,
 }
 
 impl Options {
@@ -173,7 +175,8 @@ impl Options {
 /// The names of all cases that can be asked for.
 fn case_names() -> Vec<&'static str> {
     let names = plan::names().chain(restore::plan::names());
-    names.chain(live::plan::names()).collect()
+    let names = names.chain(live::plan::names());
+    names.chain(store::plan::names()).collect()
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
