@@ -6,6 +6,7 @@ mod cargo;
 mod checks;
 mod crash;
 mod failure;
+mod fuse;
 mod fuzz;
 mod hostile;
 mod lint;
@@ -42,6 +43,8 @@ cargo xtask TASK
                                 damage, every byte compared with a model; last line `steps: N, violations: V`
   kill [--count N] [--seed N] [--sabotage NAME]   processes that use a store, ended by SIGKILL at random instants;
                                 last line `kills: N, losses: L`
+  fuse [--every N] [--seed N]   the real command on a FUSE file system that loses what was not synced, cut, failed and
+                                full at every N-th change; last line `fuse cuts: N, violations: V`
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail
   sabotage --prove [NAME...]    runs each defect, or those named, against its check and demands the failure
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         ["soak", "--suite", "store", rest @ ..] => campaign::run(Check::StoreSoak, rest, &required),
         ["soak", rest @ ..] => campaign::run(Check::Soak, rest, &required),
         ["kill", rest @ ..] => campaign::run(Check::Kill, rest, &required),
+        ["fuse", rest @ ..] => fuse::run(rest, &required),
         ["fuzz", rest @ ..] => fuzz::run(rest, &required),
         ["targets"] => targets::run(&required),
         ["sabotage", rest @ ..] => sabotage::run(rest),

@@ -6,11 +6,12 @@ use std::env;
 use crate::failure::Failure;
 
 /// Every name that a test or a task may skip by.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "btrfs",
     "deny",
     "direct-io",
     "ext4",
+    "fuse",
     "fuzz",
     "huge-pages",
     "kvm",

@@ -4,6 +4,7 @@
 //! Which module holds what:
 //!
 //! - `block`: the real command on real file systems, cut at every sync and rename
+//! - `fuse`: the real command on a file system that loses what was not synced
 //! - `mount`: file systems of their own, for the real ones
 //! - `crash`: every call of a store's operations cut, failed and torn, in memory
 //! - `instants`: guests that compute, snapshotted at random instants and restored in new processes
@@ -30,6 +31,8 @@ mod campaign;
 mod compare;
 pub mod crash;
 mod defect;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+pub mod fuse;
 pub mod fuzz;
 pub mod golden;
 pub mod hostile;

@@ -33,6 +33,11 @@ struct Options {
     #[arg(long, global = true, value_name = "PATH", env = "VMSNAP_STORE")]
     store: Option<PathBuf>,
 
+    /// Use a store on a network file system: no other host uses it at the same time. A store that is
+    /// made so remembers it
+    #[arg(long, global = true)]
+    single_host: bool,
+
     /// Print one JSON document on standard output
     #[arg(long, global = true)]
     json: bool,
@@ -109,6 +114,7 @@ fn context(options: &Options, interrupt: Interrupt) -> Context {
     };
     Context {
         store: options.store.clone(),
+        single_host: options.single_host,
         json: options.json,
         quiet: options.quiet,
         progress,

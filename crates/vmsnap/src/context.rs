@@ -22,6 +22,8 @@ use crate::progress::{Progress, ProgressMode};
 pub(crate) struct Context {
     /// The directory of the store, if one was named.
     pub(crate) store: Option<PathBuf>,
+    /// Whether no other host uses the store, wherever it lies.
+    pub(crate) single_host: bool,
     /// Whether the answer is a JSON document.
     pub(crate) json: bool,
     /// Whether notes are left out.
@@ -53,8 +55,7 @@ impl Context {
         let path = self.store_path()?;
         let backend =
             FsBackend::open(path).map_err(|error| Failure::io("open the store", path, &error))?;
-        Store::open(Arc::new(backend), &OpenOptions::default().access(access))
-            .map_err(|error| self.failure(&error))
+        Store::open(Arc::new(backend), &self.opening(access)).map_err(|error| self.failure(&error))
     }
 
     /// Opens the store to list what is in it: what writers that died left stays where it is.
@@ -78,8 +79,15 @@ impl Context {
         let path = self.store_path()?;
         let backend =
             FsBackend::create(path).map_err(|error| Failure::io("make the store", path, &error))?;
-        let options = OpenOptions::default().access(Access::ReadWrite);
+        let options = self.opening(Access::ReadWrite);
         Store::open_or_create(Arc::new(backend), &options).map_err(|error| self.failure(&error))
+    }
+
+    /// How stores are opened.
+    fn opening(&self, access: Access) -> OpenOptions {
+        OpenOptions::default()
+            .access(access)
+            .single_host(self.single_host)
     }
 
     /// Which snapshot `text` means.

@@ -18,11 +18,11 @@ use snapshot_memory::skip::skip;
 mod campaign;
 mod error;
 mod options;
-mod oracle;
+pub(crate) mod oracle;
 mod point;
 mod registers;
 mod rig;
-mod script;
+pub(crate) mod script;
 mod spawn;
 mod tracee;
 

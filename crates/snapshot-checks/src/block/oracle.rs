@@ -20,6 +20,8 @@ pub(crate) struct Oracle {
     vmsnap: PathBuf,
     /// Where restored images go.
     out: PathBuf,
+    /// Arguments of every command.
+    always: &'static [&'static str],
 }
 
 impl Oracle {
@@ -28,7 +30,14 @@ impl Oracle {
         Self {
             vmsnap: vmsnap.to_owned(),
             out: out.to_owned(),
+            always: &[],
         }
+    }
+
+    /// The same, for a store on a file system that may be one of several hosts.
+    pub(crate) fn of_single_host(self) -> Self {
+        let always = &["--single-host"];
+        Self { always, ..self }
     }
 
     /// The command on the store `store`.
@@ -40,7 +49,7 @@ impl Oracle {
         let mut command = Command::new(&self.vmsnap);
         command.env_remove("VMSNAP_STORE").stdin(Stdio::null());
         command.args(["--json", "--quiet", "--store"]).arg(store);
-        command.args(arguments);
+        command.args(self.always).args(arguments);
         command
     }
 

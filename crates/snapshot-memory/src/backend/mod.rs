@@ -31,7 +31,7 @@ pub use fault::{Call, CrashState, Fault, FaultBackend, PowerLost};
 pub use fs::FsBackend;
 pub use host::{FileSystem, HostIdentity};
 #[cfg(any(test, feature = "testing"))]
-pub use mem::{HoleHints, MemBackend, Planted};
+pub use mem::{HoleHints, MemBackend, MemNode, Nodes, Planted};
 pub use path::{InvalidName, RelPath};
 pub use refusal::Refusal;
 pub use stamp::FileStamp;

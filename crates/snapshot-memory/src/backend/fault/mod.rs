@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::mem::MemBackend;
+use super::mem::Nodes;
 use super::mem::disk::{Disk, Inode};
 use super::mem::op::Op;
 use super::{
@@ -182,6 +183,13 @@ impl FaultBackend {
     #[must_use]
     pub fn live(&self) -> MemBackend {
         self.tree.snapshot()
+    }
+
+    /// The tree by the numbers of its nodes, for who speaks for a kernel. What is done there is counted
+    /// and made to fail as it is here.
+    #[must_use]
+    pub fn nodes(&self) -> Nodes {
+        Nodes::new(self.tree.clone())
     }
 
     /// The trees that a machine may find after losing power now, each different choice once.

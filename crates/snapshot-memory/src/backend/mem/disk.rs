@@ -12,7 +12,7 @@ use crate::backend::{EntryKind, LockMode, Refusal, RelPath};
 /// The number of a file or directory, for as long as the tree exists.
 pub(in crate::backend) type Inode = u64;
 
-const ROOT: Inode = 0;
+pub(super) const ROOT: Inode = 0;
 
 /// The files of a tree.
 #[derive(Debug)]

@@ -16,11 +16,13 @@ pub(super) mod disk;
 mod file;
 mod hints;
 mod late;
+mod nodes;
 pub(super) mod op;
 
 use content::Content;
 use disk::{Disk, Inode, Node};
 pub use hints::HoleHints;
+pub use nodes::{Node as MemNode, Nodes};
 use op::Op;
 
 /// What a read-write file system in memory says is free, where nobody limits it.
