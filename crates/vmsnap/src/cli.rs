@@ -28,6 +28,10 @@ pub(crate) struct Cli {
 
 /// What every command understands, before its name or after.
 #[derive(clap::Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 struct Options {
     /// The directory of the store
     #[arg(long, global = true, value_name = "PATH", env = "VMSNAP_STORE")]

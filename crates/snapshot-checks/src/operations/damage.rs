@@ -130,7 +130,7 @@ impl Damage {
         let mut is_told = false;
         for (key, kept) in world.model.live() {
             let id = *world.ids.get(&key).ok_or("no identity")?;
-            match found::read(&world.store, id, key, kept) {
+            match found::read(&world.store, id, kept) {
                 Ok(Ok(())) => {}
                 Ok(Err(problem)) => return Err(format!("{key}: {problem}")),
                 Err(error) if !self.needed_by.contains(&key) => {
@@ -189,7 +189,7 @@ fn no_wrong_bytes(world: &World, plan: &Plan) -> Result<(), String> {
         let Some(kept) = plan.after.snapshots.get(&key) else {
             continue;
         };
-        if let Ok(Err(problem)) = found::read(&world.store, record.id, key, kept) {
+        if let Ok(Err(problem)) = found::read(&world.store, record.id, kept) {
             return Err(format!("{key}: {problem}"));
         }
     }

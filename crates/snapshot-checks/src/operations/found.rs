@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use snapshot_format::{PageRange, SectionKind, SnapshotId};
+use snapshot_format::{PageRange, SectionKind, SnapshotId, VmName};
 use snapshot_store::{SnapshotRecord, Store, StoredImage};
 
-use super::model::{self, Kept, Key, Model};
+use super::model::{self, Kept, Key, Model, VMS};
 use crate::stored_guest::tell;
 
 /// Which models a store may be.
@@ -36,6 +36,7 @@ pub(super) fn settle(
         }
     }
     let mut settled = after.clone();
+    settled.current = current(store)?;
     let mut sides = Sides::default();
     let keys = before.snapshots.keys().chain(after.snapshots.keys());
     for key in keys.chain(found.keys()) {
@@ -76,7 +77,7 @@ pub(super) fn settle(
     for (key, kept) in settled.live() {
         let id = found.get(&key).map(|record| record.id);
         let id = id.ok_or_else(|| format!("{key} is not listed"))?;
-        bytes(store, id, key, kept).map_err(|error| format!("{key}: {error}"))?;
+        bytes(store, id, kept).map_err(|error| format!("{key}: {error}"))?;
     }
     Ok(settled)
 }
@@ -86,6 +87,15 @@ pub(super) fn settle(
 struct Sides {
     old: bool,
     new: bool,
+}
+
+/// The branch that each machine is on.
+fn current(store: &Store) -> Result<BTreeMap<&'static str, String>, String> {
+    let of = |vm: &'static str| {
+        let name = VmName::new(vm).map_err(|error| tell(&error))?;
+        Ok((vm, store.branch_for_next(&name).to_string()))
+    };
+    VMS.into_iter().map(of).collect()
 }
 
 /// Everything that the store lists, by its number.
@@ -130,8 +140,8 @@ fn same(kept: &Kept, record: &SnapshotRecord, ids: &Ids) -> Result<(), String> {
 }
 
 /// Compares memory and machine state.
-pub(super) fn bytes(store: &Store, id: SnapshotId, key: Key, kept: &Kept) -> Result<(), String> {
-    read(store, id, key, kept)
+pub(super) fn bytes(store: &Store, id: SnapshotId, kept: &Kept) -> Result<(), String> {
+    read(store, id, kept)
         .map_err(|error| tell(&error))?
         .map_err(str::to_owned)
 }
@@ -141,7 +151,6 @@ pub(super) fn bytes(store: &Store, id: SnapshotId, key: Key, kept: &Kept) -> Res
 pub(super) fn read(
     store: &Store,
     id: SnapshotId,
-    key: Key,
     kept: &Kept,
 ) -> Result<Result<(), &'static str>, snapshot_store::StoreError> {
     let stored = store.image(id)?;
@@ -150,7 +159,7 @@ pub(super) fn read(
     }
     let mut offers = store.state(id)?;
     let section = offers.take_payload(SectionKind::CALLER, 0);
-    if section.map(|section| section.bytes) != Some(model::state(key)) {
+    if section.map(|section| section.bytes) != Some(model::state(kept.state)) {
         return Ok(Err("its machine state is not what was captured"));
     }
     Ok(Ok(()))

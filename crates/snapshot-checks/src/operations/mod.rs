@@ -9,7 +9,7 @@
 //! - `options`: the command line
 //! - `model`: what a store must hold
 //! - `plan`: an operation that was decided on, and all the operations there are
-//! - `take`, `trash`, `placement`, `reader`, `look`: those operations
+//! - `branch`, `take`, `trash`, `placement`, `reader`, `look`: those operations
 //! - `found`: what a store holds, and which of two models that is
 //! - `world`: a store, its model and its readers
 //! - `step`: one operation, in one way
@@ -17,6 +17,7 @@
 //! - `life`: the steps of one store, and the fewest of them that still fail
 //! - `campaign`: store after store, and the verdict
 
+mod branch;
 mod campaign;
 mod damage;
 mod found;

@@ -26,6 +26,8 @@ pub(super) struct Model {
     pub(super) snapshots: BTreeMap<Key, Kept>,
     /// Those whose image is held open.
     pub(super) held: BTreeSet<Key>,
+    /// The branch that the next snapshot of a machine is on where none is named.
+    pub(super) current: BTreeMap<&'static str, String>,
     /// The number of the next one.
     pub(super) next: Key,
 }
@@ -38,6 +40,8 @@ pub(super) struct Kept {
     pub(super) parent: Option<Key>,
     /// The whole memory.
     pub(super) image: Arc<Vec<u8>>,
+    /// The snapshot whose machine state it has.
+    pub(super) state: Key,
     /// Whether it is in use; deleted otherwise.
     pub(super) is_live: bool,
     pub(super) is_protected: bool,
@@ -73,6 +77,25 @@ impl Model {
         after
     }
 
+    /// The newest snapshot in use on a branch of a machine.
+    pub(super) fn head(&self, vm: &str, branch: &str) -> Option<Key> {
+        let is_there = |kept: &Kept| kept.vm == vm && kept.branch == branch;
+        let on_it = self.live().filter(|(_, kept)| is_there(kept));
+        on_it.map(|(key, _)| key).max()
+    }
+
+    /// Whether it is the head of the branch that its machine is on, unless that is on none.
+    pub(super) fn is_current_head(&self, key: Key, kept: &Kept) -> bool {
+        let current = self.current.get(kept.vm);
+        let is_current = current.is_some_and(|branch| branch == kept.branch);
+        is_current && self.head(kept.vm, kept.branch) == Some(key)
+    }
+
+    /// Whether `key` is a snapshot that `from` is or comes from.
+    pub(super) fn is_on_path(&self, key: Key, from: Key) -> bool {
+        self.path(from).any(|at| at == key)
+    }
+
     /// Whether a snapshot whose image is held comes from `key`, maybe by way of others.
     pub(super) fn is_below_held(&self, key: Key) -> bool {
         self.held
@@ -86,6 +109,9 @@ impl Model {
     }
 }
 
+/// The machines.
+pub(super) const VMS: [&str; 3] = ["web", "db", "run"];
+
 /// The name of a snapshot in its machine.
 pub(super) fn name(key: Key) -> String {
     format!("s{key}")
@@ -96,7 +122,7 @@ pub(super) fn key(name: &str) -> Option<Key> {
     name.strip_prefix('s')?.parse().ok()
 }
 
-/// The machine state of a snapshot.
+/// The machine state of the snapshot with this number.
 pub(super) fn state(key: Key) -> Vec<u8> {
     key.to_le_bytes().repeat(12)
 }

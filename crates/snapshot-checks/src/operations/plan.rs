@@ -8,7 +8,7 @@ use snapshot_format::SnapshotId;
 use snapshot_store::{Reference, Store, StoreError, StoredImage};
 
 use super::model::{Key, Model, name};
-use super::{look, placement, reader, take, trash};
+use super::{branch, look, placement, reader, take, trash};
 use crate::random::Random;
 
 /// An operation: its name, how often it is chosen, and what decides on it. It decides on nothing
@@ -34,6 +34,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     of("cool", 1, placement::cool),
     of("lease", 2, reader::lease),
     of("release", 2, reader::release),
+    of("branch", 1, branch::branch),
+    of("switch", 1, branch::switch),
+    of("merge", 2, branch::merge),
     of("verify", 1, look::verify),
     of("restore", 1, look::restore),
 ];

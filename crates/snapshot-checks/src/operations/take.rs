@@ -9,12 +9,11 @@ use snapshot_format::{
 use snapshot_memory::{DirtyBitmap, MappedMemory, MappingOptions, Pages, SinkError, Stability};
 use snapshot_store::{NewSnapshot, StoreError, StoreStage};
 
-use super::model::{self, Kept, Key, Model, PAGE, PAGES};
+use super::model::{self, Kept, Key, Model, PAGE, PAGES, VMS};
 use super::plan::{Hands, Plan};
 use crate::Way;
 use crate::random::Random;
 
-const VMS: [&str; 3] = ["web", "db", "run"];
 const BRANCHES: [&str; 2] = ["main", "side"];
 
 /// One in so many diffs is of another machine than its parent, as a clone's is.
@@ -65,6 +64,7 @@ impl Take {
             branch: random.pick(&BRANCHES)?,
             parent: None,
             image: Arc::new(image),
+            state: model.next,
             is_live: true,
             is_protected: false,
             description: String::new(),
@@ -76,6 +76,7 @@ impl Take {
         let (parent, from) = model.pick_live(random)?;
         let mut kept = Kept {
             parent: Some(parent),
+            state: model.next,
             is_protected: false,
             description: String::new(),
             ..from.clone()

@@ -11,7 +11,7 @@ pub(super) fn delete(model: &Model, random: &mut Random) -> Option<Plan> {
     let (key, kept) = model.pick_live(random)?;
     let end = if kept.is_protected || model.held.contains(&key) {
         End::Refused
-    } else if model.is_below_held(key) {
+    } else if model.is_below_held(key) || model.is_current_head(key, kept) {
         End::MaybeRefused
     } else {
         End::Done
