@@ -175,7 +175,7 @@ fn open(tree: &MemBackend) -> Fallible<Store> {
     Ok(Store::open(backend, &options())?)
 }
 
-fn path(text: &str) -> Fallible<RelPath> {
+pub(super) fn path(text: &str) -> Fallible<RelPath> {
     let mut parts = text.split('/');
     Ok(parts.try_fold(RelPath::root(), |path, part| path.join(part))?)
 }

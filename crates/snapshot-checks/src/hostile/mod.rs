@@ -5,6 +5,7 @@ mod flips;
 mod frames;
 mod lengths;
 mod lies;
+mod records;
 mod store;
 mod tally;
 mod working_set;
@@ -36,6 +37,7 @@ pub fn run() -> Result<Tally, Box<dyn Error>> {
     frames::run(&mut tally)?;
     store::run(&mut tally)?;
     cache::run(&mut tally)?;
+    records::run(&mut tally)?;
     working_set::run(&mut tally)?;
     Ok(tally)
 }
@@ -51,6 +53,15 @@ mod tests {
         cache::run(&mut tally).unwrap();
         assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
         assert!(tally.inputs() > 1000, "{tally}");
+    }
+
+    // spec: ACC-03, AUD-05, AUD-07, TRE-09
+    #[test]
+    fn records_that_lie_hide_no_snapshot_and_open_none() {
+        let mut tally = Tally::default();
+        records::run(&mut tally).unwrap();
+        assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
+        assert!(tally.inputs() > 3000, "{tally}");
     }
 
     // spec: WS-02, WS-03, WS-05, WS-10, WS-12
