@@ -216,7 +216,8 @@ mod tests {
              \"snapshots\":[\"01010101-0101-0101-0101-010101010101\"]}";
         let expected = format!("{{\"chain\":\"{chain}\",\"body\":{body}}}\n");
         assert_eq!(String::from_utf8(line.clone()).unwrap(), expected);
-        assert_eq!(chain, chained(Digest([9; 32]), body.as_bytes()));
+        let covered = [[9; 32].as_slice(), body.as_bytes()].concat();
+        assert_eq!(chain, Digest::of(&covered));
         let (found, bytes, parsed) = AuditEntry::parse(&line[..line.len() - 1]).unwrap();
         assert_eq!((found, bytes, parsed), (chain, body.as_bytes(), entry));
         for cut in 0..line.len() - 1 {

@@ -1,7 +1,7 @@
 //! Branches: made anywhere, switched to, removed.
 
 use super::rig::{A, image, kind, named, one, path, reopen, store, take, vm};
-use crate::{ErrorKind, NewSnapshot, Refusal, Store, StoreError};
+use crate::{ErrorKind, Forest, NewSnapshot, Refusal, Store, StoreError};
 use snapshot_format::{BranchName, SnapshotId, SnapshotRef};
 use snapshot_memory::backend::Backend;
 
@@ -185,4 +185,22 @@ fn a_name_is_filled_in_with_the_number_that_is_given() {
         .sink(NewSnapshot::of(vm("web")).name_template(long))
         .stage();
     assert_eq!(kind(stage), Some(ErrorKind::Usage));
+}
+
+// spec: TRE-01
+#[test]
+fn a_link_counts_where_the_parent_has_the_digest_that_is_named() {
+    let (_, store, a) = one();
+    take(&store, named("web", "b").parent(Some(a)), &image(&A)).unwrap();
+    let mut records = store.list(None).unwrap().snapshots;
+    let [first, second] = [records[0].id, records[1].id];
+    assert_eq!(Forest::of(&records).parent(second), Some(first));
+    // The same id, made anew with another content.
+    records[0].digest.0[0] ^= 1;
+    let forest = Forest::of(&records);
+    assert_eq!(
+        (forest.parent(second), forest.children(first)),
+        (None, &[][..])
+    );
+    assert_eq!(forest.roots(), [first, second]);
 }
