@@ -21,6 +21,7 @@
 //! - `seal`: makes the checksums and digests of changed bytes right again
 //! - `hostile`: flips, truncations, lies and swaps, and how each is judged
 //! - `defect`: switches a deliberate defect on, to see a check find it
+//! - `cold_vault`: a small vault, which checks of archives start from
 //! - `fuzz`: what each fuzz target does with its bytes; stable tests replay it
 
 mod beside;
@@ -28,6 +29,7 @@ mod beside;
 pub mod block;
 mod bring;
 mod campaign;
+mod cold_vault;
 mod compare;
 pub mod crash;
 mod defect;

@@ -9,6 +9,7 @@ use snapshot_format::Digest;
 use snapshot_memory::backend::{CrashState, Fault, FaultBackend, MemBackend};
 use snapshot_store::{ErrorKind, Store};
 
+use super::cold;
 use super::judge::{fingerprint, judge};
 use super::model::{Model, chain};
 use super::report::Report;
@@ -65,6 +66,7 @@ pub fn enumerate(effort: Effort) -> Result<Report, String> {
     for report in reports {
         all.add(report?);
     }
+    all.add(cold::enumerate(effort)?);
     Ok(all)
 }
 

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod branches;
+mod cold;
 mod enumerate;
 mod garbage;
 mod guest;

@@ -19,6 +19,14 @@ fn a_part_of_all_crash_points_holds_the_old_set_or_the_new_one() {
     assert!(report.sites.len() >= 20, "{:#?}", report.sites);
 }
 
+// spec: VGC-16, VGC-20, VCM-10
+#[test]
+fn a_part_of_all_crash_points_of_a_vault_holds_what_was_told_as_done() {
+    let report = cold::enumerate(Effort::Reduced).unwrap();
+    assert_eq!(report.violations, 0, "{:#?}", report.examples);
+    assert!(report.points >= 300, "{} points", report.points);
+}
+
 #[test]
 fn every_way_makes_the_same_calls_with_one_thread_and_with_two() {
     for scenario in scenario::all().unwrap() {

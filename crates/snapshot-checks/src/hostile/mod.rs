@@ -8,6 +8,7 @@ mod lies;
 mod records;
 mod store;
 mod tally;
+mod vault;
 mod working_set;
 
 use std::error::Error;
@@ -39,12 +40,22 @@ pub fn run() -> Result<Tally, Box<dyn Error>> {
     cache::run(&mut tally)?;
     records::run(&mut tally)?;
     working_set::run(&mut tally)?;
+    vault::run(&mut tally)?;
     Ok(tally)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // spec: VLT-02, VLT-03, VLT-07
+    #[test]
+    fn vaults_that_lie_give_no_false_memory_and_are_found_out() {
+        let mut tally = Tally::default();
+        vault::run(&mut tally).unwrap();
+        assert!(tally.is_clean(), "{tally}: {:?}", tally.examples());
+        assert!(tally.inputs() > 3000, "{tally}");
+    }
 
     // spec: CAC-02
     #[test]

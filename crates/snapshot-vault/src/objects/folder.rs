@@ -32,6 +32,9 @@ struct Incoming {
     next: AtomicU64,
     /// Folders that this writer has made durable, whoever made them.
     durable: Mutex<BTreeSet<RelPath>>,
+    /// Folders of which a sync failed: what was changed in them may be lost, whatever a later sync
+    /// says, so this writer tells of no change in them as done.
+    doubtful: Mutex<BTreeSet<RelPath>>,
     /// Dies with the process.
     _lock: Box<dyn Lock>,
 }
@@ -63,6 +66,7 @@ impl FolderObjects {
             lock_path,
             next: AtomicU64::new(0),
             durable: Mutex::default(),
+            doubtful: Mutex::default(),
             _lock: lock,
         };
         Ok(Self {
@@ -107,7 +111,11 @@ impl FolderObjects {
             .unwrap_or_else(PoisonError::into_inner);
         for folder in folders.into_iter().rev() {
             if !durable.contains(&folder) {
-                make_dir(&*self.backend, &folder)?;
+                match self.backend.create_dir(&folder) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    created => created?,
+                }
+                self.sync_dir(&folder.parent().unwrap_or_else(RelPath::root))?;
                 durable.insert(folder);
             }
         }
@@ -118,7 +126,18 @@ impl FolderObjects {
         if Sabotage::NoDirFsync.is_on() {
             return Ok(());
         }
-        self.backend.sync_dir(folder)
+        let doubtful = &self.incoming()?.doubtful;
+        // A set of paths is whole after any panic.
+        let mut doubtful = doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubtful.contains(folder) {
+            return Err(io::Error::other("an earlier sync of the folder failed"));
+        }
+        let synced = self.backend.sync_dir(folder);
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        if synced.as_ref().is_err_and(|error| !is_gone(error)) {
+            doubtful.insert(folder.clone());
+        }
+        synced
     }
 
     /// Adds the files of `folder` to `found`, and those of the folders in it.
@@ -160,6 +179,7 @@ impl Objects for FolderObjects {
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), ObjectError> {
         let incoming = self.incoming()?;
         let target = path_of(name)?;
+        let folder = target.parent().unwrap_or_else(RelPath::root);
         let number = incoming.next.fetch_add(1, Ordering::Relaxed);
         let fresh = join(&incoming.folder, &number.to_string())?;
         let placed = self.write(&fresh, bytes).and_then(|()| {
@@ -169,12 +189,13 @@ impl Objects for FolderObjects {
         if let Err(error) = placed {
             // The next one who opens the folder removes it, so this may fail.
             drop(self.backend.remove_file(&fresh));
-            return Err(match error.kind() {
-                io::ErrorKind::AlreadyExists => ObjectError::Exists,
-                _ => error.into(),
-            });
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return Err(error.into());
+            }
+            // It may be this writer's own, whose name is not durable: the sync failed.
+            self.sync_dir(&folder)?;
+            return Err(ObjectError::Exists);
         }
-        let folder = target.parent().unwrap_or_else(RelPath::root);
         Ok(self.sync_dir(&folder)?)
     }
 
@@ -215,6 +236,7 @@ impl Objects for FolderObjects {
         // Also where it was not there: another one may have removed it a moment ago.
         let folder = target.parent().unwrap_or_else(RelPath::root);
         match self.sync_dir(&folder) {
+            // The folder is not there, and nothing in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             synced => Ok(synced?),
         }
