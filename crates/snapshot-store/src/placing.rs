@@ -70,7 +70,16 @@ impl PlaceLock {
 
     /// The generation of the placement that follows `before`: above every one that has a file.
     pub(crate) fn next_generation(&self, before: &Placement) -> Result<u32, StoreError> {
-        let there = placed::generations(self.store.backend(), Location::Live, self.id)?;
+        self.next_generation_at(Location::Live, before)
+    }
+
+    /// The same for the snapshot at `location`: what is deleted and needed gets placements, too.
+    pub(crate) fn next_generation_at(
+        &self,
+        location: Location,
+        before: &Placement,
+    ) -> Result<u32, StoreError> {
+        let there = placed::generations(self.store.backend(), location, self.id)?;
         let highest = there.into_iter().max().unwrap_or(before.generation);
         next(highest, "placements of a snapshot")
     }

@@ -9,7 +9,7 @@
 //! - `options`: the command line
 //! - `model`: what a store must hold
 //! - `plan`: an operation that was decided on, and all the operations there are
-//! - `branch`, `take`, `trash`, `placement`, `reader`, `look`: those operations
+//! - `branch`, `cold`, `garbage`, `take`, `trash`, `placement`, `reader`, `look`: those operations
 //! - `found`: what a store holds, and which of two models that is
 //! - `world`: a store, its model and its readers
 //! - `step`: one operation, in one way
@@ -19,8 +19,10 @@
 
 mod branch;
 mod campaign;
+mod cold;
 mod damage;
 mod found;
+mod garbage;
 mod life;
 mod look;
 mod model;

@@ -6,9 +6,10 @@ use std::fmt;
 
 use snapshot_format::SnapshotId;
 use snapshot_store::{Reference, Store, StoreError, StoredImage};
+use snapshot_vault::Domain;
 
 use super::model::{Key, Model, name};
-use super::{branch, look, placement, reader, take, trash};
+use super::{branch, cold, garbage, look, placement, reader, take, trash};
 use crate::random::Random;
 
 /// An operation: its name, how often it is chosen, and what decides on it. It decides on nothing
@@ -37,6 +38,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     of("branch", 1, branch::branch),
     of("switch", 1, branch::switch),
     of("merge", 2, branch::merge),
+    of("gc", 2, garbage::collect),
+    of("prune", 1, garbage::prune),
+    of("archive", 2, cold::archive),
     of("verify", 1, look::verify),
     of("restore", 1, look::restore),
 ];
@@ -97,6 +101,15 @@ impl Plan {
         }
     }
 
+    /// Each change is made or not, where it ends well, too.
+    pub(super) fn may_do_a_part(self) -> Self {
+        Self {
+            is_atomic: false,
+            is_open: true,
+            ..self
+        }
+    }
+
     /// It ends so.
     pub(super) fn ends(self, end: End) -> Self {
         Self { end, ..self }
@@ -112,6 +125,8 @@ impl fmt::Debug for Plan {
 /// What an operation works with.
 pub(super) struct Hands<'w> {
     pub(super) store: &'w Store,
+    /// Where archives go.
+    pub(super) domain: &'w Domain,
     /// Images that readers hold open.
     pub(super) images: &'w mut Vec<(Key, StoredImage)>,
     /// Machine by snapshot, from before the operation.

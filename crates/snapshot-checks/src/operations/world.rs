@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_store::{ErrorKind, OpenOptions, Store, StoreError, StoredImage};
+use snapshot_vault::{Domain, MemoryObjects, ScopeName, Sealing, Vault, VaultError};
 
 use super::found::{self, Allowed, Ids};
 use super::model::{Key, Model};
@@ -18,6 +19,8 @@ pub(super) struct World {
     pub(super) model: Model,
     pub(super) ids: Ids,
     images: Vec<(Key, StoredImage)>,
+    /// Of a vault in memory, which loses nothing.
+    domain: Domain,
 }
 
 impl World {
@@ -32,6 +35,7 @@ impl World {
             model: Model::default(),
             ids: Ids::new(),
             images: Vec::new(),
+            domain: domain().map_err(|error| format!("make a vault: {}", tell(&error)))?,
         })
     }
 
@@ -59,6 +63,7 @@ impl World {
         let perform = std::mem::replace(&mut plan.perform, Box::new(|_| Ok(())));
         let mut hands = Hands {
             store: elsewhere.unwrap_or(&self.store),
+            domain: &self.domain,
             images: &mut self.images,
             before: &self.model,
             violation: None,
@@ -119,4 +124,10 @@ pub(super) fn opening() -> OpenOptions {
 /// A store that is there.
 pub(super) fn open(tree: &MemBackend) -> Result<Store, StoreError> {
     Store::open(Arc::new(tree.clone()), &opening())
+}
+
+/// A new vault with one domain.
+fn domain() -> Result<Domain, VaultError> {
+    let vault = Vault::open_or_create(Arc::new(MemoryObjects::new()))?;
+    vault.create_domain(&ScopeName::default_scope(), &Sealing::Open)
 }

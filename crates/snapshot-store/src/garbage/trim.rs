@@ -110,7 +110,7 @@ pub(super) fn trim(
     placed.allow(Operation::Rewrite)?;
     let before = placed.placement;
     let superseded = Superseded::find(store, location, id, marks)?;
-    let sealed = stage_without(store, &place_lock, &before, &superseded)?;
+    let sealed = stage_without(store, location, &place_lock, &before, &superseded)?;
     let _commit = store.lock_exclusively(&directory::commit_lock())?;
     // Whoever has a lease may read by any placement.
     let path = directory::snapshot_lock(id);
@@ -138,6 +138,7 @@ pub(super) fn trim(
 /// none of them.
 fn stage_without(
     store: &Store,
+    location: Location,
     place_lock: &PlaceLock,
     before: &Placement,
     superseded: &Superseded,
@@ -147,7 +148,7 @@ fn stage_without(
         return Ok(None);
     }
     let mut after = before.clone();
-    after.generation = place_lock.next_generation(before)?;
+    after.generation = place_lock.next_generation_at(location, before)?;
     after.files.retain(|entry| !goes(entry));
     let folder = Location::Live.directory();
     let staged = StagedPlacement::begin(store.shared_backend(), folder, before.id)?;
