@@ -7,6 +7,7 @@ mod branches;
 mod cache;
 mod concurrency;
 mod damage;
+mod defects;
 mod due;
 mod feature;
 mod garbage;
