@@ -143,8 +143,9 @@ pub use handler::{
     HandshakeError, PageHandler, ServiceEnd, ServiceRefused,
 };
 pub use image::{
-    CheckedBytes, CompareError, DataFile, DataFileNames, Extent, ImageError, MapFile, MemoryImage,
-    OpenDataFile, PageCounts, RawBytes, RawStep, RawWriter,
+    CheckedBytes, CompareError, DamagedUnit, DataFile, DataFileNames, Extent, FindUnit, FoundMap,
+    ImageError, MapFile, MemoryImage, MendedData, OpenDataFile, PageCounts, RawBytes, RawStep,
+    RawWriter,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use plan::{
@@ -178,8 +179,8 @@ pub use sink::{
 };
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{
-    PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedSnapshot, SnapshotFacts, StagedFile,
-    StagedLive, StagedPlacement, StagedQueue, StagedSnapshot, snapshot_room,
+    PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedReplacement, SealedSnapshot, SnapshotFacts,
+    StagedFile, StagedLive, StagedPlacement, StagedQueue, StagedSnapshot, snapshot_room,
 };
 #[cfg(target_os = "linux")]
 pub use uffd::{

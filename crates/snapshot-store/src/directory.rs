@@ -160,6 +160,11 @@ pub(crate) fn place_lock_id(name: &str) -> Option<SnapshotId> {
     name.strip_prefix(PLACE_LOCK_PREFIX)?.parse().ok()
 }
 
+/// `quarantine`: copies of damaged files, made before others took their place. Never read.
+pub(crate) fn quarantine_directory() -> RelPath {
+    plain("quarantine")
+}
+
 /// `verified`: made when the first check is remembered.
 pub(crate) fn verified_directory() -> RelPath {
     plain("verified")

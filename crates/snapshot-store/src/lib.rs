@@ -61,6 +61,7 @@
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
 //! - `cache`: materialised images
+//! - `repair`: mending damage from copies
 //! - `access`: who may read what is published
 //! - `audit`: who changed what, in a log that is only appended to
 //! - `index`, with the feature of that name: lists of many snapshots, without reading each
@@ -113,6 +114,7 @@ mod reference;
 mod refresher;
 mod relabel;
 mod relayout;
+mod repair;
 pub mod retention;
 mod sink;
 mod store;
@@ -162,6 +164,9 @@ pub use recreate::RecreateReport;
 pub use reference::Reference;
 pub use refresher::WorkingSetRefresher;
 pub use relayout::RelayoutReport;
+pub use repair::{
+    HurtSnapshot, LostRange, RepairOutcome, RepairReport, RepairSource, RepairedFile, WantedPages,
+};
 pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};

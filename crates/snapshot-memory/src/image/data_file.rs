@@ -52,6 +52,27 @@ impl DataFile {
         names: DataFileNames,
         wanted: &DataFileRef,
     ) -> Result<Self, ImageError> {
+        let file = Self::open_any(map, data, names, wanted)?;
+        let found = file.data.len();
+        let found = found.map_err(ImageError::file_at("measure", &file.names.data))?;
+        let expected = file.root.data_len_bytes;
+        if found != expected && !Sabotage::TrustedLength.is_on() {
+            return Err(ImageError::DataLength {
+                file: file.names.data,
+                expected,
+                found,
+            });
+        }
+        Ok(file)
+    }
+
+    /// Opens a data file of whatever length.
+    pub(super) fn open_any(
+        map: Box<dyn ReadFile>,
+        data: Box<dyn ReadFile>,
+        names: DataFileNames,
+        wanted: &DataFileRef,
+    ) -> Result<Self, ImageError> {
         let ReadRoot {
             table,
             bytes: root_bytes,
@@ -60,17 +81,6 @@ impl DataFile {
             features,
         } = read_root(&*map, &names.map)?;
         check_wanted(&root, &root_bytes, wanted, &names.map)?;
-        let found = data
-            .len()
-            .map_err(ImageError::file_at("measure", &names.data))?;
-        let expected = root.data_len_bytes;
-        if found != expected && !Sabotage::TrustedLength.is_on() {
-            return Err(ImageError::DataLength {
-                file: names.data,
-                expected,
-                found,
-            });
-        }
         let index = LeafCache::new(MAX_INDEX_CACHE_BYTES);
         Ok(Self {
             root,

@@ -8,6 +8,7 @@ mod data_files;
 mod error;
 mod framed;
 mod known;
+mod mend;
 mod raw;
 mod read;
 mod reader;
@@ -21,9 +22,10 @@ pub(crate) use data_file::{allow, within_leaf};
 pub use data_files::OpenDataFile;
 pub use error::ImageError;
 pub(crate) use known::KnownPage;
+pub use mend::{DamagedUnit, FindUnit, MendedData};
 pub use raw::{RawBytes, RawStep, RawWriter};
 pub use reader::{Extent, MemoryImage, PageCounts};
-pub use same::MapFile;
+pub use same::{FoundMap, MapFile};
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,32 @@ pub struct MapFile {
     name: String,
 }
 
+/// A memory map that is sound, of whatever snapshot.
+#[derive(Debug)]
+pub struct FoundMap {
+    /// The map.
+    pub map: MapFile,
+    /// The digest of its root.
+    pub map_root: Digest,
+    /// What a placement names it by: the digest of its header and section table.
+    pub frame_digest: Digest,
+}
+
 impl MapFile {
+    /// Opens a map and says which it is. Its frame and its root are checked.
+    pub fn look(map: Box<dyn ReadFile>, name: String) -> Result<FoundMap, ImageError> {
+        let read = read_root(&*map, &name)?;
+        Ok(FoundMap {
+            map_root: Digest::of(&read.bytes),
+            frame_digest: read.frame_digest,
+            map: Self {
+                root: read.root,
+                map,
+                name,
+            },
+        })
+    }
+
     /// Opens the map that `wanted` names. Its frame and its root are checked.
     pub fn open(
         map: Box<dyn ReadFile>,

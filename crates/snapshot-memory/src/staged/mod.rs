@@ -5,6 +5,7 @@ mod file;
 mod live;
 mod placement;
 mod queue;
+mod replacement;
 mod sealed;
 mod snapshot;
 
@@ -13,5 +14,6 @@ pub use file::StagedFile;
 pub use live::StagedLive;
 pub use placement::{PLACE_PREFIX, SealedPlacement, StagedPlacement};
 pub use queue::StagedQueue;
+pub use replacement::SealedReplacement;
 pub use sealed::SealedSnapshot;
 pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot, snapshot_room};

@@ -98,6 +98,11 @@ impl StagedPlacement {
         self.open.push(file);
     }
 
+    /// The directory, the files that are not durable yet, and what was written.
+    pub(super) fn into_parts(self) -> (StageDir, Vec<StagedFile>, Vec<FileEntry>) {
+        (self.dir, self.open, self.files)
+    }
+
     /// The files that were written, for the placement.
     #[must_use]
     pub fn files(&self) -> &[FileEntry] {

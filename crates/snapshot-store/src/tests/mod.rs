@@ -24,5 +24,6 @@ mod prune;
 mod recreate;
 mod refresher;
 mod relayout;
+mod repair;
 mod rig;
 mod working_set;

@@ -23,6 +23,7 @@ mod profile;
 mod prune;
 mod reindex;
 mod relayout;
+mod repair;
 mod restore;
 #[cfg(target_os = "linux")]
 mod serve;
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Trash(trash::Trash),
     /// Check every byte of one snapshot, or of all
     Verify(verify::Verify),
+    /// Mend a snapshot, and all that it needs, from copies whose digests prove them
+    Repair(repair::Repair),
     /// Show what a file of a snapshot holds, also a damaged or a newer one
     Inspect(inspect::Inspect),
     /// Show, record or drop the pages that a guest touches first
@@ -163,6 +166,7 @@ impl Command {
             Self::Archive(_) => ("archive", true),
             Self::Thaw(_) => ("thaw", true),
             Self::Vault(vault) => ("vault", vault.changes()),
+            Self::Repair(repair) => ("repair", repair.changes()),
             Self::Branch(_) => ("branch", true),
             Self::Switch(_) => ("switch", true),
             Self::Merge(_) => ("merge", true),
@@ -203,6 +207,7 @@ impl Command {
             Self::Undelete(command) => command.run(context),
             Self::Trash(command) => command.run(context),
             Self::Verify(command) => command.run(context),
+            Self::Repair(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
             Self::WorkingSet(command) => command.run(context),
             Self::Archive(command) => command.run(context),

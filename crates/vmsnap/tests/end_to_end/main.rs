@@ -22,6 +22,7 @@ mod planted;
 mod privileges;
 mod relayout;
 mod reload;
+mod repair;
 mod retention;
 mod sandbox;
 mod schemas;

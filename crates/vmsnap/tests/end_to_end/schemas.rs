@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::sandbox::{Sandbox, id, page, pattern};
 
-const SPECS: [&str; 4] = [
+const SPECS: [&str; 5] = [
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../specs/09-cli.md"
@@ -15,6 +15,10 @@ const SPECS: [&str; 4] = [
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../specs/28-retention-commands.md"
+    )),
+    include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/29-repair.md"
     )),
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -1,0 +1,132 @@
+//! `vmsnap repair REF [--dry-run]`.
+
+use std::ops::ControlFlow;
+
+use clap::Args;
+use snapshot_store::{Access, LostRange, Reference, RepairOutcome, RepairReport};
+
+use crate::answer::Answer;
+use crate::command::reference;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, printable};
+use crate::pacing::Pacing;
+use crate::quantity::{counted, show_bytes};
+use crate::table::{draw, table};
+use crate::view::short;
+
+/// Mends a snapshot, and all that it needs, from copies whose digests prove them.
+#[derive(Args, Debug)]
+pub(crate) struct Repair {
+    /// The snapshot
+    #[arg(value_name = "REF", value_parser = reference)]
+    reference: Reference,
+
+    /// Say what would be done, and what is lost, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    pacing: Pacing,
+}
+
+impl Repair {
+    /// Whether it may change the store.
+    pub(crate) fn changes(&self) -> bool {
+        !self.dry_run
+    }
+
+    pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        self.pacing.begin()?;
+        let access = if self.dry_run {
+            Access::Auto
+        } else {
+            Access::ReadWrite
+        };
+        let store = context.open(access)?;
+        let id = context.resolve(&store, &self.reference)?;
+        let progress = context.progress("repair", 0);
+        let mut pace = self.pacing.start(context);
+        let mut done = 0;
+        let mut tell = |bytes| {
+            done += bytes;
+            progress.set(done, done);
+            match pace.spend(bytes) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        let report = if self.dry_run {
+            store.plan_repair(id, None, &mut tell)
+        } else {
+            store.repair(id, None, &mut tell)
+        };
+        drop(progress);
+        let report = report.map_err(|error| context.failure(&error))?;
+        let exit = match report.outcome {
+            RepairOutcome::Sound | RepairOutcome::Mended => Exit::Done,
+            RepairOutcome::Partly => Exit::PartlyDone,
+            RepairOutcome::Lost => Exit::Corrupt,
+        };
+        let answer = context.answer("vmsnap.repair.v1", &report, tell_report)?;
+        Ok(answer.ending(exit))
+    }
+}
+
+fn tell_report(report: &RepairReport) -> String {
+    let mut text = String::new();
+    for file in &report.files {
+        let units = match file.damaged_units {
+            0 => String::new(),
+            all => format!(" ({} of {})", file.mended_units, counted(all, "unit")),
+        };
+        let verb = match (file.outcome, report.dry_run) {
+            (RepairOutcome::Lost, _) => "cannot be mended",
+            (RepairOutcome::Partly, true) => "could be mended in part",
+            (RepairOutcome::Partly, false) => "mended in part",
+            (_, true) => "could be mended",
+            (_, false) => "mended",
+        };
+        let from = match file.from.as_slice() {
+            [] => String::new(),
+            from => format!(", from {}", from.join(", ")),
+        };
+        let aside = file.quarantined.as_ref();
+        let aside = aside.map_or_else(String::new, |path| format!("; what was there is {path}"));
+        let problem = &file.problem;
+        text += &printable(&format!("{problem}: {verb}{units}{from}{aside}"));
+        text.push('\n');
+    }
+    let mut rows = table(&["LOST IN", "VM", "REGION", "ADDRESS", ">LENGTH"]);
+    for hurt in &report.hurt {
+        for range in &hurt.lost {
+            let (region, address) = place(range);
+            rows.add_row([
+                short(hurt.id),
+                hurt.vm.to_string(),
+                region,
+                address,
+                show_bytes(range.len_bytes),
+            ]);
+        }
+    }
+    if !report.hurt.is_empty() {
+        text += &draw(&rows);
+    }
+    let verdict = match (report.outcome, report.dry_run) {
+        (RepairOutcome::Sound, _) => "nothing is wrong",
+        (RepairOutcome::Mended, false) => "all is mended",
+        (RepairOutcome::Mended, true) => "all of it could be mended",
+        (RepairOutcome::Partly, false) => "a part of it is mended",
+        (RepairOutcome::Partly, true) => "a part of it could be mended",
+        (RepairOutcome::Lost, _) => "no copy is left",
+    };
+    format!("{text}snapshot {}: {verdict}\n", short(report.id))
+}
+
+/// The region and the addresses of a range, for people.
+fn place(range: &LostRange) -> (String, String) {
+    let region = format!("{} at {:#x}", range.region, range.region_start);
+    let last = range.start + (range.len_bytes.max(1) - 1);
+    (region, format!("{:#x}-{last:#x}", range.start))
+}
