@@ -14,6 +14,7 @@ use super::judge::{fingerprint, judge};
 use super::model::{Model, chain};
 use super::report::Report;
 use super::scenario::{self, Operation, Run, Scenario, opening};
+use super::upkeep;
 
 /// How much is enumerated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -256,7 +257,11 @@ impl Campaign<'_> {
             Allowed::Either => &[before, after],
         };
         let verdict = self.judged.entry(key);
-        let verdict = verdict.or_insert_with(|| judge(image, models)).clone();
+        let verdict = verdict.or_insert_with(|| {
+            let healed = upkeep::healed(self.scenario.operation, image, before)?;
+            judge(&healed, models)
+        });
+        let verdict = verdict.clone();
         if self.counted.insert((number, how, digest)) {
             let name = &self.scenario.name;
             let place = || format!("{name}, call {number} ({how}): {what}");

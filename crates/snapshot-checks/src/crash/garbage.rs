@@ -6,8 +6,9 @@ use snapshot_format::VmName;
 use snapshot_store::retention::{KeepRule, RetentionPolicy};
 use snapshot_store::{GarbageOptions, Store, StoreError};
 
+use super::laid::Laid;
 use super::model::chain;
-use super::scenario::{Laid, Operation, title};
+use super::scenario::{Operation, title};
 
 /// What is collected one by one, in a store of its own: each step takes one thing at most, so that
 /// there is a state before it and one after it.

@@ -13,6 +13,7 @@ mod enumerate;
 mod garbage;
 mod guest;
 mod judge;
+mod laid;
 mod model;
 mod report;
 mod scenario;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use snapshot_format::{PageRange, SectionKind, SnapshotId, WorkingSetIndex};
-use snapshot_store::{Listing, Store, StoredWorkingSet};
+use snapshot_store::{Listing, Store, StoreError, StoredWorkingSet};
 
 /// The snapshots of a store, by `VM/NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -91,14 +91,19 @@ pub(super) fn names(live: &Listing, trash: &Listing) -> BTreeMap<SnapshotId, Str
     records.map(|record| (record.id, name(record))).collect()
 }
 
-fn compare_image(store: &Store, id: SnapshotId, expected: &[u8]) -> Result<(), String> {
-    let stored = store.image(id).map_err(|error| chain(&error))?;
+/// The memory of a snapshot in use.
+pub(super) fn memory_of(store: &Store, id: SnapshotId) -> Result<Vec<u8>, StoreError> {
+    let stored = store.image(id)?;
     let image = stored.image();
-    let mut found = vec![0; expected.len()];
+    let len = usize::try_from(image.layout().len_bytes()).unwrap_or(0);
+    let mut found = vec![0; len];
     let pages = PageRange::new(0, image.layout().page_count());
-    image
-        .read_pages(pages, &mut found)
-        .map_err(|error| chain(&error))?;
+    image.read_pages(pages, &mut found)?;
+    Ok(found)
+}
+
+fn compare_image(store: &Store, id: SnapshotId, expected: &[u8]) -> Result<(), String> {
+    let found = memory_of(store, id).map_err(|error| chain(&error))?;
     let differing = found.chunks(4096).zip(expected.chunks(4096));
     match differing.enumerate().find(|(_, (a, b))| a != b) {
         None => Ok(()),

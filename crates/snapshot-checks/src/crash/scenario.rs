@@ -4,17 +4,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshot_format::{DataLayout, Description, PageRange, SnapshotId, WorkingSetOrigin};
+use snapshot_format::{Description, PageRange, SnapshotId, WorkingSetOrigin};
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_memory::{
-    CaptureControl, CaptureOptions, FrameCodec, PageSource, RelayoutOptions, TouchedPages,
-    WorkingSetOptions, write_working_set,
+    CaptureControl, CaptureOptions, PageSource, TouchedPages, WorkingSetOptions, write_working_set,
 };
 use snapshot_store::{OpenOptions, Reference, Store, StoreError};
 
 use super::attempt::{Attempt, Title};
 use super::branches;
 use super::garbage;
+use super::laid::Laid;
 use super::model::{Expected, Model, chain};
 use super::upkeep;
 use crate::Way;
@@ -54,14 +54,8 @@ pub(super) enum Operation {
     Collect(&'static [&'static str]),
     /// A policy that keeps the newest alone, and takes this one.
     Prune(&'static str),
-}
-
-/// How pages are laid out anew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Laid {
-    Sparse,
-    Packed,
-    Compressed,
+    /// A snapshot repaired whose data was damaged before.
+    Repair(&'static str),
 }
 
 /// Where the blocks of a materialised image come from.
@@ -102,7 +96,7 @@ pub(super) const fn title(
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 32] = [
+const PLAN: [(&str, Operation); 33] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -176,6 +170,8 @@ const PLAN: [(&str, Operation); 32] = [
     ("merge", Operation::Merge("web/side", "web/merged")),
     ("verify", Operation::Verify),
     ("verify-again", Operation::Verify),
+    // Its pages lie in two data files.
+    ("repair", Operation::Repair("web/base")),
 ];
 
 /// The virtual machine whose memory has no zero page.
@@ -208,6 +204,7 @@ fn follow(plan: &[(&'static str, Operation)]) -> Result<Vec<Scenario>, String> {
         let after = after(operation, &before)?;
         let shares = matches!(operation, Operation::Warm(_, Blocks::Shared));
         tree.set_shares_blocks(shares);
+        upkeep::damage_for(operation, &tree)?;
         let next = tree.snapshot();
         let options = CaptureOptions::default().threads(NonZeroUsize::MIN);
         run(operation, Arc::new(next.clone()), &before, &options)?
@@ -309,6 +306,7 @@ pub(super) fn run(
         Operation::Switch(name) => done(branches::switch(&store, name)),
         Operation::Merge(source, name) => done(branches::merge(&store, source, name)),
         Operation::Verify => upkeep::verify(&store),
+        Operation::Repair(name) => upkeep::repair(&store, name),
     }
 }
 
@@ -346,32 +344,40 @@ fn begin(
     }))
 }
 
+/// A snapshot that is taken of a guest of its parent's memory which ran.
+fn taken(title: Title, before: &Model) -> Result<Expected, String> {
+    let parent = title.parent.and_then(|name| before.snapshots.get(name));
+    let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))
+        .map_err(|error| chain(&error))?;
+    match title.vm {
+        DENSE => guest.fill(seed(title)),
+        _ => guest.scribble(seed(title)),
+    };
+    Ok(Expected {
+        image: guest.image(),
+        is_live: true,
+        description: title.name.to_owned(),
+        parent: title.parent.map(str::to_owned),
+        generation: 1,
+        working_set: None,
+        is_warm: false,
+    })
+}
+
 /// What the store holds once `operation` is done.
 fn after(operation: Operation, before: &Model) -> Result<Model, String> {
     let mut after = before.clone();
     let unknown = |name: &str| format!("{name} is not in the model");
     match operation {
         // Of these no snapshot becomes another one.
-        Operation::Create | Operation::Verify | Operation::Branch(..) | Operation::Switch(_) => {}
+        Operation::Create
+        | Operation::Verify
+        | Operation::Repair(_)
+        | Operation::Branch(..)
+        | Operation::Switch(_) => {}
         Operation::Take(title) | Operation::TakeLive(title) => {
-            let parent = title.parent.and_then(|name| before.snapshots.get(name));
-            let guest = super::guest::Guest::new(parent.map(|parent| parent.image.as_slice()))
-                .map_err(|error| chain(&error))?;
-            match title.vm {
-                DENSE => guest.fill(seed(title)),
-                _ => guest.scribble(seed(title)),
-            };
-            let expected = Expected {
-                image: guest.image(),
-                is_live: true,
-                description: title.name.to_owned(),
-                parent: title.parent.map(str::to_owned),
-                generation: 1,
-                working_set: None,
-                is_warm: false,
-            };
             let name = format!("{}/{}", title.vm, title.name);
-            after.snapshots.insert(name, expected);
+            after.snapshots.insert(name, taken(title, before)?);
         }
         Operation::Delete(name) | Operation::Undelete(name) => {
             let snapshot = after.snapshots.get_mut(name);
@@ -428,16 +434,6 @@ fn give_working_set(store: &Store, id: SnapshotId, page: u64) -> Result<(), Stor
     let mut stage = store.stage_working_set(id)?;
     write_working_set(&image, reference, &touched, &options, stage.file())?;
     stage.publish().map(drop)
-}
-
-impl Laid {
-    fn options(self) -> RelayoutOptions {
-        match self {
-            Self::Sparse => RelayoutOptions::of(DataLayout::Sparse),
-            Self::Packed => RelayoutOptions::of(DataLayout::Packed),
-            Self::Compressed => RelayoutOptions::compressed(FrameCodec::Lz4),
-        }
-    }
 }
 
 /// How stores are opened here: nobody else holds a lock.
