@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod bad_luck;
 mod chain;
 mod check;
 mod copies;
