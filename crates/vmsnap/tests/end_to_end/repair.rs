@@ -46,7 +46,9 @@ fn repair_mends_from_another_machine_and_says_what_is_lost_otherwise() {
         let loses = |id: &str, page: usize| {
             let hurt = hurt.iter().find(|hurt| hurt["id"] == id).unwrap();
             let ranges = hurt["lost"].as_array().unwrap().iter();
-            let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize / PAGE;
+            let number = |value: &serde_json::Value| {
+                usize::try_from(value.as_u64().unwrap()).unwrap() / PAGE
+            };
             let mut ranges = ranges.map(|r| (number(&r["start"]), number(&r["len_bytes"])));
             ranges.any(|(start, count)| (start..start + count).contains(&page))
         };
