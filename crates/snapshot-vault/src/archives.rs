@@ -11,6 +11,7 @@ use crate::error::{FormatError, VaultError};
 use crate::fetch::Chunks;
 use crate::id::ObjectId;
 use crate::image::{ColdImage, read_leaf};
+use crate::index::Purpose;
 use crate::objects::ObjectKind;
 use crate::pack::Representation;
 use crate::recipe::{ArchivedKind, Recipe, RecipeFile};
@@ -92,7 +93,7 @@ impl Domain {
         if !self.exists(ObjectKind::Commit, id)? {
             return Err(no_archive(id));
         }
-        let chunks = Chunks::load(self)?;
+        let chunks = Chunks::load(self, Purpose::Read)?;
         Ok(ColdSnapshot { id, chunks, recipe })
     }
 
@@ -112,9 +113,10 @@ impl Domain {
         if !self.exists(ObjectKind::Trash, id)? {
             return Err(no_archive(id));
         }
-        let snapshot = self.open_archive(id)?;
-        let ColdSnapshot { chunks, recipe, .. } = &snapshot;
-        self.publish(recipe, &mut || require_all(chunks, recipe))
+        let recipe = self.open_archive(id)?.recipe;
+        // What a reader's index has is not counted on.
+        let chunks = Chunks::load(self, Purpose::Count)?;
+        self.publish(&recipe, &mut || require_all(&chunks, &recipe))
     }
 
     /// The recipe of an archive, or of what may become one.

@@ -7,7 +7,7 @@ use crate::chunk::{Chunk, ChunkDecoder, Found, zero_chunk};
 use crate::domain::Domain;
 use crate::error::{FormatError, VaultError};
 use crate::id::{ChunkId, ObjectId};
-use crate::index::{Index, Located, Way, Which};
+use crate::index::{Index, Located, Purpose, Way, Which};
 use crate::objects::ObjectKind;
 
 /// The chunks of a domain. A clone has the same index.
@@ -35,8 +35,8 @@ pub(crate) struct Span {
 
 impl Chunks {
     /// The chunks that the packs of a domain hold now.
-    pub(crate) fn load(domain: &Domain) -> Result<Self, VaultError> {
-        let mut index = Index::new(domain);
+    pub(crate) fn load(domain: &Domain, purpose: Purpose) -> Result<Self, VaultError> {
+        let mut index = Index::new(domain, purpose);
         index.refresh(domain)?;
         Ok(Self {
             domain: domain.clone(),
@@ -60,7 +60,7 @@ impl Chunks {
         change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lists tombstones and packs anew.
+    /// Lists anew what the index is made from.
     pub(crate) fn refresh(&self) -> Result<(), VaultError> {
         self.change_index(|index| index.refresh(&self.domain))
     }

@@ -14,9 +14,10 @@ use crate::pack::{Entry, PackTable, PackTail, Representation, TAIL_BYTES, check_
 /// The records of all packs of a domain, as of the last [`refresh`](Self::refresh).
 ///
 /// It is made from the packs alone. A pack is good if the last refresh found it in the list of
-/// packs and on no tombstone that was listed before.
+/// packs and on no tombstone that was listed before; the index of a reader has no good packs.
 #[derive(Debug)]
 pub(crate) struct Index {
+    purpose: Purpose,
     zero: ChunkId,
     packs: Vec<Pack>,
     by_id: HashMap<ObjectId, u32>,
@@ -26,6 +27,15 @@ pub(crate) struct Index {
     tombstones: Vec<(ObjectId, BTreeSet<ObjectId>)>,
     /// Packs whose table cannot be read, and why. Records whose heads are right are read from.
     damaged: BTreeMap<ObjectId, FormatError>,
+}
+
+/// What an index is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Reading: no tombstone is looked at, so that none can keep a reader out, and no pack counted on.
+    Read,
+    /// Writing and collecting: good packs are counted on, and every tombstone must be readable.
+    Count,
 }
 
 /// A record and the pack that it is in.
@@ -63,7 +73,8 @@ struct Pack {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum PackState {
     Good,
-    Condemned,
+    /// There, and not to be counted on: condemned, damaged, or in the index of a reader.
+    Uncounted,
     Gone,
 }
 
@@ -85,8 +96,9 @@ pub(crate) enum Which {
 
 impl Index {
     /// An index of no packs.
-    pub(crate) fn new(domain: &Domain) -> Self {
+    pub(crate) fn new(domain: &Domain, purpose: Purpose) -> Self {
         Self {
+            purpose,
             zero: domain.secrets().zero(),
             packs: Vec::new(),
             by_id: HashMap::new(),
@@ -97,10 +109,13 @@ impl Index {
         }
     }
 
-    /// Lists tombstones, then packs, and reads the tables of packs that are new.
+    /// Lists tombstones, but not for a reader, then packs, and reads the tables of packs that are new.
     pub(crate) fn refresh(&mut self, domain: &Domain) -> Result<(), VaultError> {
         // The order is what the proof of page 41 rests on.
-        self.tombstones = domain.tombstones()?;
+        self.tombstones = match self.purpose {
+            Purpose::Read => Vec::new(),
+            Purpose::Count => domain.tombstones()?,
+        };
         let listed = domain.list(ObjectKind::Pack)?;
         if listed.len() > MAX_PACKS {
             return Err(VaultError::TooMany {
@@ -128,14 +143,13 @@ impl Index {
             }
         }
         for pack in &mut self.packs {
-            let is_condemned = self
-                .tombstones
-                .iter()
-                .any(|(_, packs)| packs.contains(&pack.id));
+            let is_counted = self.purpose == Purpose::Count;
+            let mut tombstones = self.tombstones.iter();
+            let is_condemned = tombstones.any(|(_, packs)| packs.contains(&pack.id));
             pack.state = if !there.contains(&pack.id) {
                 PackState::Gone
-            } else if is_condemned || self.damaged.contains_key(&pack.id) {
-                PackState::Condemned
+            } else if !is_counted || is_condemned || self.damaged.contains_key(&pack.id) {
+                PackState::Uncounted
             } else {
                 PackState::Good
             };
@@ -200,8 +214,8 @@ impl Index {
     /// The records of a chunk.
     pub(crate) fn located(&self, id: ChunkId, from: Which) -> impl Iterator<Item = Located> + '_ {
         let good = self.in_state(id, PackState::Good);
-        let condemned = self.in_state(id, PackState::Condemned);
-        good.chain(condemned.filter(move |_| from == Which::Any))
+        let others = self.in_state(id, PackState::Uncounted);
+        good.chain(others.filter(move |_| from == Which::Any))
     }
 
     fn in_state(&self, id: ChunkId, state: PackState) -> impl Iterator<Item = Located> + '_ {

@@ -9,7 +9,7 @@ use crate::error::{FormatError, VaultError};
 use crate::fetch::{Chunks, Runs};
 use crate::id::{ChunkId, ObjectId};
 use crate::image::read_leaf;
-use crate::index::{Located, Way, Which};
+use crate::index::{Located, Purpose, Way, Which};
 use crate::objects::ObjectKind;
 use crate::pack::{RECORD_BYTES, Representation, parse_record};
 
@@ -67,7 +67,7 @@ impl Domain {
     pub fn verify(&self, threads: usize) -> Result<VaultReport, VaultError> {
         let span = tracing::info_span!("verify", domain = %self.id());
         let _inside = span.enter();
-        let chunks = Chunks::load(self)?;
+        let chunks = Chunks::load(self, Purpose::Read)?;
         let mut report = VaultReport::default();
         let families = families(&chunks, &mut report);
         let share = families.len().div_ceil(threads + 1).max(1);
@@ -110,10 +110,14 @@ impl Domain {
     fn verify_marks(&self, report: &mut VaultReport) -> Result<(), VaultError> {
         for kind in MARKS {
             for (id, _) in self.list(kind)? {
-                match self.get(kind, id) {
+                let read = match kind {
+                    ObjectKind::Tombstone => self.tombstone(id).map(drop),
+                    _ => self.get(kind, id).map(drop),
+                };
+                match read {
                     Err(error) if error.is_missing_object() => {}
                     Err(error) => report.problems.push(error),
-                    Ok(_) => {}
+                    Ok(()) => {}
                 }
             }
         }
@@ -302,7 +306,8 @@ impl<'a> Checker<'a> {
 }
 
 /// What says something by being there.
-const MARKS: [ObjectKind; 4] = [
+const MARKS: [ObjectKind; 5] = [
+    ObjectKind::Tombstone,
     ObjectKind::Commit,
     ObjectKind::Withdrawal,
     ObjectKind::Trash,

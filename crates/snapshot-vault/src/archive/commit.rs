@@ -16,6 +16,7 @@ use crate::fetch::Chunks;
 use crate::frame::FRAME_BYTES;
 use crate::id::{ChunkId, ObjectId};
 use crate::image::ColdImage;
+use crate::index::Purpose;
 use crate::limits::CHUNK_BYTES;
 use crate::objects::ObjectKind;
 use crate::pack::Representation;
@@ -63,7 +64,7 @@ impl Domain {
         let _inside = span.enter();
         let manifest = input.check()?;
         // Step 1.
-        let chunks = Chunks::load(self)?;
+        let chunks = Chunks::load(self, Purpose::Count)?;
         let near = near_image(&chunks, input)?;
         let mut archive = Archive {
             input,

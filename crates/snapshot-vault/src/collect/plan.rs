@@ -7,6 +7,7 @@ use crate::domain::Domain;
 use crate::error::VaultError;
 use crate::fetch::Chunks;
 use crate::id::{ChunkId, ObjectId};
+use crate::index::Purpose;
 use crate::limits::MAX_CONDEMNED;
 use crate::objects::ObjectKind;
 
@@ -79,7 +80,7 @@ impl CollectPlan {
 impl Domain {
     /// What a collection would do now, without what is in the trash going.
     pub fn plan_collection(&self, options: &CollectOptions) -> Result<CollectPlan, VaultError> {
-        let chunks = Chunks::load(self)?;
+        let chunks = Chunks::load(self, Purpose::Count)?;
         refuse_damage(&chunks)?;
         let needed = Needed::mark(self, &chunks)?;
         Ok(choose(&chunks, &needed, options))

@@ -10,7 +10,7 @@ use crate::domain::Domain;
 use crate::error::VaultError;
 use crate::fetch::Chunks;
 use crate::id::{ChunkId, ObjectId};
-use crate::index::{Way, Which};
+use crate::index::{Purpose, Way, Which};
 use crate::objects::ObjectKind;
 use crate::pack::Representation;
 use crate::tombstone;
@@ -66,7 +66,7 @@ impl Domain {
         collected: &mut Collected,
     ) -> Result<(), VaultError> {
         // Step 1.
-        let chunks = Chunks::load(self)?;
+        let chunks = Chunks::load(self, Purpose::Count)?;
         plan::refuse_damage(&chunks)?;
         let needed = Needed::mark(self, &chunks)?;
         let plan = plan::choose(&chunks, &needed, options);

@@ -29,7 +29,7 @@ fn no_byte_of_a_chunk_is_handed_out_unless_its_id_is_right() {
     }
     let archived = archive(&domain, 1, &guest, None).unwrap();
     let recipe = domain.recipe(archived.id).unwrap();
-    let chunks = Chunks::load(&domain).unwrap();
+    let chunks = Chunks::load(&domain, Purpose::Read).unwrap();
     let leaf = crate::image::read_leaf(&chunks, recipe.leaves[0].1).unwrap();
     let id = leaf.chunks[0].unwrap();
     let located = chunks.index().located(id, Which::Any).next().unwrap();

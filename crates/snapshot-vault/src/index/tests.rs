@@ -21,7 +21,7 @@ fn entry(id: u8, base: Option<u8>) -> Entry {
 }
 
 fn index(packs: &[&[Entry]]) -> Index {
-    let mut index = Index::new(&domain(&MemoryObjects::new()));
+    let mut index = Index::new(&domain(&MemoryObjects::new()), Purpose::Count);
     for (number, entries) in (1..).zip(packs) {
         let table = PackTable {
             entries: entries.to_vec(),
@@ -76,7 +76,7 @@ fn condemned_packs_are_read_from_and_not_counted_on_and_packs_that_went_are_neit
     let domain = domain(&objects);
     let guest = crate::testing::Guest::new(16, 1);
     crate::testing::archive(&domain, 1, &guest, None).unwrap();
-    let mut index = Index::new(&domain);
+    let mut index = Index::new(&domain, Purpose::Count);
     index.refresh(&domain).unwrap();
     let (pack, _) = index.good_packs().next().unwrap();
     let chunk = index.records[0].entry.id;

@@ -7,7 +7,9 @@ use snapshot_store::{OpenOptions, StoredImage};
 
 use super::*;
 use crate::testing::domain;
-use crate::{ArchiveOptions, ArchivedKind, ErrorKind, MemoryObjects, ObjectKind, ObjectName};
+use crate::{
+    ArchiveOptions, ArchivedKind, CollectOptions, ErrorKind, MemoryObjects, ObjectKind, ObjectName,
+};
 
 const PAGES: u64 = 64;
 
@@ -223,4 +225,62 @@ fn an_archive_is_found_by_every_form_of_a_reference() {
     let catalog = rig.vault.catalog().unwrap();
     let latest = catalog.resolve(&"web@latest".parse().unwrap()).unwrap();
     assert_eq!(latest.archive, archives[0]);
+}
+
+// spec: VGC-21
+#[test]
+fn a_tombstone_that_cannot_be_read_keeps_no_reader_out_and_every_writer() {
+    let rig = Rig::new();
+    let base = rig.snapshot("base", None);
+    let archive = rig.archive(base);
+    rig.write(3, 2);
+    let diff = rig.snapshot("diff", Some((base, &[3])));
+    let deleted = rig.archive(diff);
+    rig.vault.delete_archive(deleted).unwrap();
+    let cold = rig.vault.open_archive(archive).unwrap().memory().unwrap();
+    // What is open lists packs anew, as those that it knew are gone.
+    let packs = rig.vault.list(ObjectKind::Pack).unwrap();
+    let collect = CollectOptions {
+        copy_below_percent: 100,
+        ..CollectOptions::default()
+    };
+    rig.vault.collect(&collect).unwrap();
+    let moved = rig.vault.list(ObjectKind::Pack).unwrap();
+    assert!(moved.iter().all(|pack| !packs.contains(pack)));
+    let id = ObjectId([7; 16]);
+    let name = rig.vault.name(ObjectKind::Tombstone, id);
+    // It says that it names more packs than it does; then it is cut.
+    rig.vault
+        .put_body(ObjectKind::Tombstone, id, &[0xFF; 20])
+        .unwrap();
+    for len in [usize::MAX, 90, 0] {
+        let mut bytes = rig.objects.bytes(&name).unwrap();
+        bytes.truncate(len);
+        rig.objects.tamper(&name, bytes);
+        let names = rig.objects.names();
+        let mut read = vec![0; PAGES as usize * 4096];
+        PageSource::read_pages(&cold, PageRange::new(0, PAGES), &mut read).unwrap();
+        assert_eq!(read, memory(&rig.store, base.id));
+        let catalog = rig.vault.catalog().unwrap();
+        assert_eq!((catalog.archives.len(), catalog.damaged.len()), (2, 0));
+        let thawed = rig.thaw(archive, &store(), ThawBase::Nothing);
+        assert!(thawed.is_ok(), "{thawed:?}");
+        let report = rig.vault.verify(0).unwrap();
+        assert_eq!((report.problems.len(), report.incomplete.len()), (1, 0));
+        let options = ArchiveOptions::default();
+        let ended = [
+            rig.vault
+                .archive_snapshot(&rig.store, diff.id, &options)
+                .map(drop),
+            rig.vault.undelete_archive(deleted).map(drop),
+            rig.vault.collect(&collect).map(drop),
+        ];
+        for ended in &ended {
+            assert!(
+                matches!(ended, Err(VaultError::Damaged { .. })),
+                "{ended:?}"
+            );
+        }
+        assert_eq!(rig.objects.names(), names, "to {len} bytes");
+    }
 }
