@@ -46,12 +46,17 @@ impl PageSource for Memory {
 
 /// Makes the vault: 40 pages, of which some are zero, some alike, and some noise.
 pub(crate) fn make() -> Result<ColdVault, Box<dyn Error>> {
+    make_of(40)
+}
+
+/// Makes a vault of archives of so many pages, four at least.
+pub(crate) fn make_of(pages: usize) -> Result<ColdVault, Box<dyn Error>> {
     let objects = MemoryObjects::new();
     let vault = Vault::open_or_create(Arc::new(objects.clone()))?;
     let domain = vault.create_domain(&ScopeName::default_scope(), &Sealing::Open)?;
     let mut random = Random::new(7);
     let page_bytes = usize::try_from(PAGE_BYTES)?;
-    let mut bytes = vec![0; PAGES * page_bytes];
+    let mut bytes = vec![0; pages * page_bytes];
     for (number, page) in bytes.chunks_mut(page_bytes).enumerate() {
         match number % 4 {
             0 => page.fill(0),
@@ -61,13 +66,13 @@ pub(crate) fn make() -> Result<ColdVault, Box<dyn Error>> {
                 .for_each(|byte| *byte = random.next().to_le_bytes()[0]),
         }
     }
-    let mut memory = Memory(MemoryLayout::single(PAGES as u64 * PAGE_BYTES)?, bytes);
+    let mut memory = Memory(MemoryLayout::single(pages as u64 * PAGE_BYTES)?, bytes);
     let first = archive(&domain, 1, &memory, None)?;
     let mut archives = vec![(first, Digest::of(&memory.1))];
     if let Some(page) = memory.1.get_mut(3 * page_bytes..4 * page_bytes) {
         page.fill(9);
     }
-    let dirty = DirtyBitmap::new(PAGES as u64);
+    let dirty = DirtyBitmap::new(pages as u64);
     dirty.set_range(PageRange::new(3, 1));
     let relative = Relative {
         archive: first,
@@ -101,5 +106,3 @@ fn archive(
     };
     Ok(domain.archive(&input, &ArchiveOptions::default())?.id)
 }
-
-const PAGES: usize = 40;

@@ -10,6 +10,7 @@ mod files;
 mod handshake;
 mod input;
 mod leaves;
+mod vault;
 mod working_set;
 
 pub use bitmap::fuzz_dirty_ops;
@@ -18,13 +19,14 @@ pub use epochs::fuzz_epochs;
 pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
 pub use handshake::fuzz_handshake;
 pub use leaves::fuzz_page_map;
+pub use vault::fuzz_vault;
 pub use working_set::fuzz_working_set;
 
 /// The body of a target.
 pub type Body = fn(&[u8]);
 
 /// Every target by name, sorted.
-pub const TARGETS: [(&str, Body); 11] = [
+pub const TARGETS: [(&str, Body); 12] = [
     ("capture_ops", fuzz_capture_ops),
     ("dirty_ops", fuzz_dirty_ops),
     ("envelope", fuzz_envelope),
@@ -35,5 +37,6 @@ pub const TARGETS: [(&str, Body); 11] = [
     ("page_map", fuzz_page_map),
     ("placement", fuzz_placement),
     ("state", fuzz_state),
+    ("vault", fuzz_vault),
     ("working_set", fuzz_working_set),
 ];
