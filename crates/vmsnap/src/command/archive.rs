@@ -167,13 +167,13 @@ fn delete(context: &Context, store: &Store, id: SnapshotId) -> Result<(), Failur
 fn tell(document: &Document) -> String {
     let line = if document.stored {
         format!(
-            "archived {} as {}: {} stored for {} of memory, {} of {} new ones as differences",
+            "archived {} as {}: {} stored for {} of memory, {}, {} of them as differences",
             short(document.id),
             document.archive,
             show_bytes(document.bytes_added),
             show_bytes(document.memory_bytes),
+            counted(document.new_chunks, "new chunk"),
             document.delta_chunks,
-            counted(document.new_chunks, "chunk"),
         )
     } else {
         format!(
