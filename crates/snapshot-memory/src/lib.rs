@@ -44,6 +44,7 @@
 //! | [`backend`] | the one way to files: real, in memory, failing on purpose |
 //! | `bus_guard` | mapped files that are cut under a running guest, told by an event |
 //! | `capture` | the writer of a data file and its map |
+//! | `consolidation` | which files of a chain stay, and which pages a merged file takes over |
 //! | `directory` | snapshots in a plain directory |
 //! | `dirty` | bitmaps, sources, the tracker and its epochs |
 //! | `frames` | pages compressed and decoded, 16 at a time |
@@ -86,6 +87,7 @@ pub mod backend;
 #[cfg(target_os = "linux")]
 mod bus_guard;
 mod capture;
+mod consolidation;
 mod direct;
 mod directory;
 mod dirty;
@@ -126,6 +128,7 @@ pub use capture::{
     Cancel, CaptureControl, CaptureOptions, CaptureProgress, CostModel, Dedup, Engine,
     EngineChoice, LayoutChoice, MemoryWriter, Pace, WrittenMemory,
 };
+pub use consolidation::{ChainLimits, FileShare, Fragmentation, Takeover, choose_prefix};
 pub use direct::{
     DirectBuffer, DirectRefused, Piece, QueueMode, WriteQueue, WriteThrough, release_buffers,
 };
