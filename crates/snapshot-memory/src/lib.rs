@@ -128,7 +128,9 @@ pub use capture::{
     Cancel, CaptureControl, CaptureOptions, CaptureProgress, CostModel, Dedup, Engine,
     EngineChoice, LayoutChoice, MemoryWriter, Pace, WrittenMemory,
 };
-pub use consolidation::{ChainLimits, FileShare, Fragmentation, Takeover, choose_prefix};
+pub use consolidation::{
+    ChainLimits, ConsolidateOptions, FileShare, Fragmentation, Takeover, choose_prefix,
+};
 pub use direct::{
     DirectBuffer, DirectRefused, Piece, QueueMode, WriteQueue, WriteThrough, release_buffers,
 };

@@ -60,6 +60,7 @@
 //! - `placed`, `feature`, `reading`, `image`, `parts`: what this build must know to read one, and reading it
 //! - `relayout`, `placing`, `working_set`, `refresher`: new placements, with the same memory in another data
 //!   file, or with another working set
+//! - `consolidation`: new placements that need fewer data files
 //! - `cache`: materialised images
 //! - `repair`: mending damage from copies
 //! - `access`: who may read what is published
@@ -81,6 +82,7 @@ mod branch;
 mod cache;
 mod catalog;
 mod checked_json;
+mod consolidation;
 mod deletion;
 mod directory;
 mod error;
@@ -139,6 +141,7 @@ pub use audit::{
 };
 pub use branch::BranchRecord;
 pub use cache::{CachedImage, WarmEnd, WarmJob, WarmReport};
+pub use consolidation::{ConsolidationReport, KeptFiles};
 pub use deletion::DeletePlan;
 pub use directory::Location;
 pub use error::{ErrorKind, Refusal, StoreError};

@@ -72,7 +72,7 @@ impl Store {
         }
         let (backend, folder) = (self.shared_backend(), Location::Live.directory());
         let mut staged = StagedPlacement::begin(backend, folder, id)?;
-        let data = if let Some(kept) = self.find_kept(&before, options)? {
+        let data = if let Some(kept) = self.find_kept(&before, &source, options)? {
             recheck(&kept, options)?
         } else {
             let index = self.free_index(&before)?;
@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Opens the data file with the snapshot's own pages.
-    fn open_own(&self, placed: &Placed) -> Result<DataFile, StoreError> {
+    pub(crate) fn open_own(&self, placed: &Placed) -> Result<DataFile, StoreError> {
         let own = placed.placement.own_data(placed.manifest.map_root);
         let Some(own) = own.ok().flatten() else {
             return Err(StoreError::NotFound {
@@ -105,10 +105,12 @@ impl Store {
         Ok(file)
     }
 
-    /// A data file that lies as is wanted and is there from before.
+    /// A data file that lies as is wanted, is there from before, and owns what `source` owns: one
+    /// from before a consolidation does not.
     fn find_kept(
         &self,
         placement: &Placement,
+        source: &DataFile,
         options: &RelayoutOptions,
     ) -> Result<Option<DataFile>, StoreError> {
         let files = placement.files.iter();
@@ -118,7 +120,7 @@ impl Store {
                 index: entry.index,
                 map_root: entry.digest,
             })?;
-            if options.are_met_by(&file)? {
+            if owns_the_same(&file, source) && options.are_met_by(&file)? {
                 return Ok(Some(file));
             }
         }
@@ -126,7 +128,7 @@ impl Store {
     }
 
     /// A number that no memory file of the snapshot has.
-    fn free_index(&self, placement: &Placement) -> Result<u32, StoreError> {
+    pub(crate) fn free_index(&self, placement: &Placement) -> Result<u32, StoreError> {
         let there = placed::added_files(self.backend(), Location::Live, placement.id)?;
         let named = placement.files.iter().map(|file| (file.kind, file.index));
         let memory = |kind| matches!(kind, FileKind::MemoryMap | FileKind::MemoryData);
@@ -135,6 +137,16 @@ impl Store {
         let highest = taken.map(|(_, index)| index).max();
         placing::next(highest.unwrap_or(0), "data files of a snapshot")
     }
+}
+
+/// Whether two data files of a snapshot have the same place in the chain and the same leaves of its
+/// flattened map.
+fn owns_the_same(one: &DataFile, other: &DataFile) -> bool {
+    let contents = |file: &DataFile| -> Vec<_> {
+        let leaves = file.root().owners.refs().iter();
+        leaves.map(|leaf| (leaf.number, leaf.digest)).collect()
+    };
+    one.root().file == other.root().file && contents(one) == contents(other)
 }
 
 /// The placement that follows `before`.

@@ -3,9 +3,11 @@
 //!
 //! All of it is decided by counts and by owner leaves; nothing here reads or writes a file.
 
+mod options;
 mod prefix;
 mod takeover;
 
+pub use options::ConsolidateOptions;
 pub use prefix::{ChainLimits, FileShare, choose_prefix};
 pub use takeover::{Fragmentation, Takeover};
 

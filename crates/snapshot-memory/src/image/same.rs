@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use snapshot_format::page_map::PageBits;
 use snapshot_format::{
     DataFileRef, Digest, GuestPage, IndexLeaf, LeafRef, LeafTable, MapRoot, PAGE_BYTES, PageIndex,
     PageRange,
@@ -85,6 +86,9 @@ impl DataFile {
     /// must every leaf of the flattened map, byte for byte: both files own the same pages.
     pub fn check_same_root(&self, first: &MapFile) -> Result<(), ImageError> {
         let (new, old) = (&self.root, &first.root);
+        if self.is_merged_over(first) {
+            return self.check_merged_root(first);
+        }
         let what = if (new.id, new.parent) != (old.id, old.parent) {
             "the snapshot or its parent"
         } else if new.layout != old.layout {
@@ -95,6 +99,28 @@ impl DataFile {
             "which leaves it holds"
         } else if !contents(&new.owners).eq(contents(&old.owners)) {
             "which pages it owns"
+        } else {
+            return Ok(());
+        };
+        Err(other_memory(first, &self.names.map, what.to_owned()))
+    }
+
+    /// Whether this file holds, beyond what the first one does, what others of the chain held: it has
+    /// the place of the first of them.
+    fn is_merged_over(&self, first: &MapFile) -> bool {
+        self.root.file < first.root.file
+    }
+
+    /// The same of a merged file: it may own more, and every leaf of `first` is one of its own.
+    fn check_merged_root(&self, first: &MapFile) -> Result<(), ImageError> {
+        let (new, old) = (&self.root, &first.root);
+        let is_there = |number| new.index.get(number).is_some();
+        let what = if (new.id, new.parent) != (old.id, old.parent) {
+            "the snapshot or its parent"
+        } else if new.layout != old.layout {
+            "the memory layout"
+        } else if !numbers(&old.index).all(is_there) {
+            "which leaves it holds"
         } else {
             return Ok(());
         };
@@ -142,11 +168,17 @@ impl DataFile {
     ) -> Result<(), ImageError> {
         let number = old.number();
         let map = &self.names.map;
-        if (old.present(), old.zero()) != (new.present(), new.zero()) {
+        let is_merged = self.is_merged_over(first);
+        let is_same = if is_merged {
+            holds(new.present(), old.present()) && holds(new.zero(), old.zero())
+        } else {
+            (old.present(), old.zero()) == (new.present(), new.zero())
+        };
+        if !is_same {
             let what = format!("which pages of leaf {number} are present or zero");
             return Err(other_memory(first, map, what));
         }
-        if old.unit_pages() == new.unit_pages() {
+        if old.unit_pages() == new.unit_pages() && !is_merged {
             if old.digests() == new.digests() {
                 return Ok(());
             }
@@ -193,6 +225,12 @@ impl DataFile {
         }
         Ok(bytes)
     }
+}
+
+/// Whether every page of `part` is in `whole`.
+fn holds(whole: &PageBits, part: &PageBits) -> bool {
+    let words = whole.words().iter().zip(part.words());
+    words.into_iter().all(|(whole, part)| part & !whole == 0)
 }
 
 fn other_memory(first: &MapFile, file: &str, what: String) -> ImageError {

@@ -5,6 +5,7 @@
 
 mod copy;
 mod error;
+mod merge;
 mod output;
 mod target;
 
@@ -19,6 +20,7 @@ use crate::image::DataFile;
 
 pub(crate) use copy::{copy, room};
 pub use error::RelayoutError;
+pub(crate) use merge::Merge;
 
 /// How a data file is laid out anew.
 #[derive(Clone, Debug)]

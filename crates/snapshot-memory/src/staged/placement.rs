@@ -10,8 +10,9 @@ use super::discard::{StageDir, sync_dir};
 use super::snapshot::join;
 use crate::backend::{Backend, RelPath};
 use crate::error::{FileError, SinkError};
-use crate::image::DataFile;
-use crate::relayout::{self, RelayoutError, RelayoutOptions, WrittenLayout};
+use crate::consolidation::ConsolidateOptions;
+use crate::image::{DataFile, MemoryImage};
+use crate::relayout::{self, Merge, RelayoutError, RelayoutOptions, WrittenLayout};
 
 /// Before the id in the name of a directory in which a new placement is prepared.
 pub const PLACE_PREFIX: &str = ".place-";
@@ -69,6 +70,39 @@ impl StagedPlacement {
         let mut data = self.create(FileKind::MemoryData, index)?;
         let mut map = self.create(FileKind::MemoryMap, index)?;
         let written = relayout::copy(source, options, &mut data, &mut map)?;
+        self.keep(index, &written, [data, map]);
+        Ok(written)
+    }
+
+    /// Writes what the data files of `image` after the first `kept` hold of it to one data file and a
+    /// map of number `index`. `own` is the snapshot's own data file. Refused before a byte is written
+    /// where there is no room.
+    pub fn consolidate(
+        &mut self,
+        image: &MemoryImage,
+        own: &DataFile,
+        kept: u16,
+        index: u32,
+        options: &ConsolidateOptions,
+    ) -> Result<WrittenLayout, RelayoutError> {
+        let span = tracing::debug_span!("consolidate", index, kept);
+        let _entered = span.enter();
+        let merge = Merge {
+            image,
+            own: own.root(),
+            kept,
+            fragmentation: options.fragmentation,
+        };
+        self.require_room(merge.measure()?.1)?;
+        let mut data = self.create(FileKind::MemoryData, index)?;
+        let mut map = self.create(FileKind::MemoryMap, index)?;
+        let written = merge.write(&options.relayout, &mut data, &mut map)?;
+        self.keep(index, &written, [data, map]);
+        Ok(written)
+    }
+
+    /// Notes a data file and a map that were written.
+    fn keep(&mut self, index: u32, written: &WrittenLayout, files: [StagedFile; 2]) {
         let entry = |kind, len_bytes, digest| FileEntry {
             kind,
             index,
@@ -80,8 +114,7 @@ impl StagedPlacement {
             entry(FileKind::MemoryData, data_len, written.map_root),
             entry(FileKind::MemoryMap, map_len, written.map_frame),
         ]);
-        self.open.extend([data, map]);
-        Ok(written)
+        self.open.extend(files);
     }
 
     /// Creates a file that the new placement will name, which is handed back by

@@ -6,6 +6,7 @@ mod audit;
 mod branches;
 mod cache;
 mod concurrency;
+mod consolidation;
 mod damage;
 mod defects;
 mod due;
