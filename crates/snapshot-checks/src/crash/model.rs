@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use snapshot_format::{PageRange, SectionKind, SnapshotId, WorkingSetIndex};
 use snapshot_store::{Listing, Store, StoreError, StoredWorkingSet};
 
+/// The name of a parent that was collected.
+pub(super) const GONE: &str = "gone";
+
 /// The snapshots of a store, by `VM/NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Model {
@@ -20,7 +23,7 @@ pub(super) struct Expected {
     pub(super) is_live: bool,
     /// Its description.
     pub(super) description: String,
-    /// The name of its parent.
+    /// The name of its parent, or [`GONE`].
     pub(super) parent: Option<String>,
     /// Which placement counts.
     pub(super) generation: u32,
@@ -50,7 +53,7 @@ impl Model {
                 }
                 let parent = record.parent.map(|parent| {
                     let known = names.get(&parent.id).cloned();
-                    known.unwrap_or_else(|| parent.id.to_string())
+                    known.unwrap_or_else(|| GONE.to_owned())
                 });
                 if parent != expected.parent {
                     return Err(format!("{name} has parent {parent:?}"));

@@ -7,6 +7,7 @@ mod attach;
 mod audit;
 mod branch;
 mod check;
+mod consolidate;
 mod delete;
 mod demo;
 mod df;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Serve(serve::Serve),
     /// Lay the pages of a snapshot out anew: to be mapped, or to take less space
     Relayout(relayout::Relayout),
+    /// Merge the data files that a snapshot needs, so that it needs fewer
+    Consolidate(consolidate::Consolidate),
     /// Build the memory of a snapshot as one file that clones can map
     Warm(warm::Warm),
     /// Run a command, and keep a snapshot from being destroyed meanwhile
@@ -196,6 +199,7 @@ impl Command {
             #[cfg(target_os = "linux")]
             Self::Serve(command) => command.run(context),
             Self::Relayout(command) => command.run(context),
+            Self::Consolidate(command) => command.run(context),
             Self::Warm(command) => command.run(context),
             Self::Lease(command) => command.run(context),
             Self::List(command) => command.run(context),

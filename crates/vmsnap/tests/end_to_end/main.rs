@@ -11,6 +11,7 @@ mod bad_input;
 mod bad_luck;
 mod chain;
 mod check;
+mod consolidate;
 mod copies;
 mod demo;
 mod disk;
