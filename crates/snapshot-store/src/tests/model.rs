@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::rig::{self, PAGE, PAGES, kind, named, reopen, restored, store, take, verify};
-use crate::{ErrorKind, NewSnapshot, Selection, Store};
+use crate::{ErrorKind, GarbageOptions, KeptFiles, NewSnapshot, Selection, Store};
 use proptest::prelude::*;
 use snapshot_format::{DataLayout, SnapshotRef};
 use snapshot_memory::backend::Backend;
-use snapshot_memory::{FrameCodec, RelayoutOptions};
+use snapshot_memory::{ConsolidateOptions, FrameCodec, RelayoutOptions};
 
 /// One step.
 #[derive(Clone, Debug)]
@@ -24,6 +24,10 @@ enum Step {
     Protect(usize, bool),
     /// Its pages laid out anew.
     Relayout(usize, RelayoutOptions),
+    /// All that it needs in a data file of its own.
+    Consolidate(usize),
+    /// What is deleted and needed by nobody is gone.
+    Collect,
     /// The store is opened anew.
     Reopen,
 }
@@ -52,6 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
             RelayoutOptions::of(DataLayout::Packed),
             RelayoutOptions::compressed(FrameCodec::Lz4),
         ])).prop_map(|(at, options)| Step::Relayout(at, options)),
+        2 => any::<usize>().prop_map(Step::Consolidate),
+        2 => Just(Step::Collect),
         1 => Just(Step::Reopen),
     ]
 }
@@ -83,6 +89,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     // spec: STO-19
+    // spec: CON-05
+    // spec: GC-02
     #[test]
     fn a_store_is_a_set_of_images(steps in prop::collection::vec(step(), 1..25)) {
         let (tree, mut store) = store();
@@ -157,6 +165,27 @@ proptest! {
                     } else {
                         prop_assert_eq!(kind(done), Some(ErrorKind::NotFound));
                     }
+                }
+                Step::Consolidate(at) if len > 0 => {
+                    let expected = &model[at % len];
+                    let id = expected.reference.id;
+                    let options = ConsolidateOptions::default();
+                    let done = store.consolidate(id, KeptFiles::None, &options);
+                    if expected.is_live {
+                        prop_assert_eq!(done.unwrap().files_after, 1);
+                    } else {
+                        prop_assert_eq!(kind(done), Some(ErrorKind::NotFound));
+                    }
+                }
+                Step::Collect => {
+                    let report = store.collect(&GarbageOptions::default()).unwrap();
+                    prop_assert!(report.is_complete(), "{:?}", report.problems);
+                    let left = store.trash().unwrap().snapshots;
+                    let is_left = |expected: &Expected| {
+                        let id = expected.reference.id;
+                        left.iter().any(|record| record.id == id)
+                    };
+                    model.retain(|expected| expected.is_live || is_left(expected));
                 }
                 Step::Reopen => store = reopen(&tree),
                 _ => {}
