@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use snapshot_format::VmName;
+use snapshot_format::{SnapshotId, VmName};
+use snapshot_memory::ConsolidateOptions;
 use snapshot_store::retention::{KeepRule, RetentionPolicy};
-use snapshot_store::{GarbageOptions, Store, StoreError};
+use snapshot_store::{GarbageOptions, KeptFiles, Store, StoreError};
 
 use super::laid::Laid;
 use super::model::chain;
@@ -12,7 +13,7 @@ use super::scenario::{Operation, title};
 
 /// What is collected one by one, in a store of its own: each step takes one thing at most, so that
 /// there is a state before it and one after it.
-pub(super) const PLAN: [(&str, Operation); 10] = [
+pub(super) const PLAN: [(&str, Operation); 11] = [
     ("gc-create", Operation::Create),
     ("gc-full", Operation::Take(title("web", "base", None))),
     (
@@ -31,7 +32,9 @@ pub(super) const PLAN: [(&str, Operation); 10] = [
         Operation::Take(title("web", "two", Some("web/base"))),
     ),
     ("prune", Operation::Prune("web/base")),
-    ("collect-nothing", Operation::Collect(&[])),
+    ("consolidate", Operation::Consolidate("web/two")),
+    // The placement from before, and with it the need for the base, which is no garbage before.
+    ("trim-chain", Operation::Collect(&["web/base"])),
 ];
 
 /// Collects garbage. A collection that says it is not complete may have done a part: what it was to
@@ -60,4 +63,10 @@ pub(super) fn prune(store: &Store) -> Result<(), StoreError> {
     let policy = RetentionPolicy::default().keep(newest);
     let plan = store.plan_prune(&vm, &policy, u64::MAX)?;
     store.prune(&plan).map(drop)
+}
+
+/// All that a snapshot needs goes to a data file of its own.
+pub(super) fn consolidate(store: &Store, id: SnapshotId) -> Result<(), StoreError> {
+    let options = ConsolidateOptions::default();
+    store.consolidate(id, KeptFiles::None, &options).map(drop)
 }

@@ -15,7 +15,7 @@ use super::attempt::{Attempt, Title};
 use super::branches;
 use super::garbage;
 use super::laid::Laid;
-use super::model::{Expected, Model, chain};
+use super::model::{Expected, GONE, Model, chain};
 use super::upkeep;
 use crate::Way;
 
@@ -56,6 +56,8 @@ pub(super) enum Operation {
     Prune(&'static str),
     /// A snapshot repaired whose data was damaged before.
     Repair(&'static str),
+    /// All that it needs in a data file of its own.
+    Consolidate(&'static str),
 }
 
 /// Where the blocks of a materialised image come from.
@@ -188,7 +190,7 @@ pub(super) fn all() -> Result<Vec<Scenario>, String> {
     of_garbage.retain(|scenario| {
         matches!(
             scenario.operation,
-            Operation::Collect(_) | Operation::Prune(_)
+            Operation::Collect(_) | Operation::Prune(_) | Operation::Consolidate(_)
         )
     });
     scenarios.extend(of_garbage);
@@ -302,6 +304,7 @@ pub(super) fn run(
         Operation::Cool(name) => on(name, &|id| store.drop_cached(id).map(drop)),
         Operation::Collect(_) => done(garbage::collect(&store)),
         Operation::Prune(_) => done(garbage::prune(&store)),
+        Operation::Consolidate(name) => on(name, &|id| garbage::consolidate(&store, id)),
         Operation::Branch(name, start) => done(branches::make(&store, name, start)),
         Operation::Switch(name) => done(branches::switch(&store, name)),
         Operation::Merge(source, name) => done(branches::merge(&store, source, name)),
@@ -414,7 +417,16 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
         Operation::Collect(gone) => {
             for name in gone {
                 after.snapshots.remove(*name).ok_or_else(|| unknown(name))?;
+                for child in after.snapshots.values_mut() {
+                    if child.parent.as_deref() == Some(*name) {
+                        child.parent = Some(GONE.to_owned());
+                    }
+                }
             }
+        }
+        Operation::Consolidate(name) => {
+            let snapshot = after.snapshots.get_mut(name);
+            snapshot.ok_or_else(|| unknown(name))?.generation += 1;
         }
         Operation::Prune(name) => {
             let snapshot = after.snapshots.get_mut(name);
