@@ -6,7 +6,7 @@ use snapshot_format::{PageRange, SectionKind, SnapshotId, WorkingSetIndex};
 use snapshot_store::{Listing, Store, StoreError, StoredWorkingSet};
 
 /// The name of a parent that was collected.
-pub(super) const GONE: &str = "gone";
+const GONE: &str = "gone";
 
 /// The snapshots of a store, by `VM/NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,6 +34,16 @@ pub(super) struct Expected {
 }
 
 impl Model {
+    /// Takes a snapshot away for good: its children lose sight of their parent.
+    pub(super) fn collect(&mut self, name: &str) -> Option<Expected> {
+        for child in self.snapshots.values_mut() {
+            if child.parent.as_deref() == Some(name) {
+                child.parent = Some(GONE.to_owned());
+            }
+        }
+        self.snapshots.remove(name)
+    }
+
     /// What differs between the store and this model, if anything does.
     pub(super) fn compare(&self, store: &Store) -> Result<(), String> {
         let live = store.list(None).map_err(|error| error.to_string())?;

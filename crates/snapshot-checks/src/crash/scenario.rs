@@ -15,7 +15,7 @@ use super::attempt::{Attempt, Title};
 use super::branches;
 use super::garbage;
 use super::laid::Laid;
-use super::model::{Expected, GONE, Model, chain};
+use super::model::{Expected, Model, chain};
 use super::upkeep;
 use crate::Way;
 
@@ -393,7 +393,7 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
             let snapshot = snapshot.ok_or_else(|| unknown(name))?;
             NEW_DESCRIPTION.clone_into(&mut snapshot.description);
         }
-        Operation::Relayout(name, _) => {
+        Operation::Relayout(name, _) | Operation::Consolidate(name) => {
             let snapshot = after.snapshots.get_mut(name);
             snapshot.ok_or_else(|| unknown(name))?.generation += 1;
         }
@@ -416,17 +416,8 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
         }
         Operation::Collect(gone) => {
             for name in gone {
-                after.snapshots.remove(*name).ok_or_else(|| unknown(name))?;
-                for child in after.snapshots.values_mut() {
-                    if child.parent.as_deref() == Some(*name) {
-                        child.parent = Some(GONE.to_owned());
-                    }
-                }
+                after.collect(name).ok_or_else(|| unknown(name))?;
             }
-        }
-        Operation::Consolidate(name) => {
-            let snapshot = after.snapshots.get_mut(name);
-            snapshot.ok_or_else(|| unknown(name))?.generation += 1;
         }
         Operation::Prune(name) => {
             let snapshot = after.snapshots.get_mut(name);

@@ -47,6 +47,18 @@ impl Features {
         gc: 0,
     };
 
+    /// What both ask for.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self {
+            read: self.read | other.read,
+            restore: self.restore | other.restore,
+            extend: self.extend | other.extend,
+            rewrite: self.rewrite | other.rewrite,
+            gc: self.gc | other.gc,
+        }
+    }
+
     /// The word of `operation`.
     #[must_use]
     pub const fn of(&self, operation: Operation) -> u32 {

@@ -19,7 +19,7 @@ pub const MAGIC: [u8; 8] = *b"\x89VMS\r\n\x1a\n";
 pub const HEADER_BYTES: usize = 128;
 
 /// The version of the format that this build writes.
-pub const FORMAT: FormatVersion = FormatVersion { major: 0, minor: 4 };
+pub const FORMAT: FormatVersion = FormatVersion { major: 0, minor: 5 };
 
 /// The lowest minor version that reads a file which uses nothing newer.
 pub const BASE_READER_MINOR: u16 = 1;

@@ -24,7 +24,7 @@ pub use index_leaf::{IndexLeaf, PageState};
 pub use leaf_builder::{IndexLeafBuilder, LeafError};
 pub use leaf_table::{LEAF_REF_BYTES, LeafRef, LeafTable};
 pub use owner_leaf::OwnerLeaf;
-pub use root::{DataLayout, MAP_ROOT_VERSION, MapRoot};
+pub use root::{DataLayout, MAP_ROOT_VERSION, MERGED_READER_MINOR, MapRoot};
 
 /// Guest pages in one leaf: 64 MiB of guest physical addresses.
 pub const LEAF_PAGES: usize = 16_384;

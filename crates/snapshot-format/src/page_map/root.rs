@@ -16,6 +16,10 @@ use crate::section::SectionKind;
 /// The version of the root section that this build reads and writes.
 pub const MAP_ROOT_VERSION: u16 = 1;
 
+/// The lowest minor version that reads the map of a merged file, which holds more than the snapshot
+/// wrote (page 26).
+pub const MERGED_READER_MINOR: u16 = 5;
+
 /// Where the root's part is in errors.
 const PART: Part = SectionKind::MAP_ROOT.part(0);
 

@@ -51,6 +51,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "v0.4/placement-working-set.vms",
             crate::working_set::placement_with_it().encode(),
         ),
+        case("v0.5/memory-merged.map", crate::merged::map().bytes),
+        case(
+            "v0.5/placement-merged.vms",
+            crate::merged::placement_with_it().encode(),
+        ),
     ]
 }
 

@@ -4,7 +4,7 @@ use snapshot_format::state::GsiRoute;
 use snapshot_format::{Arch, Envelope, EnvelopeBuilder, FileKind, MapRoot, OwnerLeaf, limits};
 
 use crate::cases::{Case, DIFF, manifest_full, map_diff, map_full, state, write_map};
-use crate::{framed, machine, working_set};
+use crate::{framed, machine, merged, working_set};
 
 /// Every file of the directory of damaged ones. None of them is a plain flipped bit: each has
 /// right checksums and breaks one rule behind them.
@@ -134,6 +134,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "v0.4/working-set-older.vms",
             working_set::for_older_readers(),
+        ),
+        case(
+            "v0.5/merged-alone-and-inheriting.map",
+            merged::alone_and_inheriting(),
         ),
     ]
 }

@@ -12,6 +12,7 @@ mod golden;
 mod machine;
 mod machine_arm64;
 mod map_rules;
+mod merged;
 mod props;
 mod rules;
 mod spec;

@@ -1,6 +1,7 @@
 //! Writing a `memory.map`, leaf by leaf.
 
 use snapshot_format::envelope::{HEADER_BYTES, envelope_digest};
+use snapshot_format::page_map::{MAP_ROOT_VERSION, MERGED_READER_MINOR};
 use snapshot_format::{
     Arch, Codec, Digest, Features, FileKind, Header, LeafRef, LeafTable, MapRoot, SectionEntry,
     SectionKind, SectionTable,
@@ -20,6 +21,7 @@ pub(crate) struct MapWriter<'a> {
     offset: u64,
     leaves: blake3::Hasher,
     features: Features,
+    is_merged: bool,
 }
 
 /// A memory map that is written.
@@ -39,12 +41,19 @@ impl<'a> MapWriter<'a> {
             offset: HEADER_BYTES as u64,
             leaves: blake3::Hasher::new(),
             features: Features::default(),
+            is_merged: false,
         }
     }
 
     /// Asks readers of the map to know these.
     pub(crate) fn features(mut self, features: Features) -> Self {
         self.features = features;
+        self
+    }
+
+    /// Asks for readers that know merged files, if it is the map of one.
+    pub(crate) fn merged(mut self, is_merged: bool) -> Self {
+        self.is_merged = is_merged;
         self
     }
 
@@ -74,16 +83,19 @@ impl<'a> MapWriter<'a> {
         );
         let root_bytes = root.encode();
         let root_digest = Digest::of(&root_bytes);
-        let root_entry = entry(
-            SectionKind::MAP_ROOT,
-            snapshot_format::page_map::MAP_ROOT_VERSION,
-        )
-        .located(self.offset, root_bytes.len() as u64, root_digest);
+        let root_entry = entry(SectionKind::MAP_ROOT, MAP_ROOT_VERSION).located(
+            self.offset,
+            root_bytes.len() as u64,
+            root_digest,
+        );
         self.append(&root_bytes)?;
         let parent = root.parent.map(|parent| parent.id);
         let mut header = Header::new(FileKind::MemoryMap, Arch::None, root.id, parent);
         header.features = self.features;
         header.reader_minor = root.data_layout.reader_minor();
+        if self.is_merged {
+            header.reader_minor = header.reader_minor.max(MERGED_READER_MINOR);
+        }
         let (header, table) = SectionTable::new(vec![leaves, root_entry]).close(header);
         self.file.write_all_at(header.table_offset, &table)?;
         let header_bytes = header.encode();

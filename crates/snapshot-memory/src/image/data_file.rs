@@ -4,6 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use snapshot_format::page_map::MERGED_READER_MINOR;
 use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
     DataFileRef, DataLayout, DecodeError, Digest, Features, GuestPage, IndexLeaf, LEAF_PAGES,
@@ -27,6 +28,7 @@ pub struct DataFile {
     table: SectionTable,
     frame_digest: Digest,
     features: Features,
+    is_merged: bool,
     reference: DataFileRef,
     index: LeafCache<IndexLeaf>,
     pub(super) spares: Arc<Spares>,
@@ -79,6 +81,7 @@ impl DataFile {
             root,
             frame_digest,
             features,
+            is_merged,
         } = read_root(&*map, &names.map)?;
         check_wanted(&root, &root_bytes, wanted, &names.map)?;
         let index = LeafCache::new(MAX_INDEX_CACHE_BYTES);
@@ -90,6 +93,7 @@ impl DataFile {
             table,
             frame_digest,
             features,
+            is_merged,
             reference: *wanted,
             index,
             spares: Arc::default(),
@@ -105,6 +109,11 @@ impl DataFile {
     /// What a build must know to do something to the memory; of the header of the map.
     pub(crate) fn features(&self) -> Features {
         self.features
+    }
+
+    /// Whether the header of the map asks for readers that know merged files.
+    pub(crate) fn is_merged(&self) -> bool {
+        self.is_merged
     }
 
     /// Refuses an operation that needs features of the map which this build does not know.
@@ -285,6 +294,8 @@ pub(super) struct ReadRoot {
     pub(super) root: MapRoot,
     pub(super) frame_digest: Digest,
     pub(super) features: Features,
+    /// Whether the header asks for readers that know merged files.
+    pub(super) is_merged: bool,
 }
 
 /// Reads and checks the frame and the root of a memory map.
@@ -307,6 +318,7 @@ pub(super) fn read_root(map: &dyn ReadFile, file: &str) -> Result<ReadRoot, Imag
         root,
         frame_digest: digest,
         features: header.features,
+        is_merged: header.reader_minor >= MERGED_READER_MINOR,
     })
 }
 

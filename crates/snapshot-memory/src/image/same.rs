@@ -121,6 +121,8 @@ impl DataFile {
             "the memory layout"
         } else if !numbers(&old.index).all(is_there) {
             "which leaves it holds"
+        } else if !self.is_merged() {
+            "its place among the data files, and does not ask for readers that know merged files"
         } else {
             return Ok(());
         };

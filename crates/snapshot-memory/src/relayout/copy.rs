@@ -68,7 +68,9 @@ pub(crate) fn copy(
     let queue = data.write_queue(QueueMode::PreferDirect, BUFFERS)?;
     let output = Output::new(queue, &options.control, bytes);
     let mut target = Target::new(output, options.layout, encoder)?;
-    let mut map_writer = MapWriter::new(map, old.file).features(source.features());
+    let mut map_writer = MapWriter::new(map, old.file)
+        .features(source.features())
+        .merged(source.is_merged());
     let (mut index, mut owners) = (Vec::new(), Vec::new());
     for (leaf, owner) in old.index.refs().iter().zip(old.owners.refs()) {
         if let Some(held) = source.index_leaf(leaf.number)? {

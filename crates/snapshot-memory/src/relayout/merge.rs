@@ -1,8 +1,8 @@
 //! The pages of several data files of a chain in one.
 
 use snapshot_format::{
-    DataLayout, Digest, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, MapRoot, OwnerLeaf,
-    PAGE_BYTES, PageRange,
+    DataLayout, Digest, Features, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, MapRoot,
+    Operation, OwnerLeaf, PAGE_BYTES, PageRange,
 };
 
 use super::output::Output;
@@ -63,6 +63,18 @@ impl Merge<'_> {
         Ok(Takeover::of(leaf, self.kept, self.fragmentation))
     }
 
+    /// What the files that go ask of a build, together; refused where this one may not write them
+    /// anew.
+    pub(crate) fn features(&self) -> Result<Features, ImageError> {
+        let mut all = Features::default();
+        for file in self.image.files().skip(self.kept.into()) {
+            let file = file?;
+            file.allow(Operation::Rewrite)?;
+            all = all.union(file.features());
+        }
+        Ok(all)
+    }
+
     /// How many pages are copied, and bytes that the new files may take at most.
     pub(crate) fn measure(&self) -> Result<(u64, u64), RelayoutError> {
         let leaves = self.leaves();
@@ -100,7 +112,9 @@ impl Merge<'_> {
         let output = Output::new(queue, &options.control, bytes);
         let mut target = Target::new(output, options.layout, encoder)?;
         let file = self.kept + 1;
-        let mut map_writer = MapWriter::new(map, file);
+        let mut map_writer = MapWriter::new(map, file)
+            .features(self.features()?)
+            .merged(true);
         let (mut index, mut owners) = (Vec::new(), Vec::new());
         for number in self.leaves() {
             let taken = self.takeover(number)?;

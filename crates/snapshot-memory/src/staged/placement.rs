@@ -9,8 +9,8 @@ use super::StagedFile;
 use super::discard::{StageDir, sync_dir};
 use super::snapshot::join;
 use crate::backend::{Backend, RelPath};
-use crate::error::{FileError, SinkError};
 use crate::consolidation::ConsolidateOptions;
+use crate::error::{FileError, SinkError};
 use crate::image::{DataFile, MemoryImage};
 use crate::relayout::{self, Merge, RelayoutError, RelayoutOptions, WrittenLayout};
 
@@ -93,6 +93,7 @@ impl StagedPlacement {
             kept,
             fragmentation: options.fragmentation,
         };
+        merge.features()?;
         self.require_room(merge.measure()?.1)?;
         let mut data = self.create(FileKind::MemoryData, index)?;
         let mut map = self.create(FileKind::MemoryMap, index)?;

@@ -1,10 +1,13 @@
 //! Chains that become short: the same bytes, fewer files, for whoever descends from them, too.
 
 use super::rig::{
-    image, kind, named, reopen, restored, store, take, verify, with_each_call_failing,
+    image, kind, named, names, path, read, reopen, restored, store, take, verify,
+    with_each_call_failing,
 };
 use crate::{ErrorKind, GarbageOptions, KeptFiles, Selection, Store, VmPolicy};
-use snapshot_format::{DataLayout, SnapshotId, SnapshotRef, VmName};
+use snapshot_format::envelope::HEADER_BYTES;
+use snapshot_format::{DataLayout, Header, SnapshotId, SnapshotRef, VmName};
+use snapshot_memory::backend::MemBackend;
 use snapshot_memory::{ChainLimits, ConsolidateOptions, FrameCodec, RelayoutOptions};
 
 type Taken = (SnapshotRef, Vec<u8>);
@@ -106,7 +109,10 @@ fn once_all_that_is_kept_stands_alone_its_bases_are_garbage() {
     let (tree, store) = store();
     let all = chain(&store, 4);
     let clone = named("db", "clone").parent(Some(all[2].0));
-    let clone = (take(&store, clone, &image(&[6; 8])).unwrap(), image(&[6; 8]));
+    let clone = (
+        take(&store, clone, &image(&[6; 8])).unwrap(),
+        image(&[6; 8]),
+    );
     let options = ConsolidateOptions::default();
     for (gone, _) in &all[..3] {
         store.delete(&store.plan_delete(gone.id).unwrap()).unwrap();
@@ -115,7 +121,10 @@ fn once_all_that_is_kept_stands_alone_its_bases_are_garbage() {
     store
         .consolidate(all[3].0.id, KeptFiles::None, &options)
         .unwrap();
-    assert!(collect().collected.is_empty(), "the clone needs all of them");
+    assert!(
+        collect().collected.is_empty(),
+        "the clone needs all of them"
+    );
     // A reader of the placement from before goes on; so its bases stay.
     let reader = store.image(clone.0.id).unwrap();
     store
@@ -138,9 +147,8 @@ fn whatever_call_fails_the_snapshot_reads_the_same() {
     let (tree, store) = store();
     let all = chain(&store, 4);
     let last = all[3].0.id;
-    let work = |store: &Store| {
-        store.consolidate(last, KeptFiles::None, &ConsolidateOptions::default())
-    };
+    let work =
+        |store: &Store| store.consolidate(last, KeptFiles::None, &ConsolidateOptions::default());
     with_each_call_failing(&tree, work, |done, left, what| {
         let store = reopen(left);
         check(&store, &all, what);
@@ -166,4 +174,80 @@ fn a_quota_counts_the_merged_file() {
     assert_eq!(kind(refused), Some(ErrorKind::NoSpace));
     assert_eq!(store.usage().unwrap().live_bytes, usage.live_bytes);
     check(&store, &all, "refused");
+}
+
+fn header(tree: &MemBackend, id: SnapshotId, map: &str) -> Header {
+    let bytes = read(tree, &path(&format!("snapshots/{id}/{map}")));
+    Header::parse(&bytes, bytes.len() as u64).unwrap()
+}
+
+/// Changes the header of a map, which stays a sound one.
+fn restamp(tree: &MemBackend, id: SnapshotId, map: &str, change: impl FnOnce(&mut Header)) {
+    let file = path(&format!("snapshots/{id}/{map}"));
+    let changed = tree.tamper(&file, |bytes| {
+        let mut header = Header::parse(bytes, bytes.len() as u64).unwrap();
+        change(&mut header);
+        bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+    });
+    changed.unwrap();
+}
+
+// spec: CON-10
+#[test]
+fn a_merged_file_asks_for_readers_that_know_of_such_files() {
+    let (tree, store) = store();
+    let all = chain(&store, 4);
+    let last = all[3].0;
+    let options = ConsolidateOptions::default();
+    store
+        .consolidate(last.id, KeptFiles::None, &options)
+        .unwrap();
+    assert_eq!(header(&tree, last.id, "memory.map").reader_minor, 1);
+    assert_eq!(header(&tree, last.id, "memory.1.map").reader_minor, 5);
+    let packed = RelayoutOptions::of(DataLayout::Packed);
+    store.relayout(last.id, &packed).unwrap();
+    assert_eq!(header(&tree, last.id, "memory.2.map").reader_minor, 5);
+    let child = named("web", "child").parent(Some(last));
+    let child = take(&store, child, &image(&[9; 8])).unwrap();
+    assert_eq!(header(&tree, child.id, "memory.map").reader_minor, 1);
+    // One that does not ask for them is none.
+    restamp(&tree, last.id, "memory.2.map", |header| {
+        header.reader_minor = 1;
+    });
+    let store = reopen(&tree);
+    assert_eq!(kind(restored(&store, last)), Some(ErrorKind::Corrupt));
+    // As a build of 0.4 sees one of today.
+    restamp(&tree, last.id, "memory.2.map", |header| {
+        header.version.minor += 1;
+        header.reader_minor = header.version.minor;
+    });
+    let store = reopen(&tree);
+    assert_eq!(kind(restored(&store, last)), Some(ErrorKind::TooNew));
+    assert_eq!(store.list(None).unwrap().snapshots.len(), 5);
+}
+
+// spec: VER-10
+// spec: VER-11
+#[test]
+fn a_merged_file_asks_what_each_of_its_sources_asks() {
+    let (tree, store) = store();
+    let all = chain(&store, 6);
+    let last = all[5].0.id;
+    let options = ConsolidateOptions::default();
+    restamp(&tree, all[1].0.id, "memory.map", |header| {
+        header.features.gc = 2;
+    });
+    restamp(&tree, all[2].0.id, "memory.map", |header| {
+        header.features.gc = 4;
+    });
+    restamp(&tree, all[0].0.id, "memory.map", |header| {
+        header.features.rewrite = 1;
+    });
+    let refused = store.consolidate(last, KeptFiles::None, &options);
+    assert_eq!(kind(refused), Some(ErrorKind::TooNew));
+    assert_eq!(names(&tree, "snapshots").len(), 6);
+    // The base stays where it is, and need not be known.
+    let merged = store.consolidate(last, KeptFiles::ByLimits, &limits(5));
+    assert_eq!(merged.unwrap().files_after, 2);
+    assert_eq!(header(&tree, last, "memory.1.map").features.gc, 6);
 }

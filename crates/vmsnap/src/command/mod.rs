@@ -162,6 +162,7 @@ impl Command {
             #[cfg(target_os = "linux")]
             Self::Serve(serve) => ("serve", serve.changes()),
             Self::Relayout(_) => ("relayout", true),
+            Self::Consolidate(_) => ("consolidate", true),
             Self::Warm(_) => ("warm", true),
             Self::Delete(delete) => ("delete", delete.changes()),
             Self::Undelete(undelete) => ("undelete", undelete.changes()),

@@ -19,7 +19,14 @@ fn a_chain_is_flattened_and_its_bases_are_collected() {
     let last = &all[5].0;
     let within = sandbox.json(&["consolidate", last, "--max-files", "6"]);
     assert_eq!(within["snapshots"][0]["changed"], false);
-    let line = ["consolidate", last, "--max-files", "4", "--layout", "packed"];
+    let line = [
+        "consolidate",
+        last,
+        "--max-files",
+        "4",
+        "--layout",
+        "packed",
+    ];
     let merged = sandbox.json(&line);
     check("vmsnap.consolidate.v1", &merged);
     assert_eq!(merged["snapshots"][0]["files_after"], 2);
@@ -40,6 +47,10 @@ fn a_chain_is_flattened_and_its_bases_are_collected() {
     assert_eq!(collected["collected"].as_array().unwrap().len(), 5);
     check("vmsnap.gc.v1", &without_empty(collected));
     assert!(sandbox.restored("vm@latest") == all[5].1);
+    let log = sandbox.json(&["audit", "--last", "100"]);
+    let logged = log["last"].as_array().unwrap().iter();
+    let logged = logged.filter(|entry| entry["command"] == "consolidate");
+    assert_eq!(logged.count(), 3);
     sandbox.refused(&["consolidate", &all[0].0], 3);
     sandbox.refused(&["consolidate", "vm@latest", "--max-wasted", "5"], 2);
     sandbox.refused(&["consolidate", "vm@latest", "--max-files", "0"], 2);
