@@ -101,7 +101,9 @@ impl FromStr for Digest {
 
 impl fmt::Display for SnapshotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Uuid::from_bytes(self.0).as_hyphenated())
+        let mut text = Uuid::encode_buffer();
+        let id = Uuid::from_bytes(self.0);
+        f.write_str(id.as_hyphenated().encode_lower(&mut text))
     }
 }
 
@@ -120,7 +122,12 @@ impl FromStr for SnapshotId {
         };
         let id = Self(*Uuid::try_parse(text).map_err(|_| bad())?.as_bytes());
         // One spelling only: an id is also a directory name.
-        if id.to_string() == text {
+        let mut spelled = Uuid::encode_buffer();
+        if *Uuid::from_bytes(id.0)
+            .as_hyphenated()
+            .encode_lower(&mut spelled)
+            == *text
+        {
             Ok(id)
         } else {
             Err(bad())

@@ -32,7 +32,7 @@ impl Store {
     /// The branches of a machine, by name.
     pub fn branches(&self, vm: &VmName) -> Result<Vec<BranchRecord>, StoreError> {
         let records = self.list(Some(vm))?.snapshots;
-        let file = vm::read(self, vm);
+        let file = vm::read(self, vm)?;
         if records.is_empty() && file.as_ref().is_none_or(|file| file.starts.is_empty()) {
             return Err(StoreError::NotFound {
                 what: format!("a branch of VM {vm}"),
@@ -59,8 +59,11 @@ impl Store {
     }
 
     /// The branch on which the next snapshot of a machine is taken where none is named.
+    ///
+    /// None is taken while a later version wrote which one that is.
     pub fn branch_for_next(&self, vm: &VmName) -> BranchName {
-        let current = vm::read(self, vm).and_then(|file| file.current);
+        let file = vm::read(self, vm).ok().flatten();
+        let current = file.and_then(|file| file.current);
         current.unwrap_or_else(BranchName::main)
     }
 
@@ -69,7 +72,7 @@ impl Store {
         &self,
         vm: &VmName,
     ) -> Result<Option<(BranchName, SnapshotId)>, StoreError> {
-        let Some(current) = vm::read(self, vm).and_then(|file| file.current) else {
+        let Some(current) = vm::read(self, vm)?.and_then(|file| file.current) else {
             return Ok(None);
         };
         match self.branch(vm, &current) {
@@ -142,7 +145,7 @@ impl Store {
         let _vm = self.lock_vm(vm)?;
         let branch = name.map(|name| self.branch(vm, name)).transpose()?;
         let current = branch.as_ref().map(|branch| branch.name.clone());
-        if vm::read(self, vm).map(|file| file.current) != Some(current.clone()) {
+        if vm::read(self, vm)?.map(|file| file.current) != Some(current.clone()) {
             vm::change(self, vm, |file| file.current = current)?;
         }
         name.map(|name| self.branch(vm, name)).transpose()

@@ -47,6 +47,9 @@ impl Store {
             // What is damaged can be deleted too.
             Err(_) => None,
         };
+        if let Some(vm) = &vm {
+            vm::check_file(self, vm)?;
+        }
         let listing = self.list(None)?;
         let child = |record: &&SnapshotRecord| record.parent.is_some_and(|p| p.id == id);
         let refusal = self.refusal(id, vm.as_ref());
@@ -90,6 +93,9 @@ impl Store {
             });
         }
         self.allow_gc(Location::Live, id)?;
+        if let Some(vm) = vm {
+            vm::check_file(self, vm)?;
+        }
         if let Some(reason) = self.protection(id) {
             return Err(StoreError::Refused { id, reason });
         }
@@ -119,6 +125,9 @@ impl Store {
             Err(_) => None,
         };
         let _vm = vm.as_ref().map(|vm| self.lock_vm(vm)).transpose()?;
+        if let Some(vm) = &vm {
+            vm::check_file(self, vm)?;
+        }
         let _commit = self.lock_exclusively(&directory::commit_lock())?;
         if let Ok(record) = self.record_at(Location::Trash, id)
             && let Some(name) = &record.metadata.name

@@ -156,7 +156,7 @@ fn starts(store: &Store) -> Result<BTreeSet<SnapshotId>, StoreError> {
     let names = entries.iter().filter_map(|e| e.name.strip_suffix(".json"));
     let mut starts = BTreeSet::new();
     for vm in names.filter_map(|name| VmName::new(name).ok()) {
-        let Some(file) = vm::read(store, &vm) else {
+        let Some(file) = vm::read(store, &vm)? else {
             continue;
         };
         let bare = file.starts.iter();

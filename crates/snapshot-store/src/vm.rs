@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use snapshot_format::{BranchName, SnapshotId, SnapshotName, VmName};
 
-use crate::checked_json;
+use crate::checked_json::{self, Fault};
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::file;
@@ -24,7 +24,7 @@ impl Store {
 /// It is above that of every manifest, deleted ones included, and above what is remembered of
 /// those that are gone.
 pub(crate) fn next_seq(store: &Store, vm: &VmName) -> Result<u64, StoreError> {
-    let mut highest = read(store, vm).map_or(0, |file| file.last_seq);
+    let mut highest = read(store, vm)?.map_or(0, |file| file.last_seq);
     for location in Location::SEARCH {
         let records = store.list_at(location, Some(vm))?.snapshots;
         highest = records
@@ -73,7 +73,7 @@ pub(crate) fn check_spelling(store: &Store, vm: &VmName) -> Result<(), StoreErro
 /// manifest for good removes what else remembers its number.
 pub(crate) fn remember_seq(store: &Store, vm: &VmName, seq: u64) -> Result<(), StoreError> {
     let _vm = store.lock_vm(vm)?;
-    if read(store, vm).is_some_and(|file| file.last_seq >= seq) {
+    if read(store, vm)?.is_some_and(|file| file.last_seq >= seq) {
         return Ok(());
     }
     change(store, vm, |_| {})
@@ -104,7 +104,7 @@ pub(crate) fn change(
         heads.insert(record.branch, record.id);
     }
     let mut file = VmFile::new(vm.clone(), last_seq, heads);
-    if let Some(before) = read(store, vm) {
+    if let Some(before) = read(store, vm)? {
         (file.starts, file.current) = (before.starts, before.current);
     }
     change(&mut file);
@@ -114,9 +114,21 @@ pub(crate) fn change(
     file::replace(store.backend(), &folder, &name, &bytes, access)
 }
 
-/// What the file says; `None` where it is missing or damaged: it will be written anew.
-pub(crate) fn read(store: &Store, vm: &VmName) -> Option<VmFile> {
+/// What the file says; `None` where it is missing or damaged: it will be written anew. One of a
+/// later version is an error, and stays as it is: nobody here knows what it says.
+pub(crate) fn read(store: &Store, vm: &VmName) -> Result<Option<VmFile>, StoreError> {
     let path = directory::below(&directory::vm_directory(), &directory::vm_file_name(vm));
-    let bytes = file::read(store.backend(), &path, checked_json::MAX_BYTES).ok()?;
-    VmFile::decode(vm, &bytes).ok()
+    let Ok(bytes) = file::read(store.backend(), &path, checked_json::MAX_BYTES) else {
+        return Ok(None);
+    };
+    match VmFile::decode(vm, &bytes) {
+        Ok(file) => Ok(Some(file)),
+        Err(fault @ Fault::TooNew { .. }) => Err(StoreError::fault(&path, fault)),
+        Err(Fault::Corrupt(_)) => Ok(None),
+    }
+}
+
+/// Fails if changing anything of `vm` would write over a file of a later version.
+pub(crate) fn check_file(store: &Store, vm: &VmName) -> Result<(), StoreError> {
+    read(store, vm).map(drop)
 }

@@ -86,14 +86,16 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// What `path` is, without following a symbolic link.
     fn metadata(&self, path: &RelPath) -> io::Result<Metadata>;
 
-    /// The stamps of `files`, paths below `directory`, in their order; `None` for what is not there or
-    /// cannot be looked at. Nothing is opened, and a symbolic link at the end is itself what is
-    /// looked at: a stamp says whether to read a file again, never what is in it.
+    /// The stamps of `files` in each of `folders`, which lie below `directory`: those of the first
+    /// folder, then those of the next; `None` for what is not there or cannot be looked at. Nothing
+    /// but `directory` is opened, and a symbolic link at the end is itself what is looked at: a
+    /// stamp says whether to read a file again, never what is in it.
     ///
     /// An error is `Unsupported` by default: a backend in memory has no stamps to tell.
     fn stamps(
         &self,
         _directory: &RelPath,
+        _folders: &[RelPath],
         _files: &[RelPath],
     ) -> io::Result<Vec<Option<FileStamp>>> {
         Err(io::ErrorKind::Unsupported.into())

@@ -72,7 +72,8 @@ impl fmt::Debug for RelPath {
     }
 }
 
-fn is_component(name: &str) -> bool {
+/// Whether `name` can be one component of a path.
+pub(super) fn is_component(name: &str) -> bool {
     let plain = name
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));

@@ -1,13 +1,12 @@
 //! The one file that speaks SQL.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 use snapshot_format::SnapshotId;
 
-use super::stamps::{STAMP_BYTES, Stamps};
+use super::stamps::Stamps;
 use crate::directory::Location;
 
 /// The database of an index, checked to be that of one store.
@@ -27,16 +26,17 @@ pub(super) enum Fault {
 
 /// What is kept of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Kept {
+pub(super) struct Kept<R> {
+    pub(super) id: SnapshotId,
     pub(super) stamps: Stamps,
     /// The record, encoded.
-    pub(super) text: String,
+    pub(super) record: R,
 }
 
 /// What is to be changed.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    pub(super) keep: Vec<(SnapshotId, Kept)>,
+    pub(super) keep: Vec<Kept<Vec<u8>>>,
     pub(super) forget: Vec<SnapshotId>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Changes {
 const APPLICATION: i32 = 0x766d_7378;
 
 /// The version of the tables.
-const SCHEMA: i32 = 1;
+const SCHEMA: i32 = 2;
 
 /// How long another process is waited for: reading some snapshots takes as long.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -56,7 +56,7 @@ CREATE TABLE snapshot (
     id BLOB NOT NULL,
     manifest_stamp BLOB NOT NULL,
     metadata_stamp BLOB NOT NULL,
-    record TEXT NOT NULL,
+    record BLOB NOT NULL,
     PRIMARY KEY (location, id)
 ) WITHOUT ROWID;
 ";
@@ -86,23 +86,34 @@ impl Database {
         Ok(database)
     }
 
-    /// What is kept of the snapshots at `location`.
-    pub(super) fn rows(&self, location: Location) -> Result<BTreeMap<SnapshotId, Kept>, Fault> {
+    /// Gives what is kept of the snapshots at `location` to `take`, by ascending id.
+    pub(super) fn rows(
+        &self,
+        location: Location,
+        mut take: impl FnMut(Kept<&[u8]>),
+    ) -> Result<(), Fault> {
         let query = "SELECT id, manifest_stamp, metadata_stamp, record
-             FROM snapshot WHERE location = ?1";
+             FROM snapshot WHERE location = ?1 ORDER BY id";
         let mut statement = self.connection.prepare(query)?;
-        let rows = statement.query_map([number_of(location)], |row| {
-            let kept = Kept {
+        let mut rows = statement.query([number_of(location)])?;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let id = SnapshotId(array(row, 0)?);
+            // Where the database is damaged it may give them as it likes.
+            if last.is_some_and(|last| last >= id) {
+                return Err(Fault::Unusable("its rows are out of order".to_owned()));
+            }
+            last = Some(id);
+            take(Kept {
+                id,
                 stamps: Stamps {
-                    manifest: row.get::<_, [u8; STAMP_BYTES]>(1)?,
-                    metadata: row.get::<_, [u8; STAMP_BYTES]>(2)?,
+                    manifest: array(row, 1)?,
+                    metadata: array(row, 2)?,
                 },
-                text: row.get(3)?,
-            };
-            Ok((SnapshotId(row.get::<_, [u8; 16]>(0)?), kept))
-        })?;
-        let rows: Result<_, Error> = rows.collect();
-        Ok(rows?)
+                record: blob(row, 3)?,
+            });
+        }
+        Ok(())
     }
 
     /// Makes all changes at `location`, or none.
@@ -116,9 +127,9 @@ impl Database {
                  (location, id, manifest_stamp, metadata_stamp, record)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
             )?;
-            for (id, kept) in &changes.keep {
-                let Stamps { manifest, metadata } = kept.stamps;
-                keep.execute(params![place, id.0, manifest, metadata, kept.text])?;
+            for Kept { id, stamps, record } in &changes.keep {
+                let Stamps { manifest, metadata } = stamps;
+                keep.execute(params![place, id.0, manifest, metadata, record])?;
             }
             let mut forget =
                 transaction.prepare("DELETE FROM snapshot WHERE location = ?1 AND id = ?2")?;
@@ -178,6 +189,16 @@ impl From<Error> for Fault {
             _ => Self::Unusable(error.to_string()),
         }
     }
+}
+
+fn blob<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], Fault> {
+    let found = row.get_ref(column)?.as_blob();
+    found.map_err(|error| Fault::Unusable(error.to_string()))
+}
+
+fn array<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], Fault> {
+    let found = blob(row, column)?.try_into();
+    found.map_err(|_| Fault::Unusable(format!("a value is not of {N} bytes")))
 }
 
 const fn number_of(location: Location) -> i64 {

@@ -1,13 +1,12 @@
 //! Lists by the index, each held against the directories.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use snapshot_format::SnapshotId;
 
-use super::database::{Changes, Fault, Kept};
+use super::database::{Changes, Database, Fault, Kept};
 use super::place::{IndexUse, Opened, Place};
 use super::row;
 use super::stamps::{self, Stamped};
@@ -80,39 +79,49 @@ impl Index {
 
     /// The snapshots at `location` that `filter` selects, and all that are damaged.
     pub fn list(&mut self, location: Location, filter: &Filter) -> Result<Listing, StoreError> {
-        let ids = self.store.ids_at(location)?;
+        let mut ids = self.store.ids_at(location)?;
+        // As the index has them.
+        ids.sort_unstable();
         // Before anything is read: what changes after this has other stamps the next time.
-        let Some(stamped) = stamps::of(&self.store, location, &ids, self.unsettled)? else {
+        let (stamped, kept) = stamps::of(&self.store, location, &ids, self.unsettled, || {
+            self.opened
+                .as_ref()
+                .map(|opened| rows(&opened.database, location, &ids))
+        });
+        let Some(stamped) = stamped? else {
             let mut listing = self.store.list_at(location, filter.vm.as_ref())?;
             listing.snapshots.retain(|record| filter.selects(record));
             return Ok(listing);
         };
-        let mut kept = self.rows(location);
-        let mut changes = Changes::default();
+        let Rows { known, gone } = self.usable(kept);
+        let mut changes = Changes {
+            forget: gone,
+            ..Changes::default()
+        };
         let mut listing = Listing::default();
+        let mut known = known.into_iter().peekable();
         for (id, stamped) in ids.into_iter().zip(stamped) {
-            let row = kept.remove(&id);
-            let known = row.as_ref().filter(|row| row.stamps == stamped.stamps);
-            let record = match known.and_then(|row| row::decode(location, id, &row.text)) {
+            let row = known.next_if(|row| row.id == id);
+            let was_kept = row.is_some();
+            let usable = row.filter(|row| row.stamps == stamped.stamps);
+            let record = match usable.and_then(|row| row.record) {
                 Some(record) => record,
                 None => match self.read(location, id)? {
                     Some(Ok(record)) => {
-                        note(&mut changes, &record, stamped, row.is_some());
+                        note(&mut changes, &record, stamped, was_kept);
                         record
                     }
-                    Some(Err(damaged)) => {
-                        changes.forget.extend(row.map(|_| id));
-                        listing.damaged.push(damaged);
+                    none => {
+                        changes.forget.extend(was_kept.then_some(id));
+                        listing.damaged.extend(none.and_then(Result::err));
                         continue;
                     }
-                    None => continue,
                 },
             };
             if filter.selects(&record) {
                 listing.snapshots.push(record);
             }
         }
-        changes.forget.extend(kept.into_keys());
         self.keep(location, &changes);
         let order = |record: &SnapshotRecord| (record.vm.key(), record.seq, record.id);
         listing.snapshots.sort_by_cached_key(order);
@@ -169,19 +178,16 @@ impl Index {
     }
 
     /// What is kept; nothing where it cannot be read.
-    fn rows(&mut self, location: Location) -> BTreeMap<SnapshotId, Kept> {
-        let Some(opened) = &self.opened else {
-            return BTreeMap::new();
-        };
-        match opened.database.rows(location) {
-            Ok(rows) => rows,
-            Err(Fault::Busy) => BTreeMap::new(),
-            Err(Fault::Unusable(problem)) => {
+    fn usable(&mut self, kept: Option<Result<Rows, Fault>>) -> Rows {
+        match kept {
+            Some(Ok(rows)) => return rows,
+            Some(Err(Fault::Unusable(problem))) => {
                 tracing::debug!(%problem, "the index is made anew");
                 self.replace();
-                BTreeMap::new()
             }
+            Some(Err(Fault::Busy)) | None => {}
         }
+        Rows::default()
     }
 
     /// Keeps what was read. The next one who lists does what fails here.
@@ -220,13 +226,45 @@ impl Index {
     }
 }
 
+/// What an index keeps at one location.
+#[derive(Default)]
+struct Rows {
+    /// Of snapshots that are there, by ascending id; no record where the row does not parse.
+    known: Vec<Kept<Option<SnapshotRecord>>>,
+    /// Whose directories are gone.
+    gone: Vec<SnapshotId>,
+}
+
+/// What is kept of the snapshots `ids`, which ascend, and of which others.
+fn rows(database: &Database, location: Location, ids: &[SnapshotId]) -> Result<Rows, Fault> {
+    let mut rows = Rows {
+        known: Vec::with_capacity(ids.len()),
+        gone: Vec::new(),
+    };
+    let mut ids = ids.iter().copied().peekable();
+    database.rows(location, |row| {
+        while ids.next_if(|id| *id < row.id).is_some() {}
+        if ids.next_if_eq(&row.id).is_none() {
+            rows.gone.push(row.id);
+            return;
+        }
+        rows.known.push(Kept {
+            id: row.id,
+            stamps: row.stamps,
+            record: row::decode(location, row.id, row.record),
+        });
+    })?;
+    Ok(rows)
+}
+
 /// Notes what is to be kept of a snapshot that was read.
 fn note(changes: &mut Changes, record: &SnapshotRecord, stamped: Stamped, was_kept: bool) {
     match row::encode(record).filter(|_| stamped.is_settled) {
-        Some(text) => {
-            let stamps = stamped.stamps;
-            changes.keep.push((record.id, Kept { stamps, text }));
-        }
+        Some(bytes) => changes.keep.push(Kept {
+            id: record.id,
+            stamps: stamped.stamps,
+            record: bytes,
+        }),
         None if was_kept => changes.forget.push(record.id),
         None => {}
     }

@@ -1,5 +1,7 @@
 //! Whether the files of a snapshot are those that were read.
 
+use std::num::NonZeroUsize;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use snapshot_format::{FileKind, SnapshotId};
@@ -30,31 +32,74 @@ pub(super) struct Stamped {
 /// systems count in steps, of up to two seconds.
 pub(super) const UNSETTLED: Duration = Duration::from_secs(2);
 
+/// Threads that look at files, at most.
+const MAX_THREADS: usize = 4;
+
+/// Snapshots that one thread looks at before another one is worth its start.
+const SHARE: usize = 512;
+
 /// The stamps of snapshots, in the order of `ids`; `None` where the file system tells of none.
 /// Changes within `unsettled` of now are not settled.
-pub(super) fn of(
+///
+/// Meanwhile `beside` is run, whose outcome is given too: most of the time goes by in the kernel,
+/// looking up names.
+pub(super) fn of<T>(
     store: &Store,
     location: Location,
     ids: &[SnapshotId],
     unsettled: Duration,
+    beside: impl FnOnce() -> T,
+) -> (Result<Option<Vec<Stamped>>, StoreError>, T) {
+    let now = now_ns();
+    let look = |ids: &[SnapshotId]| part(store, location, ids, unsettled, now);
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let shares = ids.len().div_ceil(SHARE).clamp(1, cores.min(MAX_THREADS));
+    if shares == 1 {
+        return (look(ids), beside());
+    }
+    std::thread::scope(|scope| {
+        let parts = ids.chunks(ids.len().div_ceil(shares));
+        let started: Vec<_> = parts
+            .map(|ids| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || look(ids));
+                (ids, thread)
+            })
+            .collect();
+        let beside = beside();
+        let mut all = Some(Vec::with_capacity(ids.len()));
+        for (ids, thread) in started {
+            let found = match thread.map(ScopedJoinHandle::join) {
+                Ok(Ok(found)) => found,
+                // There is no thread to be had, or it went down.
+                Err(_) | Ok(Err(_)) => look(ids),
+            };
+            match found {
+                Ok(Some(found)) => all.iter_mut().for_each(|all| all.extend(&found)),
+                Ok(None) => all = None,
+                Err(error) => return (Err(error), beside),
+            }
+        }
+        (Ok(all), beside)
+    })
+}
+
+/// The stamps of some of them; `now_ns` is not after any is taken.
+fn part(
+    store: &Store,
+    location: Location,
+    ids: &[SnapshotId],
+    unsettled: Duration,
+    now_ns: i64,
 ) -> Result<Option<Vec<Stamped>>, StoreError> {
     let root = RelPath::root();
-    let names = [
-        FileKind::Manifest.file_name(0),
-        directory::METADATA_FILE.to_owned(),
-    ];
-    let files: Vec<RelPath> = ids
+    let folders: Vec<RelPath> = ids
         .iter()
-        .flat_map(|id| {
-            let snapshot = directory::below(&root, &id.to_string());
-            names
-                .each_ref()
-                .map(|name| directory::below(&snapshot, name))
-        })
+        .map(|id| directory::below(&root, &id.to_string()))
         .collect();
-    let now = now_ns();
+    let files = [&FileKind::Manifest.file_name(0), directory::METADATA_FILE]
+        .map(|name| directory::below(&root, name));
     let path = location.directory();
-    let found = match store.backend().stamps(&path, &files) {
+    let found = match store.backend().stamps(&path, &folders, &files) {
         Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(None),
         found => found.map_err(|error| StoreError::io("look at the files of", &path, error))?,
     };
@@ -69,7 +114,7 @@ pub(super) fn of(
             is_settled: [manifest, metadata]
                 .iter()
                 .flatten()
-                .all(|stamp| is_settled(stamp, now, unsettled)),
+                .all(|stamp| is_settled(stamp, now_ns, unsettled)),
         }
     });
     Ok(Some(pairs.collect()))

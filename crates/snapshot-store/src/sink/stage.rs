@@ -84,6 +84,7 @@ impl StoreSink {
         store.begin_write()?;
         new.metadata.check()?;
         vm::check_spelling(store, &new.vm)?;
+        vm::check_file(store, &new.vm)?;
         if let Some(template) = &new.name_template {
             template.check(&new.vm, &new.branch)?;
         }

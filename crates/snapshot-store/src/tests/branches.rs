@@ -1,7 +1,7 @@
 //! Branches: made anywhere, switched to, removed.
 
-use super::rig::{A, image, kind, named, one, path, reopen, store, take, vm};
-use crate::{ErrorKind, Forest, NewSnapshot, Refusal, Store, StoreError};
+use super::rig::{A, image, kind, named, one, path, read, reopen, store, take, vm};
+use crate::{ErrorKind, Forest, Listing, NewSnapshot, Refusal, Store, StoreError};
 use snapshot_format::{BranchName, SnapshotId, SnapshotRef};
 use snapshot_memory::backend::Backend;
 
@@ -157,6 +157,58 @@ fn starts_and_the_current_branch_outlive_changes_and_end_with_the_file() {
     );
     tree.remove_file(&path("vms/web.json")).unwrap();
     assert_eq!(names(&store), ["fix", "main"]);
+}
+
+// spec: TRE-17
+#[test]
+fn a_file_of_a_later_version_is_written_over_by_nobody() {
+    let (tree, store, a) = one();
+    let web = vm("web");
+    let fix = branch("fix");
+    store.create_branch(&web, &fix, a.id).unwrap();
+    let gone = take(&store, on("main", a), &image(&B)).unwrap();
+    store.delete(&store.plan_delete(gone.id).unwrap()).unwrap();
+    let staged = store.sink(on("main", a)).stage().unwrap();
+
+    let later = serde_json::json!({"version": 3, "vm": "web", "lines": {"fix": 7}});
+    let later = crate::checked_json::encode(&later).unwrap();
+    let written = later.clone();
+    tree.tamper(&path("vms/web.json"), move |bytes| *bytes = written)
+        .unwrap();
+    let refused = [
+        ("stage", kind(store.sink(on("main", a)).stage())),
+        ("seal", kind(staged.seal())),
+        ("plan", kind(store.plan_delete(a.id))),
+        (
+            "delete",
+            kind(store.delete_unless(a.id, Some(&web), &|| Ok(None))),
+        ),
+        ("undelete", kind(store.undelete(gone.id))),
+        (
+            "create",
+            kind(store.create_branch(&web, &branch("x"), a.id)),
+        ),
+        ("remove", kind(store.remove_branch(&web, &fix))),
+        ("switch", kind(store.switch(&web, None))),
+        ("branches", kind(store.branches(&web))),
+        ("remember", kind(crate::vm::remember_seq(&store, &web, 9))),
+    ];
+    for (what, refused) in refused {
+        assert_eq!(refused, Some(ErrorKind::TooNew), "{what}");
+    }
+    // Nothing of it happened; other machines, and whoever reads, know nothing of it.
+    assert_eq!(read(&tree, &path("vms/web.json")), later);
+    let ids = |listing: Listing| listing.snapshots.iter().map(|r| r.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.list(None).unwrap()), [a.id]);
+    assert_eq!(ids(store.trash().unwrap()), [gone.id]);
+    let latest = store.resolve(&"web@latest".parse().unwrap());
+    assert_eq!(latest.unwrap(), a.id);
+    take(&store, named("db", "base"), &image(&A)).unwrap();
+    reopen(&tree);
+    assert_eq!(read(&tree, &path("vms/web.json")), later);
+    // Once it is out of the way all of it goes on.
+    tree.remove_file(&path("vms/web.json")).unwrap();
+    store.undelete(gone.id).unwrap();
 }
 
 // spec: TRE-16

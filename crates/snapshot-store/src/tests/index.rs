@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::rig::{A, image, kind, named, options, take};
 use crate::{ErrorKind, Filter, Index, IndexUse, Listing, Location, NewSnapshot, Store};
 use proptest::prelude::*;
-use snapshot_format::{SnapshotRef, Tag};
+use snapshot_format::{SnapshotId, SnapshotRef, Tag};
 use snapshot_memory::backend::{Backend, FsBackend, LockMode, RelPath};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -49,6 +49,25 @@ impl Rig {
 
     fn index(&self) -> Index {
         Index::open(&self.store, Some(&self.path(""))).settled_at_once()
+    }
+
+    /// Puts what `change` makes of rows in the place of what is kept; how many it changed.
+    fn change_rows(&self, change: impl Fn(&[u8], &[u8]) -> Option<Vec<u8>>) -> usize {
+        let connection = rusqlite::Connection::open(self.path("index.sqlite")).unwrap();
+        let mut rows = connection
+            .prepare("SELECT id, record FROM snapshot")
+            .unwrap();
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = rows
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let changed = rows.iter().filter_map(|(id, record)| {
+            let record = change(id, record)?;
+            let put = "UPDATE snapshot SET record = ?2 WHERE id = ?1";
+            connection.execute(put, rusqlite::params![id, record]).ok()
+        });
+        changed.sum()
     }
 
     /// Opens the index and lists all; how many snapshots it read from their files.
@@ -197,6 +216,37 @@ fn whatever_is_wrong_with_the_index_lists_are_the_same_and_it_is_made_anew() {
     }
 }
 
+// spec: IDX-07
+#[test]
+fn a_row_that_does_not_parse_is_read_and_kept_anew() {
+    let (rig, taken) = Rig::with(3);
+    rig.check();
+    let bad = taken[1].id.0;
+    let changed = rig.change_rows(|id, record| (id == bad).then(|| record[1..].to_vec()));
+    assert_eq!(changed, 1);
+    assert_eq!((rig.check(), rig.check()), (1, 0));
+}
+
+// spec: IDX-04
+// spec: IDX-05
+#[test]
+fn many_are_looked_at_by_several_threads_in_their_order() {
+    let (rig, taken) = Rig::with(2);
+    // Directories without a manifest: damaged, in the order of their ids.
+    for number in 0..1500_u128 {
+        let id = SnapshotId((number << 64 | 1).to_le_bytes());
+        fs::create_dir(rig.path("snapshots").join(id.to_string())).unwrap();
+    }
+    assert_eq!((rig.check(), rig.check()), (1502, 1500));
+    // One in the middle of them changes, and one whose row is kept goes.
+    fs::write(rig.file(taken[0], "snapshot.json"), "nonsense").unwrap();
+    assert_eq!(rig.check(), 1501);
+    fs::remove_dir_all(rig.path("snapshots").join(taken[1].id.to_string())).unwrap();
+    assert_eq!(rig.check(), 1501);
+    let rows = rig.change_rows(|_, record| Some(record.to_vec()));
+    assert_eq!(rows, 0);
+}
+
 // spec: IDX-02
 #[test]
 fn an_index_that_others_have_open_is_not_removed() {
@@ -271,12 +321,19 @@ fn without_a_place_nothing_is_made() {
 fn an_index_that_lies_decides_nothing() {
     let (rig, taken) = Rig::with(2);
     rig.check();
-    let lie = "UPDATE snapshot SET record = replace(record, '\"s0\"', '\"lie\"')";
-    let connection = rusqlite::Connection::open(rig.path("index.sqlite")).unwrap();
-    assert_eq!(connection.execute(lie, []).unwrap(), 2);
-    drop(connection);
+    let changed = rig.change_rows(|_, record| {
+        let name = record
+            .windows(4)
+            .position(|text| text == [2, 0, b's', b'0']);
+        let at = name.map_or(0, |at| at + 2);
+        record[at..].starts_with(b"s0").then(|| {
+            let (before, after) = (&record[..at], &record[at + 2..]);
+            [before, b"l0", after].concat()
+        })
+    });
+    assert_eq!(changed, 1);
     let filter = Filter {
-        name: "lie".parse().ok(),
+        name: "l0".parse().ok(),
         ..Filter::default()
     };
     let found = rig.index().list(Location::Live, &filter).unwrap();
@@ -285,7 +342,7 @@ fn an_index_that_lies_decides_nothing() {
     assert_eq!(kind(again), Some(ErrorKind::Exists));
     let meant = rig.store.resolve(&"web/s0".parse().unwrap()).unwrap();
     assert_eq!(meant, taken[0].id);
-    let next = rig.take(named("web", "lie"));
+    let next = rig.take(named("web", "l0"));
     assert_eq!(rig.store.snapshot(next.id).unwrap().seq, 3);
     let made = Index::rebuild(&rig.store, Some(&rig.path(""))).unwrap();
     assert_eq!(made.snapshots, 3);

@@ -9,9 +9,9 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
 use super::file_type;
-use crate::backend::{Entry, EntryKind, RelPath};
+use crate::backend::{Entry, EntryKind, path};
 
-/// The entries of `dir`, sorted by name; those that no [`RelPath`] can name are left out.
+/// The entries of `dir`, sorted by name; those that no path can name are left out.
 pub(super) fn entries(dir: OwnedFd) -> io::Result<Vec<Entry>> {
     let mut dir = Dir::from_fd(dir)?;
     let mut names = Vec::new();
@@ -20,7 +20,7 @@ pub(super) fn entries(dir: OwnedFd) -> io::Result<Vec<Entry>> {
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };
-        if RelPath::root().join(name).is_ok() {
+        if path::is_component(name) {
             names.push((name.to_owned(), entry.file_type()));
         }
     }

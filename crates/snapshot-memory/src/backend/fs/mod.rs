@@ -263,20 +263,23 @@ impl Backend for FsBackend {
         })
     }
 
-    fn stamps(&self, directory: &RelPath, files: &[RelPath]) -> io::Result<Vec<Option<FileStamp>>> {
+    fn stamps(
+        &self,
+        directory: &RelPath,
+        folders: &[RelPath],
+        files: &[RelPath],
+    ) -> io::Result<Vec<Option<FileStamp>>> {
         let directory = open_at(&self.root, directory, system::NAMING, Mode::empty())?;
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        let stamps = files.iter().map(|file| {
-            let stat = fstatat(&directory, file.as_str(), flags).ok()?;
-            Some(FileStamp {
-                device: system::device(&stat),
-                inode: wide(stat.st_ino),
-                len_bytes: unsigned(stat.st_size).ok()?,
-                modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-                changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-            })
-        });
-        Ok(stamps.collect())
+        let mut stamps = Vec::with_capacity(folders.len().saturating_mul(files.len()));
+        let mut path = String::new();
+        for folder in folders {
+            for file in files {
+                path.clear();
+                path.extend([folder.as_str(), "/", file.as_str()]);
+                stamps.push(stamp(&directory, &path));
+            }
+        }
+        Ok(stamps)
     }
 
     fn lock(&self, path: &RelPath, mode: LockMode, wait: Duration) -> io::Result<Box<dyn Lock>> {
@@ -340,6 +343,18 @@ fn file_type(mode: mode_t) -> EntryKind {
         SFlag::S_IFDIR => EntryKind::Directory,
         _ => EntryKind::Other,
     }
+}
+
+/// The stamp of `path` below `directory`; `None` where there is none to tell.
+fn stamp(directory: &OwnedFd, path: &str) -> Option<FileStamp> {
+    let stat = fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    Some(FileStamp {
+        device: system::device(&stat),
+        inode: wide(stat.st_ino),
+        len_bytes: unsigned(stat.st_size).ok()?,
+        modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+        changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+    })
 }
 
 /// A count whose width differs between systems.
