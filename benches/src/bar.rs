@@ -10,7 +10,7 @@ pub(crate) struct Bar {
 }
 
 /// How often slower a peer has to be: case, peer, ratio.
-const PEERS: [(&str, &str, f64); 13] = [
+const PEERS: [(&str, &str, f64); 12] = [
     ("full-random", "squib-16k", 2.2),
     ("diff-1pct", "squib-4k", 5.0),
     ("diff-10pct", "squib-4k", 5.0),
@@ -21,7 +21,6 @@ const PEERS: [(&str, &str, f64); 13] = [
     ("v2-diff", "restic", 8.0),
     ("v2-diff", "borg", 8.0),
     ("verify-full", "restic", 6.0),
-    ("verify-full", "borg", 6.0),
     ("restore-eager", "restic", 3.0),
     ("restore-eager", "borg", 3.0),
 ];

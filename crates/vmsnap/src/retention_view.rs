@@ -3,12 +3,42 @@
 use std::collections::BTreeMap;
 
 use snapshot_store::retention::{
-    Action, Decision, Exceeded, Hold, Reason, RetentionPlan, SimulatedDay, Simulation, UnmetCap,
+    Action, Decision, Exceeded, Hold, KeepRule, Limit, Reason, RetentionPlan, RetentionPolicy,
+    SimulatedDay, Simulation, UnmetCap,
 };
 
 use crate::quantity::{counted, show_bytes};
 use crate::table::{draw, table};
 use crate::view::short;
+
+/// A policy, as `policy set` takes it.
+pub(crate) fn show_policy(policy: &RetentionPolicy) -> String {
+    let mut words: Vec<String> = policy.keep.iter().map(show_rule).collect();
+    let caps = &policy.caps;
+    words.extend(caps.max_bytes.map(|bytes| format!("--max-bytes {bytes}")));
+    words.extend(caps.max_age.map(|age| format!("--max-age '{age}'")));
+    words.extend(caps.max_depth.map(|depth| format!("--max-depth {depth}")));
+    words.push(format!("--zone {}", policy.zone));
+    words.join(" ")
+}
+
+fn show_rule(rule: &KeepRule) -> String {
+    match rule {
+        KeepRule::Last { count } => format!("--keep-last {count}"),
+        KeepRule::Every { period, limit } => match limit {
+            Limit::Count(count) => format!("--keep-{period} {count}"),
+            Limit::Within(span) => format!("--keep-{period} '{span}'"),
+        },
+        KeepRule::Within { span } => format!("--keep-within '{span}'"),
+        KeepRule::Tag { tag } => format!("--keep-tag {tag}"),
+        KeepRule::Label { key, value: None } => format!("--keep-label {key}"),
+        KeepRule::Label {
+            key,
+            value: Some(value),
+        } => format!("--keep-label '{key}={value}'"),
+        other => format!("{other:?}"),
+    }
+}
 
 /// A table of decisions, and a line for each cap that is not met.
 pub(crate) fn show_plan(plan: &RetentionPlan) -> String {
@@ -140,12 +170,12 @@ fn mark(day: &SimulatedDay) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use snapshot_store::retention::{KeepRule, Period, RetentionPolicy, Schedule, simulate};
+    use snapshot_store::retention::{Period, Schedule, simulate};
 
     // spec: CLI-72
     #[test]
     fn a_calendar_has_a_row_for_each_month() {
-        let limit = snapshot_store::retention::Limit::Count(2_u32.try_into().unwrap());
+        let limit = Limit::Count(2_u32.try_into().unwrap());
         let daily = KeepRule::Every {
             period: Period::Daily,
             limit,

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::quantity::{parse_bytes, show_bytes};
 use crate::retention_rules::RetentionRules;
-use crate::retention_view::show_calendar;
+use crate::retention_view::{show_calendar, show_policy};
 
 /// What is kept of the snapshots of a virtual machine.
 #[derive(Subcommand, Debug)]
@@ -171,10 +171,10 @@ fn answer(context: &Context, vm: &VmName, policy: VmPolicy) -> Result<Answer, Fa
 
 fn tell(shown: &Shown) -> String {
     let policy = &shown.policy;
-    let retention = policy.retention.as_ref().map_or_else(
-        || "everything is kept".to_owned(),
-        |retention| serde_json::to_string(retention).unwrap_or_default(),
-    );
+    let retention = policy
+        .retention
+        .as_ref()
+        .map_or_else(|| "everything is kept".to_owned(), show_policy);
     let quota = policy.quota_bytes.map_or_else(
         || "no quota".to_owned(),
         |bytes| format!("at most {}", show_bytes(bytes)),

@@ -160,6 +160,18 @@ fn a_policy_is_kept_shown_applied_and_taken_away() {
     let set = sandbox.json(&[&line[..], &more].concat());
     check("vmsnap.policy.v1", &set);
     assert_eq!(sandbox.json(&["policy", "show", "vm"]), set);
+    // What people are shown is what sets it.
+    let shown = sandbox.run(&["policy", "show", "vm"]).stdout;
+    let words = shown.strip_prefix("vm: ").unwrap().split(';').next();
+    let words: Vec<String> = words
+        .unwrap()
+        .split(' ')
+        .map(|word| word.replace('\'', ""))
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    sandbox.json(&["policy", "clear", "vm"]);
+    let again = [&["policy", "set", "vm"], &words[..]].concat();
+    assert_eq!(sandbox.json(&again), set, "{shown}");
     // Only a machine that has a policy is pruned.
     let pruned = sandbox.json(&["prune"]);
     assert_eq!(pruned["machines"].as_array().unwrap().len(), 1);
