@@ -1,11 +1,11 @@
-//! The same memory in other files: laid out anew, with a working set, as a raw image.
+//! The same memory in other files: laid out anew, merged, with a working set, as a raw image.
 
 use snapshot_format::{DataLayout, PageRange, SnapshotId, WorkingSetOrigin};
 use snapshot_memory::{
-    CaptureControl, FrameCodec, PageSource, RelayoutOptions, TouchedPages, WorkingSetOptions,
-    write_working_set,
+    CaptureControl, ChainLimits, ConsolidateOptions, FrameCodec, PageSource, RelayoutOptions,
+    TouchedPages, WorkingSetOptions, write_working_set,
 };
-use snapshot_store::{Store, StoreError};
+use snapshot_store::{KeptFiles, Store, StoreError};
 
 use super::model::{Model, PAGES};
 use super::plan::Plan;
@@ -23,6 +23,26 @@ pub(super) fn relayout(model: &Model, random: &mut Random) -> Option<Plan> {
     Some(Plan::new(what, model.clone(), move |hands| {
         let id = hands.id(key)?;
         hands.store.relayout(id, &options).map(drop)
+    }))
+}
+
+/// All of the chain in one file, or what is beyond a few files of it.
+pub(super) fn consolidate(model: &Model, random: &mut Random) -> Option<Plan> {
+    let (key, _) = model.pick_live(random)?;
+    let max_files = usize::try_from(random.below(6)).ok()?;
+    let kept = match max_files {
+        0 => KeptFiles::None,
+        _ => KeptFiles::ByLimits,
+    };
+    let limits = ChainLimits::default().max_files(max_files.max(1));
+    let layout = *random.pick(&[DataLayout::Sparse, DataLayout::Packed])?;
+    let options = ConsolidateOptions::default()
+        .limits(limits)
+        .relayout(RelayoutOptions::of(layout));
+    let what = format!("consolidate {key}: {kept:?}, {max_files}, {layout:?}");
+    Some(Plan::new(what, model.clone(), move |hands| {
+        let id = hands.id(key)?;
+        hands.store.consolidate(id, kept, &options).map(drop)
     }))
 }
 

@@ -30,6 +30,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     of("protect", 1, trash::protect),
     of("describe", 1, trash::describe),
     of("relayout", 4, placement::relayout),
+    of("consolidate", 3, placement::consolidate),
     of("working-set", 2, placement::working_set),
     of("warm", 2, placement::warm),
     of("cool", 1, placement::cool),
