@@ -1,5 +1,6 @@
 //! Operations that keep a store sound.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -24,14 +25,19 @@ pub(super) fn verify(store: &Store) -> Result<Run, String> {
 
 /// Repairs a snapshot, for which there is a copy of everything.
 pub(super) fn repair(store: &Store, name: &str) -> Result<Run, String> {
-    let repaired = find(store, name).and_then(|id| {
-        let report = store.repair(id, None, &mut |_| ControlFlow::Continue(()))?;
-        Ok(report.outcome)
-    });
+    let repaired =
+        find(store, name).and_then(|id| store.repair(id, None, &mut |_| ControlFlow::Continue(())));
     match repaired {
-        Ok(RepairOutcome::Sound | RepairOutcome::Mended) => Ok(ran(Ok(()))),
-        Ok(outcome) => Err(format!("what has a copy ends as {outcome:?}")),
         Err(error) => Ok(ran(Err(error))),
+        Ok(report) => match report.outcome {
+            RepairOutcome::Sound | RepairOutcome::Mended => Ok(ran(Ok(()))),
+            // A file that a fault kept from being read counts as damaged: no repair is done.
+            _ => Ok(ran(Err(StoreError::Io {
+                action: "repair",
+                path: RelPath::root(),
+                source: io::Error::other(format!("what has a copy stays damaged: {report:?}")),
+            }))),
+        },
     }
 }
 
