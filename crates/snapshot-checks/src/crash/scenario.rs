@@ -309,7 +309,7 @@ pub(super) fn run(
         Operation::Switch(name) => done(branches::switch(&store, name)),
         Operation::Merge(source, name) => done(branches::merge(&store, source, name)),
         Operation::Verify => upkeep::verify(&store),
-        Operation::Repair(name) => upkeep::repair(&store, name),
+        Operation::Repair(name) => Ok(upkeep::repair(&store, name)),
     }
 }
 

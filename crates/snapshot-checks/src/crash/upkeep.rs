@@ -24,21 +24,18 @@ pub(super) fn verify(store: &Store) -> Result<Run, String> {
 }
 
 /// Repairs a snapshot, for which there is a copy of everything.
-pub(super) fn repair(store: &Store, name: &str) -> Result<Run, String> {
+pub(super) fn repair(store: &Store, name: &str) -> Run {
     let repaired =
         find(store, name).and_then(|id| store.repair(id, None, &mut |_| ControlFlow::Continue(())));
-    match repaired {
-        Err(error) => Ok(ran(Err(error))),
-        Ok(report) => match report.outcome {
-            RepairOutcome::Sound | RepairOutcome::Mended => Ok(ran(Ok(()))),
-            // A file that a fault kept from being read counts as damaged: no repair is done.
-            _ => Ok(ran(Err(StoreError::Io {
-                action: "repair",
-                path: RelPath::root(),
-                source: io::Error::other(format!("what has a copy stays damaged: {report:?}")),
-            }))),
-        },
-    }
+    ran(repaired.and_then(|report| match report.outcome {
+        RepairOutcome::Sound | RepairOutcome::Mended => Ok(()),
+        // A file that a fault kept from being read counts as damaged: no repair is done.
+        _ => Err(StoreError::Io {
+            action: "repair",
+            path: RelPath::root(),
+            source: io::Error::other(format!("what has a copy stays damaged: {report:?}")),
+        }),
+    }))
 }
 
 /// Damages what a repair is to mend.
@@ -92,9 +89,7 @@ pub(super) fn healed(
             Err(error) => return Err(format!("{name}: {}", chain(&error))),
         }
     }
-    repair(&store, name)?
-        .result
-        .map_err(|error| chain(&error))?;
+    repair(&store, name).result.map_err(|error| chain(&error))?;
     Ok(tree)
 }
 
