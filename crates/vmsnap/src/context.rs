@@ -58,6 +58,15 @@ impl Context {
         Store::open(Arc::new(backend), &self.opening(access)).map_err(|error| self.failure(&error))
     }
 
+    /// Opens the store: to be changed, or, for those who only look, without a right to.
+    pub(crate) fn open_to(&self, changes: bool) -> Result<Store, Failure> {
+        self.open(if changes {
+            Access::ReadWrite
+        } else {
+            Access::ReadOnly
+        })
+    }
+
     /// Opens the store to list what is in it: what writers that died left stays where it is.
     pub(crate) fn open_to_list(&self) -> Result<Store, Failure> {
         let path = self.store_path()?;

@@ -3,7 +3,7 @@
 use clap::Args;
 use nix::unistd::{Group, User};
 use serde::Serialize;
-use snapshot_store::{Access, ReadAccess};
+use snapshot_store::ReadAccess;
 
 use crate::answer::Answer;
 use crate::context::Context;
@@ -44,12 +44,7 @@ impl AccessCommand {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let wanted = if self.changes() {
-            Access::ReadWrite
-        } else {
-            Access::ReadOnly
-        };
-        let store = context.open(wanted)?;
+        let store = context.open_to(self.changes())?;
         let failed = |error| context.failure(&error);
         let mut access = store.read_access();
         if self.changes() {

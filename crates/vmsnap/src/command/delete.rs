@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use snapshot_store::{Access, DeletePlan, Reference};
+use snapshot_store::{DeletePlan, Reference};
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -37,11 +37,7 @@ impl Delete {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let store = context.open(if self.dry_run {
-            Access::ReadOnly
-        } else {
-            Access::ReadWrite
-        })?;
+        let store = context.open_to(self.changes())?;
         let id = context.resolve(&store, &self.reference)?;
         let plan = store
             .plan_delete(id)

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use snapshot_store::retention::Age;
-use snapshot_store::{Access, GarbageOptions, GarbageReport};
+use snapshot_store::{GarbageOptions, GarbageReport};
 
 use crate::answer::Answer;
 use crate::context::Context;
@@ -40,11 +40,7 @@ impl Gc {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let store = context.open(if self.dry_run {
-            Access::ReadOnly
-        } else {
-            Access::ReadWrite
-        })?;
+        let store = context.open_to(self.changes())?;
         let options = self.options();
         let report = if self.dry_run {
             store.plan_collect(&options)

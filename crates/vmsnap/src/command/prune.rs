@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use snapshot_format::{SnapshotId, VmName};
 use snapshot_store::retention::RetentionPolicy;
-use snapshot_store::{Access, PrunePlan, RefusedRemoval, Store};
+use snapshot_store::{PrunePlan, RefusedRemoval, Store};
 
 use crate::answer::Answer;
 use crate::context::Context;
@@ -48,11 +48,7 @@ impl Prune {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let store = context.open(if self.dry_run {
-            Access::ReadOnly
-        } else {
-            Access::ReadWrite
-        })?;
+        let store = context.open_to(self.changes())?;
         let now = now_unix_ms();
         let mut pruned = Pruned {
             dry_run: self.dry_run,

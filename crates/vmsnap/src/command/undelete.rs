@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use snapshot_format::SnapshotId;
-use snapshot_store::{Access, Reference};
+use snapshot_store::Reference;
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -35,11 +35,7 @@ impl Undelete {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let store = context.open(if self.dry_run {
-            Access::ReadOnly
-        } else {
-            Access::ReadWrite
-        })?;
+        let store = context.open_to(self.changes())?;
         let id = store
             .resolve_in_trash(&self.reference)
             .map_err(|error| context.failure(&error))?;
