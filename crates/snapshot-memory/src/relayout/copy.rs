@@ -2,29 +2,16 @@
 
 use snapshot_format::page_map::FRAME_PAGES;
 use snapshot_format::{
-    DataLayout, Digest, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, MapRoot, PAGE_BYTES,
-    PageIndex,
+    Digest, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, PAGE_BYTES, PageIndex,
 };
 
-use super::output::Output;
+use super::files::{MARGIN_BYTES, NewFiles, PAGE, UNIT_PAGES};
 use super::target::Target;
 use super::{RelayoutError, RelayoutOptions, WrittenLayout};
-use crate::capture::{MapWriter, table};
-use crate::direct::QueueMode;
 use crate::error::SinkError;
-use crate::frames::FrameEncoder;
 use crate::image::{DataFile, ImageError, within_leaf};
 use crate::staged::StagedFile;
 use crate::zero::is_zero;
-
-#[expect(clippy::cast_possible_truncation, reason = "4096")]
-const PAGE: usize = PAGE_BYTES as usize;
-
-/// Buffers of one copy: 8 MiB.
-const BUFFERS: usize = 4;
-
-/// Digests of new files are of single pages: any page can then lie anywhere.
-const UNIT_PAGES: u16 = 1;
 
 /// Bytes that the new files may take at most.
 pub(crate) fn room(source: &DataFile) -> Result<u64, RelayoutError> {
@@ -39,9 +26,6 @@ pub(crate) fn room(source: &DataFile) -> Result<u64, RelayoutError> {
     Ok(present * PAGE_BYTES + map + MARGIN_BYTES)
 }
 
-/// Headers, tables, and the last block of each file.
-const MARGIN_BYTES: u64 = 64 << 10;
-
 /// Writes the pages of `source` to `data` as the options say, and where they are to `map`: two new
 /// files.
 ///
@@ -54,55 +38,21 @@ pub(crate) fn copy(
     map: &mut StagedFile,
 ) -> Result<WrittenLayout, RelayoutError> {
     let old = source.root();
-    let present = source.page_counts()?.present;
-    let bytes = present * PAGE_BYTES;
-    match options.layout {
-        DataLayout::Packed if present > 0 => data.reserve(bytes)?,
-        DataLayout::Sparse => data.set_len(old.layout.len_bytes())?,
-        _ => {}
-    }
-    let encoder = match options.layout {
-        DataLayout::Frames => Some(FrameEncoder::new(options.codec)?),
-        _ => None,
+    let files = NewFiles {
+        options,
+        root: old.clone(),
+        present: source.page_counts()?.present,
+        features: source.features(),
+        is_merged: source.is_merged(),
     };
-    let queue = data.write_queue(QueueMode::PreferDirect, BUFFERS)?;
-    let output = Output::new(queue, &options.control, bytes);
-    let mut target = Target::new(output, options.layout, encoder)?;
-    let mut map_writer = MapWriter::new(map, old.file)
-        .features(source.features())
-        .merged(source.is_merged());
-    let (mut index, mut owners) = (Vec::new(), Vec::new());
-    for (leaf, owner) in old.index.refs().iter().zip(old.owners.refs()) {
-        if let Some(held) = source.index_leaf(leaf.number)? {
-            let copied = copy_leaf(source, &held, &mut target)?;
-            index.push(map_writer.leaf(leaf.number, &copied.encode())?);
-            let flattened = source.owner_leaf(owner)?.encode();
-            owners.push(map_writer.leaf(owner.number, &flattened)?);
+    files.write(data, map, |target, leaves| {
+        for (leaf, owner) in old.index.refs().iter().zip(old.owners.refs()) {
+            if let Some(held) = source.index_leaf(leaf.number)? {
+                let copied = copy_leaf(source, &held, target)?;
+                leaves.add(&copied, &source.owner_leaf(owner)?)?;
+            }
         }
-    }
-    let kept_bytes = target.finish()?;
-    let data_len_bytes = match options.layout {
-        DataLayout::Sparse => old.layout.len_bytes(),
-        _ => kept_bytes,
-    };
-    data.set_len(data_len_bytes)?;
-    let root = MapRoot {
-        data_layout: options.layout,
-        unit_pages: UNIT_PAGES,
-        data_len_bytes,
-        index: table(index),
-        owners: table(owners),
-        ..old.clone()
-    };
-    let written = map_writer.finish(&root)?;
-    Ok(WrittenLayout {
-        map_root: written.root,
-        map_frame: written.frame,
-        map_len_bytes: written.len_bytes,
-        data_len_bytes,
-        owners: root.owners,
-        present,
-        allocated_bytes: data.allocated_bytes()? + map.allocated_bytes()?,
+        Ok(())
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod copy;
 mod error;
+mod files;
 mod merge;
 mod output;
 mod target;

@@ -87,14 +87,9 @@ impl StagedPlacement {
     ) -> Result<WrittenLayout, RelayoutError> {
         let span = tracing::debug_span!("consolidate", index, kept);
         let _entered = span.enter();
-        let merge = Merge {
-            image,
-            own: own.root(),
-            kept,
-            fragmentation: options.fragmentation,
-        };
-        merge.features()?;
-        self.require_room(merge.measure()?.1)?;
+        let merge = Merge::plan(image, own.root(), kept, options.fragmentation);
+        let merge = merge.map_err(RelayoutError::Read)?;
+        self.require_room(merge.room())?;
         let mut data = self.create(FileKind::MemoryData, index)?;
         let mut map = self.create(FileKind::MemoryMap, index)?;
         let written = merge.write(&options.relayout, &mut data, &mut map)?;
