@@ -111,8 +111,10 @@ impl DataFile {
         self.features
     }
 
-    /// Whether the header of the map asks for readers that know merged files.
-    pub(crate) fn is_merged(&self) -> bool {
+    /// Whether it is a merged file, or one laid out anew from one: the header of the map asks for
+    /// readers that know such files.
+    #[must_use]
+    pub fn is_merged(&self) -> bool {
         self.is_merged
     }
 

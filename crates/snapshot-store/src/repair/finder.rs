@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use snapshot_format::{
     DataFileRef, Digest, FileKind, GuestPage, MemoryLayout, PAGE_BYTES, PageRange,
 };
-use snapshot_memory::{DamagedUnit, DataFile, GuestMemorySource, RawFile};
+use snapshot_memory::{DamagedUnit, DataFile, GuestMemorySource, MemoryImage, RawFile};
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
-use crate::placed;
+use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
 
@@ -47,6 +47,8 @@ pub(super) struct Finder<'a, 's> {
     twins: Vec<DataFile>,
     /// Materialised images of memory that lies in the same places.
     images: Vec<(String, RawFile)>,
+    /// For a merged file, memory that its pages came from: by older placements, and of the parent.
+    memories: Vec<(String, MemoryImage)>,
     source: Option<&'a mut (dyn RepairSource + 's)>,
     /// Bytes that may still be hashed to look for one wrong bit.
     hashing_left: u64,
@@ -68,6 +70,7 @@ impl<'a, 's> Finder<'a, 's> {
             copies: BTreeMap::new(),
             twins: Vec::new(),
             images: Vec::new(),
+            memories: Vec::new(),
             source,
             hashing_left: HASHED_BYTES,
             from: BTreeSet::new(),
@@ -92,7 +95,46 @@ impl<'a, 's> Finder<'a, 's> {
             }
         }
         finder.open_images()?;
+        if target.is_merged() {
+            finder.open_memories()?;
+        }
         Ok(finder)
+    }
+
+    /// The memory of the snapshot by each placement that does not name the file, and its parent's.
+    fn open_memories(&mut self) -> Result<(), StoreError> {
+        let (store, target) = (self.store, self.target.reference());
+        let parent = self.target.root().parent.map(|parent| parent.id);
+        for id in [Some(target.snapshot), parent].into_iter().flatten() {
+            let Some(location) = store.whereabouts(id)? else {
+                continue;
+            };
+            let backend = store.backend();
+            let Ok((manifest, digest)) = record::read_manifest(backend, location, id) else {
+                continue;
+            };
+            for generation in placed::generations(backend, location, id)? {
+                let read =
+                    placed::read_generation(backend, location, &manifest, digest, generation);
+                let Ok(placement) = read else { continue };
+                if placement.dependencies.contains(&target) {
+                    continue;
+                }
+                let placed = Placed {
+                    location,
+                    manifest: manifest.clone(),
+                    digest,
+                    placement,
+                    passed_over: Vec::new(),
+                };
+                if let Ok(image) = store.open_image(&placed) {
+                    let name = FileKind::Placement.file_name(generation);
+                    let name = directory::below(&location.snapshot(id), &name);
+                    self.memories.push((name.as_str().to_owned(), image));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every materialised image of memory of the same layout.
@@ -120,6 +162,7 @@ impl<'a, 's> Finder<'a, 's> {
         let is_right = |bytes: &Vec<u8>| unit.digest.check(bytes).is_ok();
         let found = self.copy_of(unit).filter(|(_, bytes)| is_right(bytes));
         let found = found.or_else(|| self.twin_of(unit).filter(|(_, bytes)| is_right(bytes)));
+        let found = found.or_else(|| self.in_memory(unit));
         let found = found.or_else(|| self.in_image(unit));
         let found = found.or_else(|| self.elsewhere(unit).filter(|(_, bytes)| is_right(bytes)));
         let found = found.or_else(|| self.flipped_back(unit));
@@ -147,15 +190,15 @@ impl<'a, 's> Finder<'a, 's> {
 
     fn in_image(&self, unit: &DamagedUnit) -> Option<(String, Vec<u8>)> {
         self.images.iter().find_map(|(name, image)| {
-            let mut bytes = vec![0; unit.len_bytes()];
-            image.read_pages(unit.pages, &mut bytes).ok()?;
-            for (page, present) in bytes.chunks_exact_mut(PAGE).zip(&unit.present) {
-                if !present {
-                    page.fill(0);
-                }
-            }
-            let is_right = unit.digest.check(&bytes).is_ok();
-            is_right.then(|| (name.clone(), bytes))
+            let bytes = present_bytes(unit, |out| image.read_pages(unit.pages, out).is_ok())?;
+            Some((name.clone(), bytes))
+        })
+    }
+
+    fn in_memory(&self, unit: &DamagedUnit) -> Option<(String, Vec<u8>)> {
+        self.memories.iter().find_map(|(name, image)| {
+            let bytes = present_bytes(unit, |out| image.read_pages(unit.pages, out).is_ok())?;
+            Some((name.clone(), bytes))
         })
     }
 
@@ -192,6 +235,20 @@ impl<'a, 's> Finder<'a, 's> {
         }
         None
     }
+}
+
+/// The bytes of a unit out of whole memory, if they are the right ones.
+fn present_bytes(unit: &DamagedUnit, read: impl Fn(&mut [u8]) -> bool) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; unit.len_bytes()];
+    if !read(&mut bytes) {
+        return None;
+    }
+    for (page, present) in bytes.chunks_exact_mut(PAGE).zip(&unit.present) {
+        if !present {
+            page.fill(0);
+        }
+    }
+    unit.digest.check(&bytes).is_ok().then_some(bytes)
 }
 
 /// Every data file that any placement of any snapshot names as its snapshot's own.

@@ -1,5 +1,6 @@
 //! Re-creating what can be re-created, from copies whose digests prove them.
 
+mod chain;
 mod damage;
 mod finder;
 mod lost;

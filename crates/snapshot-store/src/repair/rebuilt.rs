@@ -1,14 +1,13 @@
 //! A placement made again from what it named.
 
-use std::collections::BTreeSet;
-
 use snapshot_format::{DataFileRef, Digest, FileEntry, FileKind, Manifest, Placement, SnapshotId};
-use snapshot_memory::{DataFile, DataFileNames, MapFile};
+use snapshot_memory::MapFile;
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::file;
-use crate::placed::{self, Placed};
+use crate::placed;
+use crate::repair::chain::{self, Chain};
 use crate::store::Store;
 
 /// `before` with every memory file of the snapshot that lies beside those it names: a placement
@@ -48,10 +47,10 @@ pub(super) fn with_all_files(
     Ok(after)
 }
 
-/// The first placement of a snapshot, from its manifest, its map and the placements of its parent.
+/// A placement of a snapshot, from its manifest, its maps, and what other placements name.
 ///
 /// It is refused where these leave a choice: the owners in its map are numbers of a list that must
-/// be the parent's.
+/// be the one of before.
 pub(super) fn from_manifest(
     store: &Store,
     location: Location,
@@ -95,7 +94,7 @@ pub(super) fn from_manifest(
         placement.files.push(small(FileKind::State, state)?);
     }
     if let Some(map_root) = manifest.map_root {
-        add_memory(store, manifest, map_root, &mut placement)?;
+        add_memory(store, location, manifest, map_root, &mut placement)?;
     }
     placement
         .files
@@ -103,88 +102,50 @@ pub(super) fn from_manifest(
     Ok(placement)
 }
 
-/// Names the memory of the manifest, and all that it may be in.
+/// Names the memory of the manifest, and all that it lies in.
+///
+/// The first file is preferred, as the manifest binds it. Where what that one needs is gone, it is a
+/// merged one that took its place.
 fn add_memory(
     store: &Store,
+    location: Location,
     manifest: &Manifest,
     map_root: Digest,
     placement: &mut Placement,
 ) -> Result<(), StoreError> {
-    let own = DataFileRef {
-        snapshot: manifest.id,
-        index: 0,
-        map_root,
-    };
     let (map, data) = entries(store, manifest.id, 0)?;
-    let file = open_for_map(store, &own)?;
-    let number = usize::from(file.root().file);
-    let (before, flattened) = match (number, manifest.parent) {
-        (1, _) => (Vec::new(), snapshot_format::LeafTable::default()),
-        (_, Some(parent)) => {
-            let of_parent = placement_of(store, parent.id, parent.digest, number - 1)?;
-            (of_parent.dependencies, of_parent.flattened)
-        }
-        (_, None) => {
-            let problem = "its map needs data files of a parent, and it has none";
-            let path = directory::below(
-                &Location::Live.snapshot(manifest.id),
-                &FileKind::MemoryMap.file_name(0),
-            );
-            return Err(StoreError::damaged(&path, problem));
-        }
-    };
-    placement.dependencies = before;
-    placement.dependencies.push(own);
-    placement.flattened = flattened.overlaid(&file.root().owners);
     placement.files.extend([map, data]);
-    Ok(())
-}
-
-/// The placement of the parent whose list has so many data files. Where several do, they must name
-/// data files of the same snapshots in the same order.
-fn placement_of(
-    store: &Store,
-    parent: SnapshotId,
-    digest: Digest,
-    count: usize,
-) -> Result<Placement, StoreError> {
-    let folder = |location: Location| location.snapshot(parent);
-    let location = store.whereabouts(parent)?;
-    let location = location.ok_or_else(|| StoreError::MissingFile {
-        path: folder(Location::Live),
-    })?;
-    let refused = |problem: &str| StoreError::damaged(&folder(location), problem);
-    let placed = Placed::read(store.backend(), location, parent)?;
-    if placed.digest != digest {
-        return Err(refused("it is not the parent that is named"));
-    }
-    let mut fitting: Vec<Placement> = Vec::new();
-    for generation in placed::generations(store.backend(), location, parent)? {
-        let read = placed::read_generation(
-            store.backend(),
-            location,
-            &placed.manifest,
-            digest,
-            generation,
-        )?;
-        if read.dependencies.len() == count {
-            fitting.push(read);
+    let first = store.open_map(manifest.id, map_root)?;
+    let mut refused = None;
+    for index in chain::own_indexes(store, location, manifest)? {
+        match Chain::of(store, manifest, index) {
+            Ok(chain) => {
+                if index != 0 {
+                    let (map, data) = entries(store, manifest.id, index)?;
+                    let own = store.open_data_file(&DataFileRef {
+                        snapshot: manifest.id,
+                        index,
+                        map_root: data.digest,
+                    })?;
+                    own.check_same_root(&first).map_err(StoreError::image)?;
+                    placement.files.extend([map, data]);
+                }
+                placement.dependencies = chain.files;
+                placement.flattened = chain.flattened;
+                return Ok(());
+            }
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
         }
     }
-    let lists: BTreeSet<Vec<SnapshotId>> = fitting
-        .iter()
-        .map(|read| read.dependencies.iter().map(|data| data.snapshot).collect())
-        .collect();
-    match (lists.len(), fitting.pop()) {
-        (1, Some(first)) => Ok(first),
-        _ => Err(refused(
-            "its placements do not say which data files its child needs",
-        )),
-    }
+    Err(refused.unwrap_or_else(|| StoreError::MissingFile {
+        path: location.snapshot(manifest.id),
+    }))
 }
 
 /// What a placement says of a map and of the data file that it describes, from the map itself.
-fn entries(
+pub(super) fn entries(
     store: &Store,
     id: SnapshotId,
     index: u32,
@@ -209,15 +170,4 @@ fn entries(
         digest: found.map_root,
     };
     Ok((map, data))
-}
-
-/// A data file whose map is sound, whatever its data is.
-fn open_for_map(store: &Store, own: &DataFileRef) -> Result<DataFile, StoreError> {
-    let open = |kind| placed::open_file(store.backend(), own.snapshot, kind, own.index);
-    let (map_path, map) = open(FileKind::MemoryMap)?;
-    let names = DataFileNames {
-        map: map_path.as_str().to_owned(),
-        data: map_path.as_str().to_owned(),
-    };
-    DataFile::open_damaged(map, None, names, own).map_err(StoreError::image)
 }

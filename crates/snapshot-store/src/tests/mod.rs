@@ -26,5 +26,6 @@ mod recreate;
 mod refresher;
 mod relayout;
 mod repair;
+mod repair_merged;
 mod rig;
 mod working_set;

@@ -225,12 +225,10 @@ fn check_map(placed: &Placed, data: &FileEntry, file: &DataFile) -> Result<(), S
     let entry = placed.placement.file(FileKind::MemoryMap, data.index);
     let place = placed.placement.dependencies.len();
     let own = placed.placement.dependencies.last();
-    let is_placed = if own.is_some_and(|own| own.index == data.index) {
-        usize::from(root.file) == place
-    } else {
-        // One from before: the chain may have become shorter, and never longer.
-        usize::from(root.file) >= place
-    };
+    // One that does not count is of a longer chain, or of a shorter one where the placement was made
+    // again: what binds it is the first file.
+    let counts = own.is_some_and(|own| own.index == data.index);
+    let is_placed = !counts || usize::from(root.file) == place;
     let problem = if (root.parent, &root.layout) != (manifest.parent, &manifest.layout) {
         "its parent or its memory layout are not those of the manifest"
     } else if !is_placed {
