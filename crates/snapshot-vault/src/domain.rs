@@ -281,7 +281,7 @@ fn until_done(
 }
 
 /// How often a call is made whose outcome is not known.
-const ATTEMPTS: usize = 3;
+pub(crate) const ATTEMPTS: usize = 3;
 
 /// Bytes of an object that are read first: all of most.
 const FIRST_BYTES: usize = 16 << 10;

@@ -32,10 +32,11 @@ impl Domain {
             archive,
             is_released: false,
         };
-        // After the lease is there: whoever expires has put the trash object before he looks for it.
-        let is_there = self.exists(ObjectKind::Recipe, archive)?
-            && self.exists(ObjectKind::Commit, archive)?
-            && !self.exists(ObjectKind::Trash, archive)?;
+        // After the lease is there, and the trash object first: it is the last that goes of what
+        // expires, so that one who finds it gone does not find the recipe either.
+        let is_there = !self.exists(ObjectKind::Trash, archive)?
+            && self.exists(ObjectKind::Recipe, archive)?
+            && self.exists(ObjectKind::Commit, archive)?;
         if is_there {
             return Ok(lease);
         }
@@ -114,8 +115,12 @@ fn parse(body: &[u8]) -> Result<ObjectId, FormatError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
-    use crate::testing::{Guest, archive, domain, restored};
+    use crate::objects::{ListedObject, ObjectError, ObjectName, Objects};
+    use crate::testing::{Guest, archive, domain, domain_on, restored};
     use crate::{CollectOptions, MemoryObjects};
 
     fn expire(domain: &Domain) -> u64 {
@@ -157,5 +162,60 @@ mod tests {
         assert_eq!(expire(&domain), 0);
         domain.release_lease(id).unwrap();
         assert_eq!(expire(&domain), 1);
+    }
+
+    /// Ends the expiry of an archive before the `get` of this number, as a collector does that listed
+    /// the leases before there was one.
+    #[derive(Debug)]
+    struct ExpiredMeanwhile {
+        objects: MemoryObjects,
+        names: [ObjectName; 3],
+        before: usize,
+        gets: AtomicUsize,
+    }
+
+    impl Objects for ExpiredMeanwhile {
+        fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), ObjectError> {
+            self.objects.put(name, bytes)
+        }
+
+        fn get(&self, name: &ObjectName, at: u64, out: &mut [u8]) -> Result<usize, ObjectError> {
+            if self.gets.fetch_add(1, Ordering::Relaxed) + 1 == self.before {
+                for name in &self.names {
+                    self.objects.delete(name)?;
+                }
+            }
+            self.objects.get(name, at, out)
+        }
+
+        fn list(&self, prefix: &ObjectName) -> Result<Vec<ListedObject>, ObjectError> {
+            self.objects.list(prefix)
+        }
+
+        fn delete(&self, name: &ObjectName) -> Result<(), ObjectError> {
+            self.objects.delete(name)
+        }
+    }
+
+    // spec: VGC-19
+    #[test]
+    fn an_archive_that_is_expired_while_it_is_leased_is_not() {
+        for before in 1..=3 {
+            let objects = MemoryObjects::new();
+            let plain = domain(&objects);
+            let archived = archive(&plain, 1, &Guest::new(16, 1), None).unwrap();
+            plain.delete_archive(archived.id).unwrap();
+            let name = |kind| plain.name(kind, archived.id);
+            let meanwhile = ExpiredMeanwhile {
+                objects: objects.clone(),
+                names: [ObjectKind::Recipe, ObjectKind::Commit, ObjectKind::Trash].map(name),
+                before,
+                gets: AtomicUsize::new(0),
+            };
+            let reader = domain_on(Arc::new(meanwhile));
+            let leased = reader.lease_archive(archived.id);
+            assert!(leased.is_err(), "expired before get {before}");
+            assert_eq!(plain.leases().unwrap().len(), 0);
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::chunk::Encoded;
-use crate::domain::put_until_done;
+use crate::domain::{ATTEMPTS, Domain};
 use crate::error::VaultError;
 use crate::fetch::Chunks;
 use crate::id::{ChunkId, ObjectId};
 use crate::index::Way;
-use crate::objects::ObjectKind;
-use crate::pack::{PackBuilder, Representation};
+use crate::objects::{ObjectError, ObjectKind};
+use crate::pack::{BuiltPack, PackBuilder, Representation};
 
 /// Stores chunks in new packs, each once, and knows which packs what it was given lies in.
 #[derive(Debug)]
@@ -100,9 +100,18 @@ impl ChunkStore {
         };
         self.pending.clear();
         let domain = self.chunks.domain();
-        let built = pack.finish(domain.secrets());
-        let name = domain.name(ObjectKind::Pack, built.id);
-        put_until_done(domain.objects(), &name, &built.bytes)?;
+        let mut built = pack.finish(domain.secrets());
+        let mut attempt = 1;
+        while let Err(error) = put_once(domain, &built) {
+            if attempt == ATTEMPTS {
+                return Err(error);
+            }
+            attempt += 1;
+            tracing::debug!(%error, "put again under another id");
+            // The call may still happen. A pack that it brought back after it was collected would be
+            // deleted once more by whoever is late with that.
+            built = built.renewed(domain.id(), domain.secrets())?;
+        }
         let len_bytes = built.bytes.len() as u64;
         self.chunks
             .change_index(|index| index.add(built.id, len_bytes, &built.table));
@@ -123,5 +132,14 @@ impl ChunkStore {
 
     pub(crate) const fn stats(&self) -> StoreStats {
         self.stats
+    }
+}
+
+fn put_once(domain: &Domain, built: &BuiltPack) -> Result<(), VaultError> {
+    let name = domain.name(ObjectKind::Pack, built.id);
+    match domain.objects().put(&name, &built.bytes) {
+        // The id is random, and this is the one call that puts it.
+        Ok(()) | Err(ObjectError::Exists) => Ok(()),
+        Err(error) => Err(VaultError::object_at("put", &name)(error)),
     }
 }

@@ -6,8 +6,8 @@ use snapshot_memory::FrameCodec;
 use crate::objects::ObjectKind;
 use crate::testing::{Before, Guest, PAGE, archive, domain, domain_on, restored};
 use crate::{
-    ArchiveFile, ArchiveInput, ArchiveOptions, ArchivedKind, DomainId, MemoryObjects, Objects,
-    Step, VaultError,
+    ArchiveFile, ArchiveInput, ArchiveOptions, ArchivedKind, CollectOptions, Domain, DomainId,
+    MemoryObjects, Objects, RootKey, ScopeName, Step, VaultError,
 };
 
 #[test]
@@ -179,6 +179,32 @@ fn a_writer_that_dies_at_any_call_leaves_the_archives_that_there_were() {
     }
 }
 
+// spec: VGC-22
+#[test]
+fn a_pack_whose_put_failed_is_put_under_another_id_and_sealed_for_it() {
+    for is_sealed in [false, true] {
+        for step in [Step::Fails, Step::FailsDone] {
+            let objects = MemoryObjects::new();
+            let scope = ScopeName::default_scope();
+            let shared = Arc::new(objects.clone());
+            let key = RootKey([2; 32]);
+            let domain = Domain::new(shared, DomainId([1; 16]), scope, &key, is_sealed);
+            objects.plan(1, step);
+            let guest = Guest::new(32, 1);
+            let archived = archive(&domain, 1, &guest, None).unwrap();
+            assert_eq!(restored(&domain, archived.id).unwrap(), guest.image());
+            let report = domain.verify(0).unwrap();
+            assert!(report.is_ok(), "{report:?}");
+            let packs = domain.list(ObjectKind::Pack).unwrap();
+            // The one that failed was put, or may be, under an id that is not used again.
+            assert_eq!(packs.len(), if step == Step::FailsDone { 2 } else { 1 });
+            let collected = domain.collect(&CollectOptions::default()).unwrap();
+            assert_eq!(collected.deleted_packs, packs.len() as u64 - 1);
+            assert_eq!(restored(&domain, archived.id).unwrap(), guest.image());
+        }
+    }
+}
+
 // spec: VGC-05
 #[test]
 fn a_writer_that_cannot_commit_takes_its_recipe_back() {
@@ -207,9 +233,9 @@ fn a_writer_whose_recipe_is_withdrawn_at_any_call_archives_again_or_was_done() {
     for number in 1..=3 {
         let objects = MemoryObjects::new();
         let act = |objects: &MemoryObjects| {
-            let options = crate::CollectOptions {
+            let options = CollectOptions {
                 withdraw_unfinished: true,
-                ..crate::CollectOptions::default()
+                ..CollectOptions::default()
             };
             domain(objects).collect(&options).unwrap();
         };

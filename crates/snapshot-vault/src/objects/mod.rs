@@ -26,7 +26,8 @@ pub use suite::objects_suite;
 /// 1. an object appears whole or not at all, under its name alone;
 /// 2. what a call that returned has done is seen by every call that begins later, by
 ///    [`list`](Self::list) too, by whomever;
-/// 3. a call that failed may have happened, or happen later, at most once;
+/// 3. a call that failed may have happened, or happen later, at most once; one that returned is over,
+///    also where an implementation made it of several;
 /// 4. what a [`put`](Self::put) that returned has put is durable, and so is a
 ///    [`delete`](Self::delete).
 ///

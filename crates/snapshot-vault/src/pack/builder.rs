@@ -116,5 +116,40 @@ impl PackBuilder {
     }
 }
 
+impl BuiltPack {
+    /// The same records as a pack of their own, under a new id, sealed for it.
+    pub(crate) fn renewed(&self, domain: DomainId, secrets: &Secrets) -> Result<Self, VaultError> {
+        let failed = || VaultError::Host {
+            what: "seal a payload again",
+            source: None,
+        };
+        let mut pack = PackBuilder::new(domain)?;
+        for entry in &self.table.entries {
+            let start = usize::try_from(entry.payload_offset()).map_err(|_| failed())?;
+            let end = usize::try_from(entry.end()).map_err(|_| failed())?;
+            let stored = self.bytes.get(start..end).ok_or_else(failed)?;
+            let opened = secrets.open(&Binding {
+                domain,
+                pack: self.id,
+                offset: u64::from(entry.offset),
+                form: entry.form(),
+                id: entry.id,
+                base: entry.base_or_none(),
+                bytes: stored,
+            });
+            let opened = opened.transpose().map_err(|_| failed())?;
+            let payload = opened.as_deref().unwrap_or(stored);
+            pack.push(
+                entry.id,
+                entry.representation,
+                entry.coding,
+                payload,
+                secrets,
+            )?;
+        }
+        Ok(pack.finish(secrets))
+    }
+}
+
 /// Bytes of the longest payload.
 const LONGEST: usize = crate::limits::MAX_PAYLOAD_BYTES;

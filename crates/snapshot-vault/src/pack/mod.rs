@@ -4,9 +4,7 @@ mod builder;
 mod record;
 mod table;
 
-#[cfg(test)]
-use builder::BuiltPack;
-pub(crate) use builder::PackBuilder;
+pub(crate) use builder::{BuiltPack, PackBuilder};
 pub(crate) use record::{Entry, PageMask, RECORD_BYTES, Representation, parse_record};
 pub(crate) use table::{PackTable, PackTail, TAIL_BYTES, check_len, scan};
 

@@ -4,5 +4,6 @@ mod crash;
 #[cfg(feature = "age")]
 mod golden;
 mod model;
+mod protocol;
 mod spec;
 mod threads;
