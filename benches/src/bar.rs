@@ -123,8 +123,16 @@ pub(crate) fn of_case(row: &Row) -> Option<Bar> {
         let stored = mib(row.count(name)?);
         // The bar is for a guest of 1 GiB.
         let most = most * mib(row.count("mem_bytes")?) / 1024.0;
+        let mut text = format!("stored {stored:.1} MiB, ≤ {most:.0}");
+        // How hard the corpus is to compress, which is made of what a host has.
+        for (case, rival, _) in PEERS {
+            let theirs = row.count(&format!("{rival}_{name}"));
+            if let Some(theirs) = theirs.filter(|_| case == row.case) {
+                text = format!("{text}; {rival} {:.1}", mib(theirs));
+            }
+        }
         return Some(Bar {
-            text: format!("stored {stored:.1} MiB, ≤ {most:.0}"),
+            text,
             is_met: stored <= most,
         });
     }
@@ -234,6 +242,13 @@ mod tests {
             "bytes_metadata": 14,
         });
         assert!(of_case(&row(&zero)).unwrap().is_met);
+        let stored = json!({
+            "case": "v1-ingest", "bytes_stored": 300_u64 << 20, "borg_bytes_stored": 350_u64 << 20,
+            "mem_bytes": 1_u64 << 30,
+        });
+        let bar = of_case(&row(&stored)).unwrap();
+        assert_eq!(bar.text, "stored 300.0 MiB, ≤ 280; borg 350.0");
+        assert!(!bar.is_met);
         let rss = json!({"case": "rss", "rss_bytes": 2 << 20, "rss_allowed_bytes": 1 << 20});
         let bar = of_case(&row(&rss)).unwrap();
         assert_eq!(bar.text, "2.0 MiB beyond the guest, ≤ 1.0");

@@ -71,7 +71,7 @@
 //! - `index`, `fetch`, `image`: where chunks are, and memory read straight from packs
 //! - `stored`, `thaw`: snapshots of a store to a vault, and back
 //! - `catalog`: the archives with what their manifests say
-//! - `restore`, `verify`: all memory to a raw image; reading every byte
+//! - `restore`, `verify`, `share`: all memory to a raw image; reading every byte; threads for it
 //! - `archive`, `collect`: writing archives and deleting what none needs, in the order that
 //!   `specs/41-vault-protocol.md` proves
 //!
@@ -111,6 +111,7 @@ mod pack;
 mod recipe;
 mod restore;
 mod secrets;
+mod share;
 mod stored;
 #[cfg(test)]
 mod testing;

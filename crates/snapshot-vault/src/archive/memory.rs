@@ -44,7 +44,7 @@ pub(super) fn archive(
     thread::scope(|scope| {
         let mut queues: Vec<Receiver<Answer>> = Vec::with_capacity(threads);
         for first in 0..threads {
-            let (sender, receiver) = sync_channel(AHEAD);
+            let (sender, receiver) = sync_channel((AHEAD / threads).max(2));
             let worker = Worker::new(source, ChunkEncoder::new(options.codec)?);
             let batches = (first..count).step_by(threads).map_while(batch);
             let thread = thread::Builder::new().name("vmsnap-archive".to_owned());
@@ -184,5 +184,6 @@ fn leaves_of(layout: &MemoryLayout) -> Vec<u32> {
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Batches that a thread may be ahead of the one who stores.
-const AHEAD: usize = 4;
+/// Batches that all threads together may be ahead of the one who stores: what they work on while a
+/// pack is made durable, at most 48 MiB.
+const AHEAD: usize = 48;

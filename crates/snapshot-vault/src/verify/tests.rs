@@ -26,6 +26,32 @@ fn every_record_is_checked_once_whatever_the_threads() {
 }
 
 #[test]
+fn threads_find_in_several_batches_what_one_finds() {
+    let objects = MemoryObjects::new();
+    let domain = domain(&objects);
+    // Chunks of several batches, in one pack.
+    archive(&domain, 1, &Guest::new(2 * BATCH * 16, 1), None).unwrap();
+    let (pack, _) = domain.list(ObjectKind::Pack).unwrap()[0];
+    let name = domain.name(ObjectKind::Pack, pack);
+    let mut bytes = objects.bytes(&name).unwrap();
+    for eighth in 1..8 {
+        let at = bytes.len() / 8 * eighth;
+        bytes[at] ^= 1;
+    }
+    objects.tamper(&name, bytes);
+    let told = |threads| {
+        let report = domain.verify(threads).unwrap();
+        let problems: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+        (report.records, report.bytes, problems)
+    };
+    let alone = told(0);
+    assert!(alone.2.len() >= 7, "{alone:?}");
+    for threads in 1..4 {
+        assert_eq!(told(threads), alone, "{threads} threads");
+    }
+}
+
+#[test]
 fn a_flipped_bit_in_any_object_is_found() {
     let (objects, domain) = filled();
     for name in objects.names() {
