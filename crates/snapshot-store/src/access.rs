@@ -1,5 +1,7 @@
 //! Who may read what a store publishes.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use snapshot_format::SnapshotId;
 use snapshot_memory::backend::{Entry, EntryKind, FileAccess, RelPath};
@@ -129,9 +131,16 @@ impl Store {
         file::replace(self.backend(), &root, directory::ACCESS_FILE, &bytes, own)?;
         self.give(&directory::store_file(), access.own_file())?;
         self.give(&root, access.directory())?;
-        let vms = directory::vm_directory();
-        for entry in self.entries(&vms)? {
-            self.give(&directory::below(&vms, &entry.name), access.own_file())?;
+        let (vms, verified) = (directory::vm_directory(), directory::verified_directory());
+        let has_checks = self.is_directory(&verified)?;
+        for folder in [Some(&vms), has_checks.then_some(&verified)] {
+            let Some(folder) = folder else { continue };
+            for entry in self.entries(folder)? {
+                self.give(&directory::below(folder, &entry.name), access.own_file())?;
+            }
+        }
+        if has_checks {
+            self.give(&verified, access.directory())?;
         }
         for path in directory::readable() {
             self.give(&path, access.directory())?;
@@ -165,6 +174,14 @@ impl Store {
         }
     }
 
+    /// The same of a directory that was made after the store.
+    pub(crate) fn give_directory(&self, path: &RelPath) -> Result<(), StoreError> {
+        match self.given_access() {
+            Some(access) => self.give(path, access.directory()),
+            None => Ok(()),
+        }
+    }
+
     /// What a file gets that is replaced now and then, if anything is set.
     pub(crate) fn own_file_access(&self) -> Option<FileAccess> {
         self.given_access().map(ReadAccess::own_file)
@@ -187,6 +204,14 @@ impl Store {
             )?;
         }
         Ok(())
+    }
+
+    fn is_directory(&self, path: &RelPath) -> Result<bool, StoreError> {
+        match self.backend().metadata(path) {
+            Ok(found) => Ok(found.kind == EntryKind::Directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("look at", path, error)),
+        }
     }
 
     /// The files of a directory.

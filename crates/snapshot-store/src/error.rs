@@ -378,7 +378,9 @@ impl StoreError {
             }
             Self::ReadOnly => "ask for write permission, or mount the file system for writing",
             _ => match self.kind() {
-                ErrorKind::Corrupt => "run verify, and put back a copy of the file",
+                ErrorKind::Corrupt => {
+                    "run repair, with --vault where it was archived, or put back a copy of the file"
+                }
                 ErrorKind::TooNew => "use the version that wrote the file, or a later one",
                 ErrorKind::Busy => "wait for that process, or raise the time to wait",
                 ErrorKind::NoSpace => "free space, or raise the quota, and try again",

@@ -168,7 +168,8 @@ pub use reference::Reference;
 pub use refresher::WorkingSetRefresher;
 pub use relayout::RelayoutReport;
 pub use repair::{
-    HurtSnapshot, LostRange, RepairOutcome, RepairReport, RepairSource, RepairedFile, WantedPages,
+    HurtSnapshot, LostRange, RepairOutcome, RepairReport, RepairSource, RepairedFile, WantedFile,
+    WantedPages,
 };
 pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;

@@ -1,7 +1,8 @@
 //! All that a snapshot is made of, kept from being destroyed: for copying it elsewhere.
 
 use snapshot_format::{
-    Digest, FileKind, GuestPage, LEAF_PAGES, Manifest, PageRange, SnapshotId, SnapshotRef, limits,
+    Digest, FileKind, GuestPage, LEAF_PAGES, Manifest, Operation, PageRange, SnapshotId,
+    SnapshotRef, limits,
 };
 use snapshot_memory::{DirtyBitmap, ImageError};
 
@@ -31,7 +32,9 @@ impl Store {
     /// that counts has beside it.
     pub fn parts(&self, id: SnapshotId) -> Result<SnapshotParts, StoreError> {
         let lease = self.lease(id)?;
+        self.allow(Operation::Read)?;
         let placed = self.live(id)?;
+        placed.allow(Operation::Read)?;
         let manifest = self.whole(&placed, FileKind::Manifest, Some(placed.digest))?;
         let mut files = vec![(FileKind::Manifest, manifest)];
         if let Some(entry) = placed.placement.file(FileKind::State, 0) {
@@ -42,7 +45,7 @@ impl Store {
         if placed.manifest.map_root.is_some() {
             let map = self.whole(&placed, FileKind::MemoryMap, None)?;
             files.push((FileKind::MemoryMap, map));
-            image = Some(self.image(id)?);
+            image = Some(self.image_to(Operation::Read, id)?);
         }
         let path = directory::below(&Location::Live.snapshot(id), directory::METADATA_FILE);
         // One that cannot be read is damage of the store, and none of the snapshot.

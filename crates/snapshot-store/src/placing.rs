@@ -126,7 +126,10 @@ impl PlaceLock {
         if found.is_empty() {
             return Ok(());
         }
-        let (manifest, digest) = record::read_manifest(backend, location, id)?;
+        // Without a manifest nobody knows what the placements name: all of them stay.
+        let Ok((manifest, digest)) = record::read_manifest(backend, location, id) else {
+            return Ok(());
+        };
         let mut named: BTreeSet<(FileKind, u32)> = BTreeSet::new();
         let generations = placed::generations(backend, location, id)?;
         let counts = generations.first().copied();

@@ -43,7 +43,7 @@ pub struct ArchiveList {
 }
 
 /// An archived snapshot, open. What it needs stays while its recipe does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ColdSnapshot {
     id: ObjectId,
     chunks: Chunks,

@@ -71,6 +71,7 @@
 //! - `index`, `fetch`, `image`: where chunks are, and memory read straight from packs
 //! - `stored`, `thaw`: snapshots of a store to a vault, and back
 //! - `catalog`: the archives with what their manifests say
+//! - `copies`: archives as copies from which a store is repaired
 //! - `restore`, `verify`, `share`: all memory to a raw image; reading every byte; threads for it
 //! - `archive`, `collect`: writing archives and deleting what none needs, in the order that
 //!   `specs/41-vault-protocol.md` proves
@@ -93,6 +94,7 @@ mod archives;
 mod catalog;
 mod chunk;
 mod collect;
+mod copies;
 mod domain;
 mod error;
 mod fetch;
@@ -126,6 +128,7 @@ pub use archive::{ArchiveFile, ArchiveInput, ArchiveOptions, ArchiveProgress, Ar
 pub use archives::{ArchiveList, ArchiveSummary, ColdSnapshot};
 pub use catalog::{ArchivedSnapshot, Catalog};
 pub use collect::{CollectOptions, CollectPlan, Collected, CondemnedPack};
+pub use copies::ArchivedCopies;
 pub use domain::Domain;
 pub use error::{ErrorKind, FormatError, VaultError};
 pub use id::{ChunkId, DomainId, ObjectId, ParseNameError, ScopeName};

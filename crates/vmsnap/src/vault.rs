@@ -7,8 +7,8 @@ use clap::Args;
 use snapshot_memory::backend::FsBackend;
 use snapshot_store::Reference;
 use snapshot_vault::{
-    ArchivedSnapshot, Domain, ErrorKind, FolderObjects, KeyKeeper, PassphraseKeeper,
-    RecipientKeeper, ScopeName, Vault, VaultError,
+    ArchivedCopies, ArchivedSnapshot, Domain, ErrorKind, FolderObjects, KeyKeeper,
+    PassphraseKeeper, RecipientKeeper, ScopeName, Vault, VaultError,
 };
 
 use crate::context::Context;
@@ -72,6 +72,21 @@ impl VaultOptions {
                     .hint("give --vault PATH, or set VMSNAP_VAULT")),
             },
         }
+    }
+
+    /// Whether a vault is named, and not only taken from the folder of the store.
+    pub(crate) fn is_named(&self) -> bool {
+        self.vault.is_some()
+    }
+
+    /// Opens the vault to read where one is named, or lies in the folder of the store; `None` where
+    /// neither is so, or the one in the folder cannot be opened.
+    pub(crate) fn open_if_there(&self, context: &Context) -> Result<Option<OpenVault>, Failure> {
+        let opened = self.open(context, Use::Reads);
+        if self.is_named() {
+            return opened.map(Some);
+        }
+        Ok(opened.ok())
     }
 
     pub(crate) fn open(&self, context: &Context, used: Use) -> Result<OpenVault, Failure> {
@@ -182,6 +197,12 @@ impl OpenVault {
             domains.push(refused.map_err(|error| self.failure(&error))?);
         }
         Ok(domains)
+    }
+
+    /// The archives of the scope, as copies from which a store is repaired.
+    pub(crate) fn copies(&self) -> Result<ArchivedCopies, Failure> {
+        let name = format!("archives of {}", self.path.display());
+        ArchivedCopies::open(&name, &self.domains()?).map_err(|error| self.failure(&error))
     }
 
     /// The archive that a reference means, and the domain that it is in.

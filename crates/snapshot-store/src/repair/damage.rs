@@ -117,25 +117,3 @@ fn length_problem(path: &RelPath, found: Option<u64>, expected: u64) -> Option<S
         Some(_) => None,
     }
 }
-
-/// Why a small file of a snapshot is not what its placement names; `None` if it is.
-pub(super) fn state_problem(store: &Store, placed: &Placed) -> Option<(RelPath, String)> {
-    let entry = placed.placement.file(FileKind::State, 0)?;
-    let path = placed.path(FileKind::State, 0);
-    let read = crate::file::read(
-        store.backend(),
-        &path,
-        snapshot_format::limits::MAX_ENVELOPE_BYTES,
-    );
-    match read {
-        Err(error) => Some((path, error.to_string())),
-        Ok(bytes) => match entry.digest.check(&bytes) {
-            Ok(()) => None,
-            Err(found) => {
-                let expected = entry.digest;
-                let problem = format!("{path} has the digest {found}, and {expected} is expected");
-                Some((path, problem))
-            }
-        },
-    }
-}

@@ -2,40 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use snapshot_format::{
-    DataFileRef, Digest, FileKind, GuestPage, MemoryLayout, PAGE_BYTES, PageRange,
-};
+use snapshot_format::{DataFileRef, Digest, FileKind, GuestPage, PAGE_BYTES};
 use snapshot_memory::{DamagedUnit, DataFile, GuestMemorySource, MemoryImage, RawFile};
 
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::placed::{self, Placed};
 use crate::record;
+use crate::repair::source::{RepairSource, WantedPages};
+use crate::repair::whole::BUT_FOR_ONE_BIT;
 use crate::store::Store;
-
-/// Pages that are wanted, all under one digest.
-#[derive(Clone, Copy, Debug)]
-pub struct WantedPages<'w> {
-    /// The data file that they belong to.
-    pub data: DataFileRef,
-    /// The layout of its snapshot's memory.
-    pub layout: &'w MemoryLayout,
-    /// The pages, as image pages of that layout.
-    pub pages: PageRange,
-    /// Which of them are stored in that file; the bytes of all others are zero here.
-    pub present: &'w [bool],
-    /// The digest of all bytes together.
-    pub digest: Digest,
-}
-
-/// Copies of memory that lie outside of the store: an archive, say.
-pub trait RepairSource {
-    /// What a report calls it.
-    fn name(&self) -> &str;
-
-    /// The bytes of the pages, if it has them. They are compared with the digest.
-    fn pages(&mut self, wanted: &WantedPages<'_>) -> Option<Vec<u8>>;
-}
 
 /// Looks for the bytes of damaged units of one data file.
 pub(super) struct Finder<'a, 's> {
@@ -228,7 +204,7 @@ impl<'a, 's> Finder<'a, 's> {
                 };
                 flip(&mut bytes);
                 if unit.digest.check(&bytes).is_ok() {
-                    return Some(("its own bytes but for one bit".to_owned(), bytes));
+                    return Some((BUT_FOR_ONE_BIT.to_owned(), bytes));
                 }
                 flip(&mut bytes);
             }

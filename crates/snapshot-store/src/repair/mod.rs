@@ -2,12 +2,16 @@
 
 mod chain;
 mod damage;
+mod data;
 mod finder;
 mod lost;
+mod place;
 mod quarantine;
 mod rebuilt;
 mod report;
 mod run;
+mod source;
+mod whole;
 
-pub use finder::{RepairSource, WantedPages};
 pub use report::{HurtSnapshot, LostRange, RepairOutcome, RepairReport, RepairedFile};
+pub use source::{RepairSource, WantedFile, WantedPages};

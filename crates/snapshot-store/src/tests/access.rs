@@ -1,12 +1,13 @@
 //! Who may read what is published, on a real file system.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::rig::{A, image, kind, named, one, options, path, restored, take, verify};
-use crate::{ErrorKind, Location, ReadAccess, Selection, Store};
+use crate::{ErrorKind, Location, ReadAccess, Selection, Store, VerifyOptions};
 use snapshot_format::DataLayout;
 use snapshot_memory::RelayoutOptions;
 use snapshot_memory::backend::{Fault, FaultBackend, FsBackend};
@@ -92,6 +93,61 @@ fn what_is_published_has_the_access_that_is_set() {
     store.set_read_access(ReadAccess::default(), true).unwrap();
     check(&folder(after), 0o400, 0o600, 0o700);
     assert!(verify(&store, Selection::All).ok);
+}
+
+// spec: ACC-02
+// spec: ACC-05
+// spec: RPR-13
+#[test]
+fn what_is_remembered_of_checks_and_what_is_repaired_has_the_access_that_is_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let backend = FsBackend::create(&root).unwrap();
+    let store = Store::create(Arc::new(backend), &options()).unwrap();
+    let a = take(&store, named("web", "a"), &image(&A)).unwrap();
+    let check = |store: &Store| {
+        let options = VerifyOptions::of(Selection::All);
+        let report = store.verify_with(&options, &mut |_| ControlFlow::Continue(()));
+        assert!(report.unwrap().ok);
+    };
+    let (folder, record) = (
+        root.join("verified"),
+        root.join(format!("verified/{}.json", a.id)),
+    );
+    let access = ReadAccess::new(None, None, 0o440).unwrap();
+    // Set before the first check, and after it.
+    store.set_read_access(access, true).unwrap();
+    check(&store);
+    assert_eq!((mode(&folder), mode(&record)), (0o750, 0o640));
+    store.set_read_access(ReadAccess::default(), false).unwrap();
+    assert_eq!((mode(&folder), mode(&record)), (0o700, 0o600));
+    store.set_read_access(access, true).unwrap();
+    assert_eq!((mode(&folder), mode(&record)), (0o750, 0o640));
+    // A link is nobody's record: what it leads to keeps its access and its bytes.
+    let outside = directory.path().join("outside");
+    fs::write(&outside, b"mine").unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o604)).unwrap();
+    fs::remove_file(&record).unwrap();
+    std::os::unix::fs::symlink(&outside, &record).unwrap();
+    store.set_read_access(access, true).unwrap();
+    assert_eq!(store.last_check(a.id), None);
+    check(&store);
+    assert!(store.last_check(a.id).is_some());
+    assert_eq!((mode(&record), mode(&outside)), (0o640, 0o604));
+    assert_eq!(fs::read(&outside).unwrap(), b"mine");
+    // A data file and a manifest with a wrong bit each.
+    for name in ["memory.img", "manifest.vms"] {
+        let file = root.join(format!("snapshots/{}/{name}", a.id));
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[135] ^= 1;
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, bytes).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+        let report = store.repair(a.id, None, &mut |_| ControlFlow::Continue(()));
+        let report = report.unwrap();
+        assert_eq!(report.outcome, crate::RepairOutcome::Mended, "{report:?}");
+        assert_eq!(mode(&file), 0o440, "{name}");
+    }
 }
 
 // spec: ACC-02

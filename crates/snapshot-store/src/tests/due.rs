@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::rig::{A, image, kind, named, names, path, reopen, store, take};
 use crate::{ErrorKind, Selection, Store, VerifyOptions, VerifyReport};
-use snapshot_format::SnapshotRef;
+use snapshot_format::{Digest, SnapshotId, SnapshotRef};
 use snapshot_memory::backend::{Backend, MemBackend};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -161,4 +161,51 @@ fn what_was_checked_before_a_stop_is_remembered_and_the_gone_are_forgotten() {
         .verify(Selection::All, &mut |_| ControlFlow::Continue(()))
         .unwrap();
     assert_eq!(names(&tree, "verified").len(), before.len() - 1);
+}
+
+/// A sound file with another body.
+fn with_body(file: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let text = std::str::from_utf8(file).unwrap();
+    let (_, body) = text.split_once("\"body\":").unwrap();
+    let body = body.strip_suffix("}\n").unwrap();
+    assert!(body.contains(from), "{body}");
+    let body = body.replace(from, to);
+    let checksum = Digest::of(body.as_bytes());
+    format!("{{\"checksum\":\"{checksum}\",\"body\":{body}}}\n").into_bytes()
+}
+
+// spec: VFY-02
+#[test]
+fn nonsense_the_future_a_huge_file_and_strangers_in_verified_change_nothing_else() {
+    let (tree, store, all) = three();
+    run(&store, &on_day(100));
+    let record = |at: usize| path(&format!("verified/{}.json", all[at].id));
+    let valid = super::rig::read(&tree, &record(0));
+    let of_later = with_body(&valid, "\"version\":1", "\"version\":2");
+    let seq = format!("\"seq\":{}", store.last_check(all[0].id).unwrap().seq);
+    let endless = with_body(&valid, &seq, &format!("\"seq\":{}", u64::MAX));
+    let hostile: [Vec<u8>; 7] = [
+        endless,
+        b"[]".to_vec(),
+        Vec::new(),
+        vec![b'{'; 2 << 20],
+        [0xff; 300].to_vec(),
+        of_later,
+        valid[..valid.len() - 20].to_vec(),
+    ];
+    for bytes in hostile {
+        tree.tamper(&record(0), |old| *old = bytes.clone()).unwrap();
+        assert_eq!(numbers(&store, &all)[0], 0);
+        // Only that one is due, and its record is written anew.
+        assert_eq!(run(&store, &week(101)).snapshots, 1);
+        assert!(numbers(&store, &all)[0] > 0);
+    }
+    for name in ["x.json", "00.json", "readme", ".x.json.new"] {
+        let mut file = tree.create(&path(&format!("verified/{name}"))).unwrap();
+        file.write_all_at(0, b"stranger").unwrap();
+    }
+    let stranger = format!("verified/{}.json", SnapshotId([9; 16]));
+    tree.create_dir(&path(&stranger)).unwrap();
+    assert!(run(&store, &on_day(102)).ok);
+    assert_eq!(numbers(&store, &all).len(), 3);
 }

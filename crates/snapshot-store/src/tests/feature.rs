@@ -76,6 +76,8 @@ fn attempt(store: &Store, a: SnapshotRef, operation: Operation) -> Result<(), St
     match operation {
         Operation::Read => {
             store.detail(a.id)?;
+            // What is copied elsewhere is looked at, and no machine is brought back.
+            assert_eq!(store.parts(a.id)?.files().len(), 3);
             assert!(verify(store, Selection::All).ok);
             Ok(())
         }

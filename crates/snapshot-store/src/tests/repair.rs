@@ -6,8 +6,10 @@ use super::rig::{
     A, PAGE, image, kind, named, one, path, read, restored, staged_of, store, take, verify,
     with_each_call_failing,
 };
-use crate::{ErrorKind, RepairOutcome, RepairReport, RepairSource, Selection, Store, WantedPages};
-use snapshot_format::{DataLayout, PageIndex, SnapshotRef};
+use crate::{
+    ErrorKind, RepairOutcome, RepairReport, RepairSource, Selection, Store, WantedFile, WantedPages,
+};
+use snapshot_format::{DataLayout, FileKind, Manifest, PageIndex, SnapshotRef};
 use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_memory::{CaptureControl, FrameCodec, RelayoutOptions, Stability};
 
@@ -241,6 +243,127 @@ fn an_archive_is_asked_and_never_believed() {
     let report = store.repair(a.id, Some(&mut archive), &mut tell).unwrap();
     assert_eq!(report.outcome, RepairOutcome::Mended);
     assert_eq!(restored(&store, a).unwrap(), image(&A));
+}
+
+/// Whole files, as an archive holds them; the first that is asked for is another one's.
+struct Files(Vec<(FileKind, Vec<u8>)>);
+
+impl RepairSource for Files {
+    fn name(&self) -> &'static str {
+        "the files"
+    }
+
+    fn pages(&mut self, _: &WantedPages<'_>) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn file(&mut self, wanted: &WantedFile) -> Option<Vec<u8>> {
+        let mut files = self.0.iter();
+        let found = files.find(|(kind, _)| *kind == wanted.kind && wanted.index == 0);
+        found.map(|(_, bytes)| bytes.clone())
+    }
+}
+
+const WHOLE: [FileKind; 3] = [FileKind::Manifest, FileKind::State, FileKind::MemoryMap];
+
+/// Every file of a snapshot that comes back whole.
+fn files_of(tree: &MemBackend, id: SnapshotRef) -> Vec<(FileKind, Vec<u8>)> {
+    let read = |kind: FileKind| read(tree, &path(&file_of(id, &kind.file_name(0))));
+    WHOLE.map(|kind| (kind, read(kind))).into()
+}
+
+// spec: RPR-11
+#[test]
+fn manifest_state_and_map_come_back_whole_and_are_never_taken_from_another() {
+    let (tree, store, a) = one();
+    let b = take(&store, named("web", "b").parent(Some(a)), &image(&B)).unwrap();
+    let (own, others) = (files_of(&tree, a), files_of(&tree, b));
+    let mut tell = |_| ControlFlow::Continue(());
+    let cut: fn(&mut Vec<u8>) = |bytes| bytes.truncate(bytes.len() - 9);
+    let overwritten: fn(&mut Vec<u8>) = |bytes| bytes[130..150].fill(0x77);
+    for (kind, whole) in &own {
+        let name = file_of(a, &kind.file_name(0));
+        for spoil in [cut, overwritten] {
+            tree.tamper(&path(&name), spoil).unwrap();
+            let lost = store.repair(a.id, Some(&mut Files(others.clone())), &mut tell);
+            assert_eq!(lost.unwrap().outcome, RepairOutcome::Lost, "{kind}");
+            let mut source = Files(own.clone());
+            let plan = store
+                .plan_repair(a.id, Some(&mut source), &mut tell)
+                .unwrap();
+            assert_eq!(plan.outcome, RepairOutcome::Mended, "{plan:?}");
+            assert_ne!(&read(&tree, &path(&name)), whole);
+            let report = store.repair(a.id, Some(&mut source), &mut tell).unwrap();
+            assert_eq!(report.outcome, RepairOutcome::Mended, "{report:?}");
+            assert_eq!(report.files[0].from, ["the files"]);
+            assert!(report.files[0].quarantined.is_some());
+            assert_eq!(&read(&tree, &path(&name)), whole);
+            assert!(verify(&store, Selection::All).ok);
+        }
+        // Gone altogether: there is nothing to put aside.
+        tree.remove_file(&path(&name)).unwrap();
+        let report = store.repair(a.id, Some(&mut Files(own.clone())), &mut tell);
+        assert_eq!(report.unwrap().outcome, RepairOutcome::Mended, "{kind}");
+        assert_eq!(&read(&tree, &path(&name)), whole);
+    }
+    assert_eq!(restored(&store, b).unwrap(), image(&B));
+}
+
+// spec: RPR-11
+#[test]
+fn a_wrong_bit_of_a_manifest_or_a_state_is_found_and_the_children_name_it() {
+    for kind in [FileKind::Manifest, FileKind::State] {
+        let (tree, store, a) = one();
+        let b = take(&store, named("web", "b").parent(Some(a)), &image(&B)).unwrap();
+        let name = path(&file_of(a, &kind.file_name(0)));
+        tree.tamper(&name, |bytes| bytes[140] ^= 0x10).unwrap();
+        let whole = repair(&store, a);
+        assert_eq!(whole.outcome, RepairOutcome::Mended, "{whole:?}");
+        assert!(verify(&store, Selection::All).ok);
+        // Without any placement the child says which manifest it was.
+        if kind == FileKind::Manifest {
+            tree.remove_file(&path(&file_of(a, "place.1.vms"))).unwrap();
+            let other = take(&store, named("web", "c"), &image(&B)).unwrap();
+            let mut foreign = Manifest::parse(&files_of(&tree, other)[0].1).unwrap();
+            foreign.id = a.id;
+            tree.tamper(&name, |bytes| bytes[140..150].fill(0)).unwrap();
+            let mut source = Files(vec![(kind, foreign.encode())]);
+            let mut tell = |_| ControlFlow::Continue(());
+            let report = store.repair(a.id, Some(&mut source), &mut tell).unwrap();
+            assert_eq!(report.outcome, RepairOutcome::Lost, "{report:?}");
+        }
+        assert_eq!(restored(&store, b).unwrap(), image(&B));
+    }
+}
+
+// spec: RPR-09
+// spec: RPR-11
+#[test]
+fn a_file_that_comes_back_whole_does_so_at_once_or_not_at_all() {
+    for kind in WHOLE {
+        let (tree, _, a) = one();
+        let own = files_of(&tree, a);
+        let name = path(&file_of(a, &kind.file_name(0)));
+        let right = read(&tree, &name);
+        tree.tamper(&name, |bytes| bytes[130..150].fill(0x77))
+            .unwrap();
+        let wrong = read(&tree, &name);
+        let work = |store: &Store| {
+            let mut tell = |_| ControlFlow::Continue(());
+            let report = store.repair(a.id, Some(&mut Files(own.clone())), &mut tell)?;
+            Ok(report.outcome)
+        };
+        with_each_call_failing(&tree, work, |done, live, what| {
+            let found = read(live, &name);
+            match done {
+                Ok(_) => assert!(found == right, "{what}"),
+                Err(_) => assert!(found == wrong || found == right, "{what}"),
+            }
+            let store = super::rig::reopen(live);
+            assert_ne!(work(&store).unwrap(), RepairOutcome::Lost, "{what}");
+            assert!(verify(&store, Selection::All).ok, "{what}");
+        });
+    }
 }
 
 // spec: RPR-07

@@ -19,6 +19,9 @@ use crate::store::Store;
 /// The version of the file that this build writes.
 const VERSION: u32 = 1;
 
+/// The highest number of a check that is believed: what follows it can be counted.
+const MAX_SEQ: u64 = 1 << 62;
+
 /// The last check of one snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LastCheck {
@@ -41,14 +44,14 @@ pub(super) struct LastChecks {
 impl LastCheck {
     fn decode(id: SnapshotId, bytes: &[u8]) -> Result<Self, Fault> {
         let check: Self = checked_json::decode(bytes, VERSION)?;
-        if check.id == id {
-            Ok(check)
+        let problem = if check.id != id {
+            format!("it belongs to snapshot {}", check.id)
+        } else if check.seq > MAX_SEQ {
+            format!("{} is no number of a check", check.seq)
         } else {
-            Err(Fault::Corrupt(format!(
-                "it belongs to snapshot {}",
-                check.id
-            )))
-        }
+            return Ok(check);
+        };
+        Err(Fault::Corrupt(problem))
     }
 }
 
@@ -148,10 +151,11 @@ fn write(store: &Store, check: &LastCheck) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(StoreError::io("create", &folder, error));
         }
-        _ => {}
+        Err(_) => {}
+        Ok(()) => store.give_directory(&folder)?,
     }
-    let path = directory::verified(check.id);
-    file::replace(store.backend(), &folder, path.name(), &bytes, None)
+    let (path, access) = (directory::verified(check.id), store.own_file_access());
+    file::replace(store.backend(), &folder, path.name(), &bytes, access)
 }
 
 /// Forgets the checks of snapshots that are gone. `is_there` is asked of each.

@@ -1,9 +1,11 @@
-//! `vmsnap repair REF [--dry-run]`.
+//! `vmsnap repair REF [--vault PATH] [--dry-run]`.
 
 use std::ops::ControlFlow;
 
 use clap::Args;
-use snapshot_store::{Access, LostRange, Reference, RepairOutcome, RepairReport};
+use serde::Serialize;
+use snapshot_store::{Access, LostRange, Reference, RepairOutcome, RepairReport, RepairSource};
+use snapshot_vault::ArchivedCopies;
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -13,9 +15,13 @@ use crate::failure::{Failure, printable};
 use crate::pacing::Pacing;
 use crate::quantity::{counted, show_bytes};
 use crate::table::{draw, table};
+use crate::vault::{OpenVault, VaultOptions};
 use crate::view::short;
 
 /// Mends a snapshot, and all that it needs, from copies whose digests prove them.
+///
+/// Copies lie in the store, and in a vault: the one that is named, or the one in the folder of the
+/// store, if there is one that can be opened.
 #[derive(Args, Debug)]
 pub(crate) struct Repair {
     /// The snapshot
@@ -27,13 +33,34 @@ pub(crate) struct Repair {
     dry_run: bool,
 
     #[command(flatten)]
+    vault: VaultOptions,
+
+    #[command(flatten)]
     pacing: Pacing,
+}
+
+/// A report, and what may still be done where something is lost.
+#[derive(Serialize)]
+struct Document {
+    #[serde(flatten)]
+    report: RepairReport,
+    vault: Option<String>,
+    hint: Option<&'static str>,
 }
 
 impl Repair {
     /// Whether it may change the store.
     pub(crate) fn changes(&self) -> bool {
         !self.dry_run
+    }
+
+    /// The archives of the vault. Those of the vault that lies in the folder of the store may need a
+    /// key that was not given: then there are none.
+    fn copies(&self, vault: Option<&OpenVault>) -> Result<Option<ArchivedCopies>, Failure> {
+        match vault.map(OpenVault::copies) {
+            Some(Err(failure)) if self.vault.is_named() => Err(failure),
+            copies => Ok(copies.and_then(Result::ok)),
+        }
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
@@ -45,6 +72,11 @@ impl Repair {
         };
         let store = context.open(access)?;
         let id = context.resolve(&store, &self.reference)?;
+        let vault = self.vault.open_if_there(context)?;
+        let mut copies = self.copies(vault.as_ref())?;
+        let mut source = copies
+            .as_mut()
+            .map(|copies| copies as &mut dyn RepairSource);
         let progress = context.progress("repair", 0);
         let mut pace = self.pacing.start(context);
         let mut done = 0;
@@ -57,9 +89,9 @@ impl Repair {
             }
         };
         let report = if self.dry_run {
-            store.plan_repair(id, None, &mut tell)
+            store.plan_repair(id, source.take(), &mut tell)
         } else {
-            store.repair(id, None, &mut tell)
+            store.repair(id, source.take(), &mut tell)
         };
         drop(progress);
         let report = report.map_err(|error| context.failure(&error))?;
@@ -68,9 +100,37 @@ impl Repair {
             RepairOutcome::Partly => Exit::PartlyDone,
             RepairOutcome::Lost => Exit::Corrupt,
         };
-        let answer = context.answer("vmsnap.repair.v1", &report, tell_report)?;
+        let is_lost = matches!(report.outcome, RepairOutcome::Partly | RepairOutcome::Lost);
+        let asked = copies.is_some();
+        let document = Document {
+            hint: is_lost.then_some(if asked {
+                ARCHIVE_ELSEWHERE
+            } else {
+                NAME_A_VAULT
+            }),
+            vault: vault
+                .filter(|_| asked)
+                .map(|vault| vault.path.display().to_string()),
+            report,
+        };
+        let answer = context.answer("vmsnap.repair.v1", &document, tell_document)?;
         Ok(answer.ending(exit))
     }
+}
+
+const NAME_A_VAULT: &str =
+    "where it was archived, name the vault with --vault, and its scope and keys";
+
+const ARCHIVE_ELSEWHERE: &str = "no archive of this scope has it: another --vault or --scope may, \
+    and so may a copy of the store, imported into this one as another machine";
+
+fn tell_document(document: &Document) -> String {
+    let mut text = tell_report(&document.report);
+    if let Some(hint) = document.hint {
+        text += hint;
+        text.push('\n');
+    }
+    text
 }
 
 fn tell_report(report: &RepairReport) -> String {

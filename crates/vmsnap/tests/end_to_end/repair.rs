@@ -1,6 +1,9 @@
 //! Damage mended from copies, and told where there is none.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
 
 use crate::sandbox::{PAGE, Sandbox, id, page, pattern};
 use crate::schemas::check;
@@ -46,9 +49,7 @@ fn repair_mends_from_another_machine_and_says_what_is_lost_otherwise() {
         let loses = |id: &str, page: usize| {
             let hurt = hurt.iter().find(|hurt| hurt["id"] == id).unwrap();
             let ranges = hurt["lost"].as_array().unwrap().iter();
-            let number = |value: &serde_json::Value| {
-                usize::try_from(value.as_u64().unwrap()).unwrap() / PAGE
-            };
+            let number = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap() / PAGE;
             let mut ranges = ranges.map(|r| (number(&r["start"]), number(&r["len_bytes"])));
             ranges.any(|(start, count)| (start..start + count).contains(&page))
         };
@@ -73,4 +74,81 @@ fn repair_mends_from_another_machine_and_says_what_is_lost_otherwise() {
     assert_eq!(sandbox.json(&["verify"])["ok"], true);
     assert!(sandbox.restored(&diff) == memory);
     sandbox.refused(&["repair", "web/nobody"], 3);
+}
+
+// spec: RPR-12
+// spec: RPR-14
+#[test]
+fn repair_takes_from_the_vault_what_the_store_has_no_copy_of() {
+    let sandbox = Sandbox::new();
+    let mut memory = pattern(40, 1);
+    let base = id(&sandbox.import("web", &memory, &["--name", "base", "--layout", "sparse"]));
+    page(&mut memory, 6).fill(3);
+    let diff = id(&sandbox.import("web", &memory, &["--parent", "web/base", "--name", "diff"]));
+    // The archive of the child has what it inherits.
+    sandbox.json(&["archive", "web/diff", "--vault", "cold"]);
+    let data = format!("snapshots/{base}/memory.img");
+    spoil(&sandbox, &data, 7 * PAGE + 100);
+    let without = sandbox.run(&["repair", "web/diff", "--json"]);
+    let document = without.document();
+    check("vmsnap.repair.v1", &document);
+    assert_eq!((without.code, &document["vault"]), (4, &Value::Null));
+    assert!(document["hint"].as_str().unwrap().contains("--vault"));
+    sandbox.refused(&["repair", "web/diff", "--vault", "nowhere"], 3);
+    let done = sandbox.json(&["repair", "web/diff", "--vault", "cold"]);
+    assert_eq!(
+        (&done["outcome"], &done["hint"]),
+        (&"mended".into(), &Value::Null)
+    );
+    assert_eq!(done["files"][0]["from"][0], "archives of cold");
+    assert_eq!(sandbox.json(&["verify"])["ok"], true);
+    assert!(sandbox.restored(&diff) == memory);
+    // A page that the child replaced is in no archive but that of the snapshot itself.
+    spoil(&sandbox, &data, 6 * PAGE);
+    let lost = sandbox.run(&["repair", "web/base", "--vault", "cold"]);
+    assert_eq!(lost.code, 4);
+    assert!(lost.stdout.contains("another --vault"), "{lost:?}");
+}
+
+// spec: RPR-11
+// spec: RPR-14
+#[test]
+fn manifest_state_and_map_come_back_from_the_vault_in_the_store() {
+    let sandbox = Sandbox::new();
+    let memory = pattern(40, 1);
+    sandbox.write("state", b"registers");
+    let base = id(&sandbox.import("web", &memory, &["--name", "base", "--state", "state"]));
+    let other = id(&sandbox.import("db", &pattern(8, 2), &[]));
+    sandbox.json(&["archive", "web/base"]);
+    let folder = sandbox.path("store/snapshots").join(&base);
+    let whole = ["manifest.vms", "state.vms", "memory.map"].map(|name| {
+        let whole = fs::read(folder.join(name)).unwrap();
+        spoil(&sandbox, &format!("snapshots/{base}/{name}"), 130);
+        (name, whole)
+    });
+    // The one that cannot be read hides nobody.
+    let listed = sandbox.json(&["list"]);
+    assert_eq!(listed["snapshots"][0]["id"], other.as_str());
+    assert_eq!(sandbox.run(&["verify"]).code, 4);
+    let done = sandbox.json(&["repair", &base]);
+    assert_eq!(done["outcome"], "mended");
+    assert_eq!(done["files"].as_array().unwrap().len(), 3, "{done}");
+    for (name, whole) in whole {
+        assert!(fs::read(folder.join(name)).unwrap() == whole, "{name}");
+        let mode = fs::metadata(folder.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o400, "{name}");
+    }
+    assert_eq!(sandbox.json(&["verify"])["ok"], true);
+    assert!(sandbox.restored(&base) == memory);
+    assert_eq!(sandbox.json(&["show", "web/base"])["name"], "base");
+    // A sealed scope in the store's folder is none without its key, unless it is named.
+    sandbox.write("pass", b"correct horse");
+    let sealed = ["--scope", "secret", "--passphrase-file", "pass"];
+    sandbox.json(&[&["archive", "web/base"], &sealed[..]].concat());
+    let line = ["repair", "web/base", "--scope", "secret"];
+    assert_eq!(sandbox.json(&line)["vault"], Value::Null);
+    sandbox.refused(&[&line[..], &["--vault", "store/vault"]].concat(), 10);
 }

@@ -1,7 +1,8 @@
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use snapshot_format::{MemoryLayout, PAGE_BYTES, PageRange, WorkingSetOrigin};
+use snapshot_format::envelope::HEADER_BYTES;
+use snapshot_format::{Header, MemoryLayout, PAGE_BYTES, PageRange, WorkingSetOrigin};
 
 use super::*;
 use crate::backend::{Backend, FsBackend, MemBackend};
@@ -69,6 +70,47 @@ fn exactly_the_pages_that_were_touched_come_back_on_any_number_of_threads() {
             check(&memory, &format!("backend {number}, {threads} threads"));
         }
     }
+}
+
+// spec: VER-03
+// spec: VER-10
+#[test]
+fn an_unknown_bit_of_the_word_of_restoring_refuses_the_replay_and_no_other_word_does() {
+    let source = Numbered::new(PAGES);
+    for word in Operation::ALL.into_iter().skip(1) {
+        let backend = MemBackend::new();
+        rig::write(&backend, &source, &touched(), WorkingSetOptions::default()).unwrap();
+        backend
+            .tamper(&rig::path(), |bytes| {
+                let mut header = Header::parse(bytes, bytes.len() as u64).unwrap();
+                match word {
+                    Operation::Restore => header.features.restore = 1 << 31,
+                    Operation::Extend => header.features.extend = 1 << 31,
+                    Operation::Rewrite => header.features.rewrite = 1 << 31,
+                    _ => header.features.gc = 1 << 31,
+                }
+                bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+            })
+            .unwrap();
+        let mut set = rig::open(&backend, &source).unwrap();
+        let memory = fresh();
+        let replayed = set.replay(&FreshMemory(&memory), &ReplayOptions::new(1));
+        if word == Operation::Restore {
+            let error = replayed.unwrap_err();
+            let cause = error.source().map(ToString::to_string);
+            assert!(cause.unwrap_or_default().contains("0x80000000"), "{error}");
+            assert_eq!(word_of_any(&memory), 0);
+        } else {
+            assert!(replayed.unwrap().data_pages > 0, "{word:?}");
+        }
+    }
+}
+
+/// Something of the pages that were touched.
+fn word_of_any(memory: &MappedMemory) -> u64 {
+    let touched = touched();
+    let runs = touched.runs().iter();
+    runs.map(|run| word(memory, run.start.0)).sum()
 }
 
 // spec: WS-13
