@@ -298,6 +298,14 @@ impl VaultError {
         }
     }
 
+    /// That there is no vault where one was looked for: for places that cannot even be opened, too.
+    #[must_use]
+    pub fn no_vault() -> Self {
+        Self::NotFound {
+            what: "a vault in this place".to_owned(),
+        }
+    }
+
     pub(crate) fn object_at(
         action: &'static str,
         name: &ObjectName,

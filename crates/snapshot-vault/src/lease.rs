@@ -21,6 +21,16 @@ pub struct ArchiveLease {
     is_released: bool,
 }
 
+/// The leases of a domain.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct LeaseList {
+    /// Leases, and the archives that they keep, ascending by lease.
+    pub leases: Vec<(ObjectId, ObjectId)>,
+    /// Leases that cannot be read, and why: while there is one, nothing is expired.
+    pub damaged: Vec<(ObjectId, VaultError)>,
+}
+
 impl Domain {
     /// Leases an archive that counts: for memory that a guest reads as it runs.
     pub fn lease_archive(&self, archive: ObjectId) -> Result<ArchiveLease, VaultError> {
@@ -46,21 +56,25 @@ impl Domain {
         })
     }
 
-    /// The leases that there are, and the archives that they keep.
-    pub fn leases(&self) -> Result<Vec<(ObjectId, ObjectId)>, VaultError> {
-        let mut leases = Vec::new();
+    /// The leases that there are. One that cannot be read does not hide the others.
+    pub fn leases(&self) -> Result<LeaseList, VaultError> {
+        let mut list = LeaseList::default();
         for (id, _) in self.list(ObjectKind::Lease)? {
-            match self.get(ObjectKind::Lease, id) {
-                Ok(body) => {
-                    let name = self.name(ObjectKind::Lease, id);
-                    let archive = parse(&body).map_err(VaultError::damaged(&name))?;
-                    leases.push((id, archive));
-                }
+            match self.lease(id) {
+                Ok(archive) => list.leases.push((id, archive)),
                 Err(error) if error.is_missing_object() => {}
+                Err(error @ VaultError::Damaged { .. }) => list.damaged.push((id, error)),
                 Err(error) => return Err(error),
             }
         }
-        Ok(leases)
+        Ok(list)
+    }
+
+    /// The archive that a lease keeps.
+    fn lease(&self, id: ObjectId) -> Result<ObjectId, VaultError> {
+        let body = self.get(ObjectKind::Lease, id)?;
+        let name = self.name(ObjectKind::Lease, id);
+        parse(&body).map_err(VaultError::damaged(&name))
     }
 
     /// Releases the lease of a holder that is known to be dead.
@@ -68,10 +82,17 @@ impl Domain {
         self.delete(ObjectKind::Lease, id)
     }
 
-    /// The archives that are leased.
+    /// The archives that are leased. It fails where a lease cannot be read: that may be of any.
     pub(crate) fn leased_archives(&self) -> Result<BTreeSet<ObjectId>, VaultError> {
-        let leases = self.leases()?;
-        Ok(leases.into_iter().map(|(_, archive)| archive).collect())
+        let list = self.leases()?;
+        match list.damaged.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(list
+                .leases
+                .into_iter()
+                .map(|(_, archive)| archive)
+                .collect()),
+        }
     }
 }
 
@@ -140,13 +161,13 @@ mod tests {
         let lease = domain.lease_archive(archived.id).unwrap();
         domain.delete_archive(archived.id).unwrap();
         assert!(domain.lease_archive(archived.id).is_err());
-        assert_eq!(domain.leases().unwrap(), [(lease.id(), archived.id)]);
+        assert_eq!(domain.leases().unwrap().leases, [(lease.id(), archived.id)]);
         assert_eq!(expire(&domain), 0);
         assert_eq!(restored(&domain, archived.id).unwrap(), guest.image());
         lease.release().unwrap();
         assert_eq!(expire(&domain), 1);
         assert!(domain.lease_archive(archived.id).is_err());
-        assert_eq!(domain.leases().unwrap(), []);
+        assert_eq!(domain.leases().unwrap().leases, []);
     }
 
     #[test]
@@ -154,13 +175,44 @@ mod tests {
         let domain = domain(&MemoryObjects::new());
         let archived = archive(&domain, 1, &Guest::new(16, 1), None).unwrap();
         drop(domain.lease_archive(archived.id).unwrap());
-        assert_eq!(domain.leases().unwrap(), []);
+        assert_eq!(domain.leases().unwrap().leases, []);
         let dead = domain.lease_archive(archived.id).unwrap();
         let id = dead.id();
         std::mem::forget(dead);
         domain.delete_archive(archived.id).unwrap();
         assert_eq!(expire(&domain), 0);
         domain.release_lease(id).unwrap();
+        assert_eq!(expire(&domain), 1);
+    }
+
+    // spec: VGC-23
+    #[test]
+    fn a_lease_that_cannot_be_read_hides_no_other_and_keeps_every_archive() {
+        let objects = MemoryObjects::new();
+        let domain = domain(&objects);
+        let archived = archive(&domain, 1, &Guest::new(16, 1), None).unwrap();
+        let kept = domain.lease_archive(archived.id).unwrap();
+        let bad = ObjectId([9; 16]);
+        domain.put_body(ObjectKind::Lease, bad, b"short").unwrap();
+        domain.delete_archive(archived.id).unwrap();
+        let list = domain.leases().unwrap();
+        assert_eq!(list.leases, [(kept.id(), archived.id)]);
+        let ids: Vec<ObjectId> = list.damaged.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids, [bad]);
+        kept.release().unwrap();
+        let options = CollectOptions {
+            expire_trash: true,
+            ..CollectOptions::default()
+        };
+        let refused = domain.collect(&options);
+        assert!(
+            matches!(refused, Err(VaultError::Damaged { .. })),
+            "{refused:?}"
+        );
+        assert!(domain.undelete_archive(archived.id).is_ok());
+        // What expires nothing asks for no lease.
+        assert!(domain.collect(&CollectOptions::default()).is_ok());
+        domain.release_lease(bad).unwrap();
         assert_eq!(expire(&domain), 1);
     }
 
@@ -215,7 +267,7 @@ mod tests {
             let reader = domain_on(Arc::new(meanwhile));
             let leased = reader.lease_archive(archived.id);
             assert!(leased.is_err(), "expired before get {before}");
-            assert_eq!(plain.leases().unwrap().len(), 0);
+            assert_eq!(plain.leases().unwrap().leases.len(), 0);
         }
     }
 }

@@ -73,6 +73,7 @@
 //! - `catalog`: the archives with what their manifests say
 //! - `copies`: archives as copies from which a store is repaired
 //! - `restore`, `verify`, `share`: all memory to a raw image; reading every byte; threads for it
+//! - [`syscalls`]: the system calls of a vault in a folder, for those who filter them
 //! - `archive`, `collect`: writing archives and deleting what none needs, in the order that
 //!   `specs/41-vault-protocol.md` proves
 //!
@@ -115,6 +116,7 @@ mod restore;
 mod secrets;
 mod share;
 mod stored;
+pub mod syscalls;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -135,7 +137,7 @@ pub use id::{ChunkId, DomainId, ObjectId, ParseNameError, ScopeName};
 pub use image::ColdImage;
 #[cfg(feature = "age")]
 pub use keeper::{PassphraseKeeper, RecipientKeeper};
-pub use lease::ArchiveLease;
+pub use lease::{ArchiveLease, LeaseList};
 pub use objects::{FolderObjects, ListedObject, ObjectError, ObjectKind, ObjectName, Objects};
 #[cfg(any(test, feature = "testing"))]
 pub use objects::{MemoryObjects, Step, objects_suite};

@@ -57,9 +57,7 @@ impl Vault {
             Err(VaultError::Object {
                 source: ObjectError::NotFound,
                 ..
-            }) => Err(VaultError::NotFound {
-                what: "a vault in this place".to_owned(),
-            }),
+            }) => Err(VaultError::no_vault()),
             Err(error) => Err(error),
         }
     }

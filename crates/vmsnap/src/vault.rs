@@ -1,5 +1,6 @@
 //! Which vault a command means, which scope of it, and the keys to that.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,7 +96,11 @@ impl VaultOptions {
             Use::Makes => FsBackend::create(&path),
             Use::Reads | Use::Writes => FsBackend::open(&path),
         };
-        let backend = backend.map_err(|error| Failure::io("open the vault", &path, &error))?;
+        let backend = backend.map_err(|error| match error.kind() {
+            // As of a folder that is there, and is no vault.
+            io::ErrorKind::NotFound => failure(&VaultError::no_vault(), &path),
+            _ => Failure::io("open the vault", &path, &error),
+        })?;
         let backend = Arc::new(backend);
         let failed = |error: VaultError| failure(&error, &path);
         let objects = match used {

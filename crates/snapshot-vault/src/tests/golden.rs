@@ -56,7 +56,7 @@ fn a_vault_of_format_1_is_read() {
             .count(),
         1
     );
-    assert_eq!(plain.leases().unwrap().len(), 1);
+    assert_eq!(plain.leases().unwrap().leases.len(), 1);
     let keeper = PassphraseKeeper::new("correct horse".to_owned()).unwrap();
     check(&vault.scope(&scope("tenant"), Some(&keeper)).unwrap());
 }

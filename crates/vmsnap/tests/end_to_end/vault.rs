@@ -179,6 +179,18 @@ fn what_cannot_be_thawed_leaves_the_store_as_it_was() {
     assert_eq!(verified["errors"][0]["kind"], "corrupt");
 }
 
+// spec: VCM-01
+#[test]
+fn a_vault_that_is_not_there_is_told_in_one_way() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("empty")).unwrap();
+    let told = |path: &str| {
+        let refused = sandbox.refused(&["vault", "list", "--vault", path], 3);
+        text(&refused["error"]["message"]).replace(path, "")
+    };
+    assert_eq!(told("empty"), told("absent"));
+}
+
 // spec: VCM-12, VCM-13, VCM-14
 #[test]
 fn what_is_deleted_comes_back_until_it_is_expired_and_then_its_packs_go() {
@@ -211,6 +223,18 @@ fn what_is_deleted_comes_back_until_it_is_expired_and_then_its_packs_go() {
         3,
     );
     sandbox.json(&["vault", "delete", "web/one"]);
+    // A lease that cannot be read hides nothing, and keeps what is in the trash.
+    let domain = text(&listed["archives"][0]["domain"]);
+    let leases = format!("store/vault/domains/{domain}/leases");
+    fs::create_dir_all(sandbox.path(&leases)).unwrap();
+    let lease = format!("{leases}/{}", "9".repeat(32));
+    sandbox.write(&lease, b"no lease");
+    let listed = sandbox.json(&["vault", "list"]);
+    check("vmsnap.vault-list.v1", &listed);
+    assert_eq!(listed["archives"].as_array().unwrap().len(), 3);
+    assert_eq!(listed["damaged"][0]["lease"], "9".repeat(32));
+    sandbox.refused(&["vault", "gc", "--expire"], 4);
+    fs::remove_file(sandbox.path(&lease)).unwrap();
     let before = packs(&sandbox.path("store/vault")).len();
     let planned = sandbox.json(&["vault", "gc", "--dry-run"]);
     check("vmsnap.vault-gc.v1", &planned);

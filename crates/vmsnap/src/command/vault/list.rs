@@ -55,7 +55,8 @@ struct LeaseView {
 
 #[derive(Serialize)]
 struct Damaged {
-    archive: String,
+    archive: Option<String>,
+    lease: Option<String>,
     problem: String,
 }
 
@@ -86,14 +87,23 @@ impl Listed {
         self.archives.extend(views);
         let unfinished = catalog.unfinished.iter().map(ToString::to_string);
         self.unfinished.extend(unfinished);
-        let leases = domain.leases()?.into_iter();
-        self.leases.extend(leases.map(|(lease, archive)| LeaseView {
+        let leases = domain.leases()?;
+        let views = leases.leases.iter();
+        self.leases.extend(views.map(|(lease, archive)| LeaseView {
             lease: lease.to_string(),
             archive: archive.to_string(),
         }));
-        let damaged = catalog.damaged.iter();
-        self.damaged.extend(damaged.map(|(archive, error)| Damaged {
-            archive: archive.to_string(),
+        let archives = catalog.damaged.iter();
+        self.damaged
+            .extend(archives.map(|(archive, error)| Damaged {
+                archive: Some(archive.to_string()),
+                lease: None,
+                problem: vault.failure(error).to_string(),
+            }));
+        let leases = leases.damaged.iter();
+        self.damaged.extend(leases.map(|(lease, error)| Damaged {
+            archive: None,
+            lease: Some(lease.to_string()),
             problem: vault.failure(error).to_string(),
         }));
         Ok(())
@@ -142,8 +152,13 @@ fn tell(listed: &Listed) -> String {
     let leases = listed.leases.iter();
     let leases = leases.map(|one| format!("archive {} is leased by {}", one.archive, one.lease));
     let damaged = listed.damaged.iter();
-    let damaged =
-        damaged.map(|one| printable(&format!("archive {}: {}", one.archive, one.problem)));
+    let damaged = damaged.map(|one| {
+        let what = match (&one.archive, &one.lease) {
+            (Some(archive), _) => format!("archive {archive}"),
+            (None, lease) => format!("lease {}", lease.as_deref().unwrap_or_default()),
+        };
+        printable(&format!("{what}: {}", one.problem))
+    });
     let notes: Vec<String> = unfinished.chain(leases).chain(damaged).collect();
     draw(&rows) + &notes.join("\n")
 }
