@@ -148,9 +148,9 @@ pub use handler::{
     HandshakeError, PageHandler, ServiceEnd, ServiceRefused,
 };
 pub use image::{
-    CheckedBytes, CompareError, DamagedUnit, DataFile, DataFileNames, Extent, FindUnit, FoundMap,
-    ImageError, MapFile, MemoryImage, MendedData, OpenDataFile, PageCounts, RawBytes, RawStep,
-    RawWriter,
+    BoundCheck, CheckedBytes, CompareError, DamagedUnit, DataFile, DataFileNames, Extent, FindUnit,
+    FoundMap, ImageError, MapFile, MemoryImage, MendedData, OpenDataFile, PageCounts, RawBytes,
+    RawStep, RawWriter,
 };
 pub use mapping::{MappedMemory, MappingKind, MappingOptions};
 pub use plan::{

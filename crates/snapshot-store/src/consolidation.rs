@@ -1,5 +1,8 @@
 //! Fewer data files for a snapshot, by a new placement.
 
+mod due;
+mod policy;
+
 use serde::Serialize;
 use snapshot_format::{DataFileRef, FileKind, LEAF_PAGES, Placement, SnapshotId, VmName, limits};
 use snapshot_memory::{
@@ -9,8 +12,15 @@ use snapshot_memory::{
 
 use crate::directory::Location;
 use crate::error::StoreError;
+use crate::placed::Placed;
 use crate::quota;
 use crate::store::Store;
+
+pub use due::{
+    ChainAction, ChainDecision, ChainReason, ConsolidationOutcome, ConsolidationPlan,
+    FailedConsolidation,
+};
+pub use policy::{ChainSimulation, ConsolidationPolicy, ConsolidationPolicyError};
 
 /// How many data files of a chain stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,11 +55,11 @@ pub struct ConsolidationReport {
 }
 
 /// What is read before anything is written.
-struct Chain {
-    before: Placement,
+pub(crate) struct Chain {
+    pub(crate) before: Placement,
     vm: VmName,
     image: MemoryImage,
-    own: DataFile,
+    pub(crate) own: DataFile,
 }
 
 impl Store {
@@ -63,20 +73,30 @@ impl Store {
         kept: KeptFiles,
         options: &ConsolidateOptions,
     ) -> Result<ConsolidationReport, StoreError> {
+        self.consolidate_as(id, options, |chain| match kept {
+            KeptFiles::None => Ok((chain.before.dependencies.len() > 1).then_some(0)),
+            KeptFiles::ByLimits => {
+                let shares = chain.shares(&|_| false)?;
+                Ok(choose_prefix(&shares, options.limits))
+            }
+        })
+    }
+
+    /// The same, where `choose` says how many files stay; `None` where nothing is to be done.
+    fn consolidate_as(
+        &self,
+        id: SnapshotId,
+        options: &ConsolidateOptions,
+        choose: impl FnOnce(&Chain) -> Result<Option<usize>, StoreError>,
+    ) -> Result<ConsolidationReport, StoreError> {
         let span = tracing::info_span!("consolidate", snapshot = %id);
         let _inside = span.enter();
         options.relayout.check()?;
-        let (place_lock, _lease, chain) = self.begin_placement(id, |placed| {
-            Ok(Chain {
-                before: placed.placement.clone(),
-                vm: placed.manifest.vm.clone(),
-                image: self.open_image(placed)?,
-                own: self.open_own(placed)?,
-            })
-        })?;
+        let (place_lock, _lease, chain) =
+            self.begin_placement(id, |placed| self.open_chain(placed))?;
         let before = &chain.before;
         let mut report = unchanged(&chain);
-        let Some(kept) = chain.kept(kept, options)? else {
+        let Some(kept) = choose(&chain)? else {
             return Ok(report);
         };
         let folder = Location::Live.directory();
@@ -105,26 +125,35 @@ impl Store {
         place_lock.publish(staged.seal(after)?, before)?;
         Ok(report)
     }
+
+    pub(crate) fn open_chain(&self, placed: &Placed) -> Result<Chain, StoreError> {
+        Ok(Chain {
+            before: placed.placement.clone(),
+            vm: placed.manifest.vm.clone(),
+            image: self.open_image(placed)?,
+            own: self.open_own(placed)?,
+        })
+    }
 }
 
 impl Chain {
-    /// How many files stay; `None` where nothing is to be done.
-    fn kept(
+    /// What the snapshot has of each data file. `is_needed` says which files stay whatever is done.
+    fn shares(
         &self,
-        kept: KeptFiles,
-        options: &ConsolidateOptions,
-    ) -> Result<Option<usize>, StoreError> {
-        match kept {
-            KeptFiles::None => Ok((self.before.dependencies.len() > 1).then_some(0)),
-            KeptFiles::ByLimits => Ok(choose_prefix(&self.shares()?, options.limits)),
-        }
+        is_needed: &dyn Fn(&DataFileRef) -> bool,
+    ) -> Result<Vec<FileShare>, StoreError> {
+        self.count(is_needed).map_err(StoreError::image)
     }
 
-    /// What the snapshot has of each data file.
-    fn shares(&self) -> Result<Vec<FileShare>, ImageError> {
+    fn count(
+        &self,
+        is_needed: &dyn Fn(&DataFileRef) -> bool,
+    ) -> Result<Vec<FileShare>, ImageError> {
         let mut shares = vec![FileShare::default(); self.before.dependencies.len()];
-        for (number, share) in (1..).zip(&mut shares) {
+        let files = self.before.dependencies.iter();
+        for ((number, share), data) in (1..).zip(&mut shares).zip(files) {
             share.stored_pages = self.image.file(number)?.page_counts()?.present;
+            share.is_needed = is_needed(data);
         }
         for leaf in self.image.table().refs() {
             let Some(owners) = self.image.owner_leaf(leaf.number)? else {
@@ -146,7 +175,7 @@ impl Chain {
 }
 
 /// The placement that follows `before`, without the files that were added.
-fn successor(
+pub(crate) fn successor(
     before: &Placement,
     kept: usize,
     index: u32,

@@ -9,6 +9,7 @@ use snapshot_memory::backend::{self, RelPath};
 use snapshot_memory::{FrameCodecError, ImageError, PublishError, SinkError, WorkingSetError};
 
 use crate::checked_json::Fault;
+use crate::consolidation::ConsolidationPolicyError;
 use crate::retention::PolicyError;
 
 mod listed;
@@ -174,6 +175,9 @@ pub enum StoreError {
     /// A policy that cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A policy on chains that cannot be used.
+    #[error(transparent)]
+    ConsolidationPolicy(#[from] ConsolidationPolicyError),
     /// The parent is not the snapshot that the pages are relative to.
     #[error("wrong parent {}: {problem}", expected.id)]
     WrongParent {
@@ -285,6 +289,7 @@ impl StoreError {
             | Self::InvalidText { .. }
             | Self::TooMany { .. }
             | Self::Policy(_)
+            | Self::ConsolidationPolicy(_)
             | Self::Codec(FrameCodecError::Level { .. }) => ErrorKind::Usage,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::Exists,

@@ -141,7 +141,11 @@ pub use audit::{
 };
 pub use branch::BranchRecord;
 pub use cache::{CachedImage, WarmEnd, WarmJob, WarmReport};
-pub use consolidation::{ConsolidationReport, KeptFiles};
+pub use consolidation::{
+    ChainAction, ChainDecision, ChainReason, ChainSimulation, ConsolidationOutcome,
+    ConsolidationPlan, ConsolidationPolicy, ConsolidationPolicyError, ConsolidationReport,
+    FailedConsolidation, KeptFiles,
+};
 pub use deletion::DeletePlan;
 pub use directory::Location;
 pub use error::{ErrorKind, Refusal, StoreError};

@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 use snapshot_format::VmName;
 
 use crate::checked_json::{self, Fault};
+use crate::consolidation::ConsolidationPolicy;
 use crate::directory;
 use crate::error::StoreError;
 use crate::file;
 use crate::retention::RetentionPolicy;
 use crate::store::Store;
 
-/// The version of the file that this build writes.
-const VERSION: u32 = 1;
+/// The highest version of the file that this build knows.
+const VERSION: u32 = 2;
 
 /// What an operator set for one virtual machine. None of it can be derived.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct VmPolicy {
     /// Blocks that its snapshots may take, deleted ones included, in bytes.
     #[serde(default)]
     pub quota_bytes: Option<u64>,
+    /// When chains are made shorter; `None`: when somebody asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consolidation: Option<ConsolidationPolicy>,
 }
 
 /// The content of the file: bound to its machine.
@@ -50,12 +54,27 @@ impl VmPolicy {
         self
     }
 
+    /// Sets [`consolidation`](Self::consolidation).
+    #[must_use]
+    pub fn consolidation(mut self, consolidation: Option<ConsolidationPolicy>) -> Self {
+        self.consolidation = consolidation;
+        self
+    }
+
+    /// The lowest version whose readers know all of it.
+    fn version(&self) -> u32 {
+        if self.consolidation.is_some() { 2 } else { 1 }
+    }
+
     fn encode(&self, vm: &VmName) -> Result<Vec<u8>, StoreError> {
         if let Some(retention) = &self.retention {
             retention.check()?;
         }
+        if let Some(consolidation) = &self.consolidation {
+            consolidation.check()?;
+        }
         checked_json::encode(&Body {
-            version: VERSION,
+            version: self.version(),
             vm: vm.clone(),
             policy: self.clone(),
         })
@@ -70,6 +89,14 @@ impl VmPolicy {
         if let Some(retention) = &body.policy.retention {
             let checked = retention.check();
             checked.map_err(|error| Fault::Corrupt(error.to_string()))?;
+        }
+        if let Some(consolidation) = &body.policy.consolidation {
+            let checked = consolidation.check();
+            checked.map_err(|error| Fault::Corrupt(error.to_string()))?;
+        }
+        if body.version < body.policy.version() {
+            let problem = format!("it says more than version {} does", body.version);
+            return Err(Fault::Corrupt(problem));
         }
         Ok(body.policy)
     }

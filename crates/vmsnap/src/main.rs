@@ -7,6 +7,7 @@
 
 mod answer;
 mod audited;
+mod chain_rules;
 mod cli;
 mod command;
 mod context;
@@ -30,6 +31,7 @@ mod retention_view;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod table;
+mod upkeep;
 mod vault;
 mod view;
 mod watched;

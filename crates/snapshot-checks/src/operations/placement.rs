@@ -1,13 +1,15 @@
 //! The same memory in other files: laid out anew, merged, with a working set, as a raw image.
 
-use snapshot_format::{DataLayout, PageRange, SnapshotId, WorkingSetOrigin};
+use std::collections::BTreeSet;
+
+use snapshot_format::{DataLayout, PageRange, SnapshotId, VmName, WorkingSetOrigin};
 use snapshot_memory::{
     CaptureControl, ChainLimits, ConsolidateOptions, FrameCodec, PageSource, RelayoutOptions,
     TouchedPages, WorkingSetOptions, write_working_set,
 };
-use snapshot_store::{KeptFiles, Store, StoreError};
+use snapshot_store::{ConsolidationPolicy, KeptFiles, Store, StoreError};
 
-use super::model::{Model, PAGES};
+use super::model::{Model, PAGES, VMS};
 use super::plan::Plan;
 use crate::random::Random;
 
@@ -44,6 +46,35 @@ pub(super) fn consolidate(model: &Model, random: &mut Random) -> Option<Plan> {
         let id = hands.id(key)?;
         hands.store.consolidate(id, kept, &options).map(drop)
     }))
+}
+
+/// The chains of a machine, as a policy would have them.
+pub(super) fn shorten(model: &Model, random: &mut Random) -> Option<Plan> {
+    let vm = VmName::new(*random.pick(&VMS)?).ok()?;
+    let max_files = 1 + u16::try_from(random.below(5)).ok()?;
+    let percent = u8::try_from(random.below(101)).ok()?;
+    let policy = ConsolidationPolicy::default()
+        .max_files(Some(max_files))
+        .max_wasted_percent(Some(percent));
+    let what = format!("shorten the chains of {vm}: {max_files} files, {percent} % wasted");
+    let plan = Plan::new(what, model.clone(), move |hands| {
+        let none = BTreeSet::new();
+        let plan = hands.store.plan_consolidation(&vm, &policy, &none)?;
+        let control = CaptureControl::default();
+        let done = hands.store.consolidate_planned(&plan, &control)?;
+        match done.failed.first() {
+            None if hands
+                .store
+                .plan_consolidation(&vm, &policy, &none)?
+                .due()
+                .next()
+                .is_none() => {}
+            None => hands.violation = Some("a chain that was shortened is due again".to_owned()),
+            Some(failed) => hands.violation = Some(format!("a chain stays: {failed:?}")),
+        }
+        Ok(())
+    });
+    Some(plan.may_do_a_part())
 }
 
 /// A working set, or none any more.

@@ -31,6 +31,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     of("describe", 1, trash::describe),
     of("relayout", 4, placement::relayout),
     of("consolidate", 3, placement::consolidate),
+    of("shorten", 2, placement::shorten),
     of("working-set", 2, placement::working_set),
     of("warm", 2, placement::warm),
     of("cool", 1, placement::cool),

@@ -7,6 +7,8 @@ pub struct FileShare {
     pub stored_pages: u64,
     /// Those of them that the snapshot's flattened map finds there.
     pub owned_pages: u64,
+    /// Whether the file stays whatever is done, so that none of its pages is wasted.
+    pub is_needed: bool,
 }
 
 /// When a chain is too long, or wastes too much.
@@ -51,7 +53,12 @@ impl Default for ChainLimits {
 }
 
 impl FileShare {
-    fn wasted_pages(&self) -> u64 {
+    /// Pages that it stores for nobody, as far as this snapshot knows.
+    #[must_use]
+    pub fn wasted_pages(&self) -> u64 {
+        if self.is_needed {
+            return 0;
+        }
         self.stored_pages.saturating_sub(self.owned_pages)
     }
 }

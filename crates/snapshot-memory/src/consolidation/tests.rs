@@ -8,6 +8,7 @@ fn shares(files: &[(u64, u64)]) -> Vec<FileShare> {
     let share = |&(stored_pages, owned_pages): &(u64, u64)| FileShare {
         stored_pages,
         owned_pages,
+        is_needed: false,
     };
     files.iter().map(share).collect()
 }
@@ -71,6 +72,17 @@ fn what_wastes_too_much_does_not_stay() {
     let chain = shares(&[(5000, 10), (100, 100), (100, 100)]);
     assert_eq!(choose_prefix(&chain, limits(64, 50)), Some(0));
     assert_eq!(choose_prefix(&chain, limits(64, 100)), None);
+}
+
+// spec: CON-02
+#[test]
+fn what_is_needed_anyway_is_not_wasted() {
+    let mut chain = shares(&[(5000, 10), (100, 0), (100, 100), (10, 10)]);
+    chain[0].is_needed = true;
+    assert_eq!(choose_prefix(&chain, limits(64, 1)), Some(1));
+    assert_eq!(choose_prefix(&chain, limits(64, 2)), None);
+    chain[1].is_needed = true;
+    assert_eq!(choose_prefix(&chain, limits(64, 0)), None);
 }
 
 // spec: CON-03

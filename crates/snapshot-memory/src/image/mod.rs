@@ -1,5 +1,6 @@
 //! Memory brought back: pages of a snapshot, each checked before it is handed out.
 
+mod bound;
 mod cache;
 mod check;
 mod compare;
@@ -15,6 +16,7 @@ mod reader;
 mod same;
 mod spare;
 
+pub use bound::BoundCheck;
 pub use check::CheckedBytes;
 pub use compare::CompareError;
 pub use data_file::{DataFile, DataFileNames};

@@ -3,8 +3,10 @@
 mod access;
 mod analysis;
 mod audit;
+mod bound;
 mod branches;
 mod cache;
+mod chain_policy;
 mod concurrency;
 mod consolidation;
 mod damage;

@@ -1,5 +1,6 @@
 //! Checking every byte of snapshots, and that what they need is there.
 
+mod bound;
 mod record;
 mod report;
 mod set;

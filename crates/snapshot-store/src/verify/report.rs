@@ -99,6 +99,9 @@ pub struct VerifyReport {
     pub left: u64,
     /// Bytes that were read and checked; holes are not counted.
     pub bytes: u64,
+    /// Pages in merged files, by snapshot, for which nothing vouches but the digests of those: the
+    /// snapshots that wrote them are gone.
+    pub unbound_pages: u64,
     /// Everything that is wrong.
     pub errors: Vec<Problem>,
 }
@@ -125,6 +128,7 @@ pub struct Problem {
 pub(super) struct Findings<'a> {
     pub(super) progress: VerifyProgress,
     pub(super) problems: Vec<Problem>,
+    unbound_pages: u64,
     tell: &'a mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
 }
 
@@ -139,6 +143,7 @@ impl<'a> Findings<'a> {
                 ..VerifyProgress::default()
             },
             problems: Vec::new(),
+            unbound_pages: 0,
             tell,
         }
     }
@@ -147,6 +152,11 @@ impl<'a> Findings<'a> {
     pub(super) fn checked(&mut self, bytes: u64) -> Result<(), StoreError> {
         self.progress.bytes = self.progress.bytes.saturating_add(bytes);
         self.go_on()
+    }
+
+    /// Counts pages that no manifest vouches for any more.
+    pub(super) fn unbound(&mut self, pages: u64) {
+        self.unbound_pages = self.unbound_pages.saturating_add(pages);
     }
 
     /// Counts a snapshot that is done, and asks whether to go on.
@@ -191,6 +201,7 @@ impl<'a> Findings<'a> {
                 .snapshots_total
                 .saturating_sub(self.progress.snapshots),
             bytes: self.progress.bytes,
+            unbound_pages: self.unbound_pages,
             errors: self.problems,
         }
     }

@@ -13,6 +13,7 @@ use crate::file;
 use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
+use crate::verify::bound;
 use crate::verify::report::Findings;
 
 /// Checks the snapshot at `location`.
@@ -52,6 +53,8 @@ pub(super) fn check(
     }
     let flattened = check_flattened(store, &placed, findings);
     findings.sift(id, flattened)?;
+    let bound = bound::check(store, &placed, findings);
+    findings.sift(id, bound)?;
     if location == Location::Live {
         let cached = check_cached(store, &placed, findings);
         findings.sift(id, cached)?;

@@ -29,6 +29,7 @@ use crate::failure::Failure;
 use crate::pacing::Pacing;
 use crate::quantity::{counted, show_bytes};
 use crate::regions::Regions;
+use crate::upkeep::Upkeep;
 use crate::view::short;
 use crate::watched::WatchedMemory;
 use inputs::Inputs;
@@ -139,6 +140,8 @@ struct Imported {
     layout: &'static str,
     engine: &'static str,
     verified: bool,
+    #[serde(flatten)]
+    upkeep: Upkeep,
 }
 
 #[derive(Serialize)]
@@ -311,6 +314,9 @@ impl Import {
     ) -> Result<Imported, Failure> {
         let failed = |error| context.failure(&error);
         let record = store.snapshot(id).map_err(failed)?;
+        let bytes_stored = store.allocated_bytes(Location::Live, id).map_err(failed)?;
+        let control = self.pacing.control(context.progress("consolidate", 0));
+        let upkeep = Upkeep::after(context, store, id, &control);
         if self.verify {
             let report = verify::check(
                 context,
@@ -336,10 +342,11 @@ impl Import {
                 inherited: stats.inherited,
                 total: record.layout.page_count(),
             },
-            bytes_stored: store.allocated_bytes(Location::Live, id).map_err(failed)?,
+            bytes_stored,
             layout: layout_name(stats.layout),
             engine: stats.engine.name(),
             verified: self.verify,
+            upkeep,
         })
     }
 }
@@ -403,7 +410,7 @@ fn parent(
 fn tell(imported: &Imported) -> String {
     let pages = &imported.pages;
     format!(
-        "imported {} as number {} of {}: {} present, {} zero, {} inherited of {} pages ({}), {} on disk, {}{}",
+        "imported {} as number {} of {}: {} present, {} zero, {} inherited of {} pages ({}), {} on disk, {}{}{}",
         imported.id,
         imported.seq,
         imported.vm,
@@ -418,5 +425,6 @@ fn tell(imported: &Imported) -> String {
             ", relative to {}",
             short(parent)
         )),
+        imported.upkeep.tell(),
     )
 }

@@ -1,14 +1,17 @@
 //! `vmsnap merge` and `recreate`.
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use snapshot_format::{BranchName, Description, SnapshotId, SnapshotName, VmName};
-use snapshot_store::{Access, ErrorKind, Giver, Merge, Metadata, Reference, Store};
+use snapshot_memory::CaptureControl;
+use snapshot_store::{Access, ErrorKind, Giver, Merge, MergeReport, Metadata, Reference, Store};
 
 use crate::answer::Answer;
 use crate::command::reference;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::upkeep::Upkeep;
 use crate::view::short;
 
 /// Puts the state of one branch onto another, as a new snapshot.
@@ -59,6 +62,14 @@ enum Memory {
     Pages,
 }
 
+#[derive(Serialize)]
+struct Merged {
+    #[serde(flatten)]
+    report: MergeReport,
+    #[serde(flatten)]
+    upkeep: Upkeep,
+}
+
 impl MergeCommand {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let giver = match self.memory {
@@ -76,14 +87,17 @@ impl MergeCommand {
         let merge = Merge::of(self.vm.clone(), source, self.onto.clone());
         let report = store.merge(&merge.giver(giver).metadata(metadata));
         let report = report.map_err(|error| context.failure(&error))?;
-        context.answer("vmsnap.merge.v1", &report, |report| {
+        let upkeep = Upkeep::after(context, &store, report.id, &CaptureControl::default());
+        context.answer("vmsnap.merge.v1", &Merged { report, upkeep }, |merged| {
+            let report = &merged.report;
             format!(
-                "merged onto branch {} of {} as {}: all of {}, nothing of {}",
+                "merged onto branch {} of {} as {}: all of {}, nothing of {}{}",
                 report.branch,
                 report.vm,
                 report.id,
                 short(report.giver),
-                short(report.merged)
+                short(report.merged),
+                merged.upkeep.tell()
             )
         })
     }

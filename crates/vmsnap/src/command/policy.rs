@@ -1,17 +1,20 @@
 //! `vmsnap policy show|set|clear|simulate`.
 
+use std::fmt::Write;
+
 use clap::{Args, Subcommand};
 use jiff::civil::DateTime;
 use serde::Serialize;
 use snapshot_format::VmName;
-use snapshot_store::retention::{Age, RetentionPolicy, Schedule, simulate};
-use snapshot_store::{Access, VmPolicy};
+use snapshot_store::retention::{Age, RetentionPolicy, Schedule, Simulation, simulate};
+use snapshot_store::{Access, ChainSimulation, ConsolidationPolicy, VmPolicy};
 
 use crate::answer::Answer;
+use crate::chain_rules::{ChainRules, show_chain_policy};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::quantity::{parse_bytes, show_bytes};
+use crate::quantity::{counted, parse_bytes, show_bytes};
 use crate::retention_rules::RetentionRules;
 use crate::retention_view::{show_calendar, show_policy};
 
@@ -44,6 +47,9 @@ pub(crate) struct Set {
     #[command(flatten)]
     rules: RetentionRules,
 
+    #[command(flatten)]
+    chains: ChainRules,
+
     /// Bytes that its snapshots may take, deleted ones included
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     quota: Option<u64>,
@@ -65,6 +71,9 @@ pub(crate) struct Simulate {
     #[command(flatten)]
     rules: RetentionRules,
 
+    #[command(flatten)]
+    chains: ChainRules,
+
     /// From one snapshot to the next: 1h, 1d
     #[arg(long, value_name = "AGE")]
     every: Age,
@@ -81,7 +90,22 @@ pub(crate) struct Simulate {
 #[derive(Serialize)]
 struct Shown {
     vm: VmName,
-    policy: VmPolicy,
+    policy: ShownPolicy,
+}
+
+/// What is set, and nulls for what is not.
+#[derive(Serialize)]
+struct ShownPolicy {
+    retention: Option<RetentionPolicy>,
+    quota_bytes: Option<u64>,
+    consolidation: Option<ConsolidationPolicy>,
+}
+
+#[derive(Serialize)]
+struct Simulated {
+    #[serde(flatten)]
+    calendar: Simulation,
+    chains: Option<ChainSimulation>,
 }
 
 impl PolicyCommand {
@@ -111,13 +135,14 @@ impl Show {
 
 impl Set {
     fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let retention = self.rules.policy();
-        if retention.is_none() && self.quota.is_none() {
+        let (retention, chains) = (self.rules.policy(), self.chains.policy());
+        if retention.is_none() && chains.is_none() && self.quota.is_none() {
             return Err(Failure::usage("the policy says nothing")
-                .hint("give what to keep, as --keep-last 7, a cap or --quota"));
+                .hint("give what to keep, as --keep-last 7, a cap, --max-files or --quota"));
         }
         let policy = VmPolicy::default()
             .retention(retention)
+            .consolidation(chains)
             .quota_bytes(self.quota);
         store_policy(context, &self.vm, policy)
     }
@@ -131,16 +156,34 @@ impl Clear {
 
 impl Simulate {
     fn run(&self, context: &Context) -> Result<Answer, Failure> {
-        let policy = self.policy(context)?;
+        let (policy, chains) = self.policies(context)?;
         let schedule = Schedule::new(self.from, self.every, self.to);
         let found = simulate(&policy, &schedule);
-        let found = found.map_err(|error| Failure::because(Exit::Usage, &error))?;
-        context.answer("vmsnap.policy-simulate.v1", &found, show_calendar)
+        let calendar = found.map_err(|error| Failure::because(Exit::Usage, &error))?;
+        let chains = chains.map(|chains| chains.simulate(calendar.taken));
+        let chains = chains.transpose();
+        let simulated = Simulated {
+            calendar,
+            chains: chains.map_err(|error| Failure::because(Exit::Usage, &error))?,
+        };
+        context.answer("vmsnap.policy-simulate.v1", &simulated, |simulated| {
+            let mut text = show_calendar(&simulated.calendar);
+            if let Some(chains) = &simulated.chains {
+                let cut = counted(chains.cut, "snapshot");
+                let longest = counted(chains.longest as u64, "data file");
+                let _ = writeln!(text, "chains of {longest} at most; {cut} consolidated");
+            }
+            text
+        })
     }
 
-    fn policy(&self, context: &Context) -> Result<RetentionPolicy, Failure> {
+    fn policies(
+        &self,
+        context: &Context,
+    ) -> Result<(RetentionPolicy, Option<ConsolidationPolicy>), Failure> {
+        let chains = self.chains.policy();
         if let Some(policy) = self.rules.policy() {
-            return Ok(policy);
+            return Ok((policy, chains));
         }
         let Some(vm) = &self.vm else {
             return Err(Failure::usage("there is no policy to try")
@@ -148,9 +191,10 @@ impl Simulate {
         };
         let stored = context.open(Access::ReadOnly)?.policy(vm);
         let stored = stored.map_err(|error| context.failure(&error))?;
-        stored
+        let policy = stored
             .retention
-            .ok_or_else(|| Failure::usage(format!("VM {vm} has no policy")))
+            .ok_or_else(|| Failure::usage(format!("VM {vm} has no policy on what is kept")))?;
+        Ok((policy, chains.or(stored.consolidation)))
     }
 }
 
@@ -164,7 +208,11 @@ fn store_policy(context: &Context, vm: &VmName, policy: VmPolicy) -> Result<Answ
 fn answer(context: &Context, vm: &VmName, policy: VmPolicy) -> Result<Answer, Failure> {
     let shown = Shown {
         vm: vm.clone(),
-        policy,
+        policy: ShownPolicy {
+            retention: policy.retention,
+            quota_bytes: policy.quota_bytes,
+            consolidation: policy.consolidation,
+        },
     };
     context.answer("vmsnap.policy.v1", &shown, tell)
 }
@@ -179,5 +227,9 @@ fn tell(shown: &Shown) -> String {
         || "no quota".to_owned(),
         |bytes| format!("at most {}", show_bytes(bytes)),
     );
-    format!("{}: {retention}; {quota}\n", shown.vm)
+    let chains = policy
+        .consolidation
+        .as_ref()
+        .map_or_else(|| "chains as they are".to_owned(), show_chain_policy);
+    format!("{}: {retention}; {chains}; {quota}\n", shown.vm)
 }

@@ -1,25 +1,29 @@
 //! `vmsnap prune [VM]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde::Serialize;
 use snapshot_format::{SnapshotId, VmName};
-use snapshot_store::retention::RetentionPolicy;
-use snapshot_store::{PrunePlan, RefusedRemoval, Store};
+use snapshot_store::{
+    ConsolidationPlan, ConsolidationReport, FailedConsolidation, PrunePlan, RefusedRemoval, Store,
+    VmPolicy,
+};
 
 use crate::answer::Answer;
+use crate::chain_rules::{ChainRules, show_chains};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::pacing::Pacing;
 use crate::quantity::counted;
 use crate::retention_rules::RetentionRules;
 use crate::retention_view::{hold, show_plan};
 use crate::view::short;
 
-/// Moves the snapshots to the trash that a policy does not keep.
+/// Moves the snapshots to the trash that a policy does not keep, and makes long chains shorter.
 #[derive(Args, Debug)]
 pub(crate) struct Prune {
     /// The virtual machine; without it, all that have snapshots
@@ -28,17 +32,26 @@ pub(crate) struct Prune {
     #[command(flatten)]
     rules: RetentionRules,
 
+    #[command(flatten)]
+    chains: ChainRules,
+
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    pacing: Pacing,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Pruned {
     dry_run: bool,
     machines: Vec<PrunePlan>,
     removed: Vec<SnapshotId>,
     refused: Vec<RefusedRemoval>,
+    chains: Vec<ConsolidationPlan>,
+    consolidated: Vec<ConsolidationReport>,
+    failed: Vec<FailedConsolidation>,
 }
 
 impl Prune {
@@ -48,21 +61,43 @@ impl Prune {
     }
 
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
+        self.pacing.begin()?;
         let store = context.open_to(self.changes())?;
         let now = now_unix_ms();
         let mut pruned = Pruned {
             dry_run: self.dry_run,
-            machines: Vec::new(),
-            removed: Vec::new(),
-            refused: Vec::new(),
+            ..Pruned::default()
         };
         // All plans before the first deed: a policy that cannot be used stops everything.
         for (vm, policy) in self.policies(context, &store)? {
-            let plan = store.plan_prune(&vm, &policy, now);
-            pruned
-                .machines
-                .push(plan.map_err(|error| context.failure(&error))?);
+            let mut removed = BTreeSet::new();
+            if let Some(retention) = &policy.retention {
+                let plan = store.plan_prune(&vm, retention, now);
+                let plan = plan.map_err(|error| context.failure(&error))?;
+                removed.extend(plan.plan.removals().map(|decision| decision.id));
+                pruned.machines.push(plan);
+            }
+            if let Some(chains) = &policy.consolidation {
+                let plan = store.plan_consolidation(&vm, chains, &removed);
+                let plan = plan.map_err(|error| context.failure(&error))?;
+                pruned.chains.push(plan);
+            }
         }
+        self.apply(context, &store, &mut pruned)?;
+        let is_unmet = |plan: &PrunePlan| !plan.plan.unmet.is_empty();
+        let exit = if pruned.machines.iter().any(is_unmet) {
+            Exit::Failed
+        } else if pruned.refused.is_empty() && pruned.failed.is_empty() {
+            Exit::Done
+        } else {
+            Exit::PartlyDone
+        };
+        let answer = context.answer("vmsnap.prune.v1", &pruned, tell)?;
+        Ok(answer.ending(exit))
+    }
+
+    /// Does what was planned, unless it is only to be shown.
+    fn apply(&self, context: &Context, store: &Store, pruned: &mut Pruned) -> Result<(), Failure> {
         for plan in &pruned.machines {
             if self.dry_run {
                 let removals = plan.plan.removals().map(|decision| decision.id);
@@ -75,16 +110,16 @@ impl Prune {
             pruned.removed.extend(report.removed);
             pruned.refused.extend(report.refused);
         }
-        let is_unmet = |plan: &PrunePlan| !plan.plan.unmet.is_empty();
-        let exit = if pruned.machines.iter().any(is_unmet) {
-            Exit::Failed
-        } else if pruned.refused.is_empty() {
-            Exit::Done
-        } else {
-            Exit::PartlyDone
-        };
-        let answer = context.answer("vmsnap.prune.v1", &pruned, tell)?;
-        Ok(answer.ending(exit))
+        for plan in pruned.chains.iter().filter(|_| !self.dry_run) {
+            context.check_interrupt()?;
+            let control = self.pacing.control(context.progress("consolidate", 0));
+            let control = control.cancel(context.interrupt.cancel());
+            let done = store.consolidate_planned(plan, &control);
+            let done = done.map_err(|error| context.failure(&error))?;
+            pruned.consolidated.extend(done.consolidated);
+            pruned.failed.extend(done.failed);
+        }
+        Ok(())
     }
 
     /// The machines that are pruned, each with its policy.
@@ -92,23 +127,25 @@ impl Prune {
         &self,
         context: &Context,
         store: &Store,
-    ) -> Result<Vec<(VmName, RetentionPolicy)>, Failure> {
-        let given = self.rules.policy();
+    ) -> Result<Vec<(VmName, VmPolicy)>, Failure> {
+        let given = VmPolicy::default()
+            .retention(self.rules.policy())
+            .consolidation(self.chains.policy());
+        let says_nothing =
+            |policy: &VmPolicy| policy.retention.is_none() && policy.consolidation.is_none();
         let mut chosen = Vec::new();
         for vm in self.machines(context, store)? {
-            let policy = if given.is_some() {
-                given.clone()
-            } else {
+            let policy = if says_nothing(&given) {
                 let stored = store.policy(&vm);
-                stored.map_err(|error| context.failure(&error))?.retention
+                stored.map_err(|error| context.failure(&error))?
+            } else {
+                given.clone()
             };
-            match policy {
-                Some(policy) => chosen.push((vm, policy)),
-                None if self.vm.is_none() => {}
-                None => {
-                    return Err(Failure::usage(format!("VM {vm} has no policy"))
-                        .hint("give what to keep, as --keep-last 7, or see `vmsnap policy set`"));
-                }
+            if !says_nothing(&policy) {
+                chosen.push((vm, policy));
+            } else if self.vm.is_some() {
+                return Err(Failure::usage(format!("VM {vm} has no policy"))
+                    .hint("give what to keep, as --keep-last 7, or see `vmsnap policy set`"));
             }
         }
         Ok(chosen)
@@ -153,6 +190,26 @@ fn tell(pruned: &Pruned) -> String {
     for refused in &pruned.refused {
         let (id, why) = (short(refused.id), hold(&refused.hold));
         let _ = writeln!(text, "{id} stays: {why}");
+    }
+    for plan in &pruned.chains {
+        text.push_str(&show_chains(plan));
+    }
+    for report in &pruned.consolidated {
+        let (id, files) = (short(report.id), report.files_before);
+        let copied = counted(report.copied_pages, "page");
+        let _ = writeln!(
+            text,
+            "{id} needed {files} data files, and needs {}: {copied} copied",
+            report.files_after
+        );
+    }
+    for failed in &pruned.failed {
+        let _ = writeln!(
+            text,
+            "{} keeps its chain: {}",
+            short(failed.id),
+            failed.problem
+        );
     }
     let moved = if pruned.dry_run {
         "would move"

@@ -55,6 +55,7 @@ struct Verified<'a> {
     snapshots: u64,
     left: u64,
     bytes: u64,
+    unbound_pages: u64,
     errors: Vec<Found<'a>>,
 }
 
@@ -97,6 +98,7 @@ impl Verify {
             snapshots: report.snapshots,
             left: report.left,
             bytes: report.bytes,
+            unbound_pages: report.unbound_pages,
             errors: report
                 .errors
                 .iter()
@@ -194,8 +196,15 @@ fn tell(verified: &Verified<'_>) -> String {
         0 => String::new(),
         left => format!("; {} left for the next time", counted(left, "snapshot")),
     };
+    let unbound = match verified.unbound_pages {
+        0 => String::new(),
+        pages => format!(
+            "; for {} of consolidated snapshots no manifest is left",
+            counted(pages, "page")
+        ),
+    };
     format!(
-        "{}{}, {} checked: {verdict}{left}\n",
+        "{}{}, {} checked: {verdict}{left}{unbound}\n",
         problems.collect::<String>(),
         counted(verified.snapshots, "snapshot"),
         show_bytes(verified.bytes)
