@@ -166,21 +166,6 @@ impl Store {
             }),
         }
     }
-
-    /// The spelling under which `vm` is known, if a snapshot of it exists anywhere.
-    pub(crate) fn known_spelling(&self, vm: &VmName) -> Result<Option<VmName>, StoreError> {
-        for location in Location::SEARCH {
-            if let Some(record) = self
-                .list_at(location, Some(vm))?
-                .snapshots
-                .into_iter()
-                .next()
-            {
-                return Ok(Some(record.vm));
-            }
-        }
-        Ok(None)
-    }
 }
 
 fn missing(reference: &Reference, location: Location) -> StoreError {

@@ -54,7 +54,7 @@
 //! - `record`, `catalog`, `reference`, `metadata`: which snapshots there are
 //! - `forest`, `tree`, `branch`, `merge`, `recreate`: who descends from whom, and lines of them
 //! - `filter`, `pattern`: which of them are meant, and what new ones are called
-//! - `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
+//! - `known`, `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
 //! - `lock`, `lease`: who may do what at the same time
 //! - `sink`, `identity`: taking a snapshot
 //! - `placed`, `feature`, `reading`, `image`, `parts`: what this build must know to read one, and reading it
@@ -96,6 +96,7 @@ mod identity;
 mod image;
 #[cfg(feature = "index")]
 mod index;
+mod known;
 mod lease;
 mod lock;
 mod merge;

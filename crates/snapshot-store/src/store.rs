@@ -7,6 +7,7 @@ use snapshot_memory::backend::{Backend, HostIdentity, LockMode, RelPath};
 
 use crate::error::StoreError;
 use crate::header::StoreHeader;
+use crate::known::KnownManifests;
 use crate::lock::{self, Held};
 use crate::options::OpenOptions;
 
@@ -23,6 +24,7 @@ struct Inner {
     writable: bool,
     lock_wait: Duration,
     host: Option<HostIdentity>,
+    known: KnownManifests,
 }
 
 impl Store {
@@ -39,6 +41,7 @@ impl Store {
                 writable,
                 lock_wait: options.lock_wait,
                 host: options.host.clone(),
+                known: KnownManifests::default(),
             }),
         }
     }
@@ -59,6 +62,10 @@ impl Store {
 
     pub(crate) fn shared_backend(&self) -> Arc<dyn Backend> {
         Arc::clone(&self.inner.backend)
+    }
+
+    pub(crate) fn known_manifests(&self) -> &KnownManifests {
+        &self.inner.known
     }
 
     pub(crate) fn lock_wait(&self) -> Duration {

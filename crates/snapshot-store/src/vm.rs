@@ -1,5 +1,6 @@
 //! What belongs to one virtual machine: sequence numbers, names, branch heads.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use snapshot_format::{BranchName, SnapshotId, SnapshotName, VmName};
@@ -8,7 +9,9 @@ use crate::checked_json::{self, Fault};
 use crate::directory::{self, Location};
 use crate::error::StoreError;
 use crate::file;
+use crate::known::OfMachine;
 use crate::lock::Held;
+use crate::record;
 use crate::store::Store;
 use crate::vm_file::VmFile;
 
@@ -24,17 +27,13 @@ impl Store {
 /// It is above that of every manifest, deleted ones included, and above what is remembered of
 /// those that are gone.
 pub(crate) fn next_seq(store: &Store, vm: &VmName) -> Result<u64, StoreError> {
-    let mut highest = read(store, vm)?.map_or(0, |file| file.last_seq);
-    for location in Location::SEARCH {
-        let records = store.list_at(location, Some(vm))?.snapshots;
-        highest = records
-            .iter()
-            .map(|r| r.seq)
-            .max()
-            .unwrap_or(0)
-            .max(highest);
-    }
-    highest.checked_add(1).ok_or_else(|| {
+    seq_after(store, vm, &store.machine(vm)?)
+}
+
+fn seq_after(store: &Store, vm: &VmName, there: &OfMachine) -> Result<u64, StoreError> {
+    let remembered = read(store, vm)?.map_or(0, |file| file.last_seq);
+    let highest = there.all().map(|facts| facts.seq).max().unwrap_or(0);
+    highest.max(remembered).checked_add(1).ok_or_else(|| {
         StoreError::damaged(
             &directory::below(&directory::vm_directory(), &directory::vm_file_name(vm)),
             "the last sequence number has been given",
@@ -43,27 +42,38 @@ pub(crate) fn next_seq(store: &Store, vm: &VmName) -> Result<u64, StoreError> {
 }
 
 /// Fails if a snapshot of `vm` in use, other than `own`, has this name. The lock of `vm` is held.
+///
+/// Names may change: each is read where it is kept.
 pub(crate) fn check_name_is_free(
     store: &Store,
     vm: &VmName,
     name: &SnapshotName,
     own: Option<SnapshotId>,
 ) -> Result<(), StoreError> {
-    let records = store.list(Some(vm))?.snapshots;
-    let mut others = records.iter().filter(|record| Some(record.id) != own);
-    match others.find(|record| record.is_named(name)) {
-        None => Ok(()),
-        Some(record) => Err(StoreError::Exists {
-            what: format!("snapshot {vm}/{name} ({})", record.id),
-        }),
+    let live = store.machine(vm)?.live;
+    let others = live.iter().filter(|facts| Some(facts.id) != own);
+    for facts in others {
+        // One whose metadata cannot be read has no name.
+        let metadata = record::read_metadata(store.backend(), Location::Live, facts.id);
+        let found = metadata.ok().and_then(|metadata| metadata.name);
+        if found.is_some_and(|found| found.key() == name.key()) {
+            return Err(StoreError::Exists {
+                what: format!("snapshot {vm}/{name} ({})", facts.id),
+            });
+        }
     }
+    Ok(())
 }
 
 /// Fails if the machine is known under a spelling that differs in case.
 pub(crate) fn check_spelling(store: &Store, vm: &VmName) -> Result<(), StoreError> {
-    match store.known_spelling(vm)? {
-        Some(known) if known != *vm => Err(StoreError::Exists {
-            what: format!("VM {known}, whose name differs from {vm} in case only,"),
+    let there = store.machine(vm)?;
+    match there.all().next() {
+        Some(known) if known.vm != *vm => Err(StoreError::Exists {
+            what: format!(
+                "VM {}, whose name differs from {vm} in case only,",
+                known.vm
+            ),
         }),
         _ => Ok(()),
     }
@@ -97,12 +107,9 @@ pub(crate) fn change(
     vm: &VmName,
     change: impl FnOnce(&mut VmFile),
 ) -> Result<(), StoreError> {
-    let last_seq = next_seq(store, vm)?.saturating_sub(1);
-    let mut heads: BTreeMap<BranchName, SnapshotId> = BTreeMap::new();
-    // By ascending sequence number: the last one of a branch stays.
-    for record in store.list(Some(vm))?.snapshots {
-        heads.insert(record.branch, record.id);
-    }
+    let there = store.machine(vm)?;
+    let last_seq = seq_after(store, vm, &there)?.saturating_sub(1);
+    let heads = heads(store, &there);
     let mut file = VmFile::new(vm.clone(), last_seq, heads);
     if let Some(before) = read(store, vm)? {
         (file.starts, file.current) = (before.starts, before.current);
@@ -112,6 +119,22 @@ pub(crate) fn change(
     let bytes = file.encode()?;
     let (folder, access) = (directory::vm_directory(), store.own_file_access());
     file::replace(store.backend(), &folder, &name, &bytes, access)
+}
+
+/// The newest snapshot in use of each branch whose manifest can be read.
+fn heads(store: &Store, there: &OfMachine) -> BTreeMap<BranchName, SnapshotId> {
+    let mut newest_first: Vec<_> = there.live.iter().collect();
+    newest_first.sort_by_key(|facts| Reverse((facts.seq, facts.id)));
+    let mut heads = BTreeMap::new();
+    for facts in newest_first {
+        if heads.contains_key(&facts.branch) {
+            continue;
+        }
+        if record::read_manifest(store.backend(), Location::Live, facts.id).is_ok() {
+            heads.insert(facts.branch.clone(), facts.id);
+        }
+    }
+    heads
 }
 
 /// What the file says; `None` where it is missing or damaged: it will be written anew. One of a

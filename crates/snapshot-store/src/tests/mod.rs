@@ -16,6 +16,7 @@ mod feature;
 mod garbage;
 #[cfg(feature = "index")]
 mod index;
+mod known;
 mod lifecycle;
 mod merge;
 mod model;
