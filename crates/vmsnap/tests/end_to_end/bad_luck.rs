@@ -1,15 +1,11 @@
-//! What goes wrong outside of the command: holders that stand still, files that somebody changed,
-//! copies made in the middle, and two of it at once.
+//! What goes wrong outside of the command: files that somebody changed, copies made in the middle,
+//! and two of it at once.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::sandbox::{Run, Sandbox, id, pattern};
 
@@ -24,41 +20,6 @@ fn two(sandbox: &Sandbox) -> [String; 2] {
 fn listed(sandbox: &Sandbox) -> usize {
     let list = sandbox.json(&["list"]);
     list["snapshots"].as_array().unwrap().len()
-}
-
-/// A process that holds the commit lock, stopped in the middle of it.
-fn frozen_holder(sandbox: &Sandbox) -> Child {
-    let path = sandbox.store().join("locks/commit");
-    // It takes the lock and becomes the other program: the kernel names the same process.
-    let mut flock = Command::new("flock");
-    let holder = flock.arg("--no-fork").arg(&path).args(["sleep", "600"]);
-    let holder = holder.spawn().unwrap();
-    let probe = File::open(&path).unwrap();
-    while probe.try_lock().is_ok() {
-        probe.unlock().unwrap();
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let pid = Pid::from_raw(i32::try_from(holder.id()).unwrap());
-    kill(pid, Signal::SIGSTOP).unwrap();
-    holder
-}
-
-#[test]
-fn a_lock_that_a_frozen_process_holds_ends_with_its_name() {
-    let sandbox = Sandbox::new();
-    two(&sandbox);
-    let mut holder = frozen_holder(&sandbox);
-    let refused = sandbox.run(&["delete", "vm/a"]);
-    // Who only looks needs no lock that changes hold.
-    let read = sandbox.restored("vm/a");
-    holder.kill().unwrap();
-    holder.wait().unwrap();
-    assert_eq!(refused.code, 6, "{refused:?}");
-    let named = format!("process {}", holder.id());
-    assert!(refused.stderr.contains(&named), "{refused:?}");
-    assert_eq!(read, pattern(8, u64::from(b'a')));
-    // Nothing is left of it.
-    sandbox.json(&["delete", "vm/a"]);
 }
 
 #[test]

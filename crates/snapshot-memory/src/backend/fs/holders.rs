@@ -1,12 +1,14 @@
 //! Who holds a lock, as the kernel lists it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
 use nix::libc::dev_t;
 use nix::sys::stat::{major, minor};
 
-/// The processes that hold a `flock` of the file; those of other process namespaces are left out.
+/// The processes that hold a `flock` of the file, each once; those of other process namespaces are
+/// left out.
 pub(super) fn of(device: dev_t, inode: u64) -> io::Result<Vec<u32>> {
     let locks = fs::read_to_string("/proc/locks")?;
     let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
@@ -22,7 +24,7 @@ fn parse(locks: &str, file: &str) -> Vec<u32> {
         let (pid, name) = (words.next()?, words.next()?);
         (kind == "FLOCK" && name == file).then(|| pid.parse().ok())?
     });
-    lines.collect()
+    lines.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]
@@ -37,7 +39,8 @@ mod tests {
             2: POSIX  ADVISORY  WRITE 323 fe:00:17 0 EOF\n\
             3: FLOCK  ADVISORY  READ 324 fe:00:18 0 EOF\n\
             4: FLOCK  ADVISORY  READ 325 fe:00:17 0 EOF\n\
-            5: FLOCK  ADVISORY  READ -1 fe:00:17 0 EOF\n";
+            5: FLOCK  ADVISORY  READ 321 fe:00:17 0 EOF\n\
+            6: FLOCK  ADVISORY  READ -1 fe:00:17 0 EOF\n";
         assert_eq!(parse(locks, "fe:00:17"), [321, 325]);
     }
 }
