@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
@@ -28,6 +29,14 @@ pub(crate) fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Com
         .current_dir(source_tree::root())
         .stdin(Stdio::null());
     command
+}
+
+/// Where the program `name` is when it was built without a profile, wherever builds go.
+pub(crate) fn built(name: &str) -> Result<PathBuf, Failure> {
+    let lost = || Failure::failed("this program is in no folder of builds");
+    let own = std::env::current_exe().map_err(|_| lost())?;
+    let builds = own.parent().and_then(Path::parent).ok_or_else(lost)?;
+    Ok(builds.join("debug").join(name))
 }
 
 /// The cargo of the nightly toolchain, which fuzzing needs.

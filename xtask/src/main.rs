@@ -45,6 +45,7 @@ cargo xtask TASK
                                 last line `kills: N, losses: L`
   fuse [--every N] [--seed N]   the real command on a FUSE file system that loses what was not synced, cut, failed and
                                 full at every N-th change; last line `fuse cuts: N, violations: V`
+  fuse --prove                  the same where a sync makes nothing durable: it must find violations
   fuzz --seconds S              every target for S seconds; last line `fuzz targets: N, crashes: C`
   sabotage --list               the deliberate defects, and the check that each must fail
   sabotage --prove [NAME...]    runs each defect, or those named, against its check and demands the failure

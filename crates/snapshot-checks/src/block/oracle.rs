@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::script::{Inputs, Set, VM};
+use super::script::{ARCHIVES, Inputs, Set, VM};
 use crate::mount::one_line;
 
 /// The exit code of "no such store".
@@ -75,19 +75,57 @@ impl Oracle {
             let name = snapshot["name"].as_str().unwrap_or("without a name");
             let known = inputs.known(name).filter(|_| snapshot["vm"] == VM);
             let name = known.ok_or_else(|| format!("a snapshot {name:?} that nobody made"))?;
-            self.compare(store, name, inputs)?;
+            self.compare(store, name, &[], inputs)?;
             if !set.insert(name) {
                 return Err(format!("two snapshots are called {name}"));
             }
         }
+        self.look_into_vault(store, inputs, &mut set)?;
         Ok(set)
     }
 
+    /// The archives in the vault of `store`, if there is one, verified and restored likewise.
+    fn look_into_vault(&self, store: &Path, inputs: &Inputs, set: &mut Set) -> Result<(), String> {
+        let listed = self.output(store, &["vault", "list"])?;
+        if listed.status.code() == Some(NOT_FOUND) {
+            return Ok(());
+        }
+        let listed = document("vault list", &listed)?;
+        if !is_empty(&listed, "damaged") {
+            return Err(format!("vault list finds damage: {}", listed["damaged"]));
+        }
+        let verified = self.output(store, &["vault", "verify"])?;
+        document("vault verify", &verified)?;
+        let archives = listed["archives"].as_array().into_iter().flatten();
+        for archive in archives.filter(|archive| archive["state"] == "live") {
+            let known = ARCHIVES.iter().find(|(name, _)| archive["name"] == *name);
+            let (name, archived) = known.ok_or_else(|| format!("nobody archived {archive}"))?;
+            self.compare(store, name, &["--archived"], inputs)?;
+            if !set.insert(archived) {
+                return Err(format!("{name} is archived twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The identity of the snapshot `name`.
+    pub(crate) fn id(&self, store: &Path, name: &str) -> Result<String, String> {
+        let shown = self.output(store, &["show", &format!("{VM}/{name}")])?;
+        let id = document("show", &shown)?["id"].as_str().map(str::to_owned);
+        id.ok_or_else(|| format!("{name} is shown without an id"))
+    }
+
     /// Restores one snapshot and compares it byte for byte.
-    fn compare(&self, store: &Path, name: &str, inputs: &Inputs) -> Result<(), String> {
+    fn compare(
+        &self,
+        store: &Path,
+        name: &str,
+        how: &[&str],
+        inputs: &Inputs,
+    ) -> Result<(), String> {
         let (memory, state) = (self.out.join("memory"), self.out.join("state"));
         let reference = format!("{VM}/{name}");
-        let arguments: [&OsStr; 6] = [
+        let mut arguments: Vec<&OsStr> = vec![
             "restore".as_ref(),
             reference.as_ref(),
             "--memory".as_ref(),
@@ -95,6 +133,7 @@ impl Oracle {
             "--state".as_ref(),
             state.as_ref(),
         ];
+        arguments.extend(how.iter().map(OsStr::new));
         let restored = self.output(store, &arguments);
         let found = restored.and_then(|output| document("restore", &output));
         let outputs = [&memory, &state].map(|path| {

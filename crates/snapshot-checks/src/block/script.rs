@@ -12,15 +12,21 @@ const PAGE_BYTES: usize = 4096;
 /// Pages of each image: two mebibytes, so that a cut is quick to check.
 const PAGES: usize = 512;
 
-/// Names of snapshots, all of the VM [`VM`].
+/// Names of snapshots, all of the VM [`VM`], and of archives of them.
 pub(crate) type Set = BTreeSet<&'static str>;
 
 /// The VM that all snapshots are of.
 pub(crate) const VM: &str = "vm";
 
-const FULL: &str = "s0";
-const BY_BITMAP: &str = "s1";
-const BY_COMPARISON: &str = "s2";
+pub(crate) const FULL: &str = "s0";
+pub(crate) const BY_BITMAP: &str = "s1";
+pub(crate) const BY_COMPARISON: &str = "s2";
+
+/// A merge of the third one onto a branch that starts at the second.
+pub(crate) const MERGED: &str = "s3";
+
+/// Names of archives in a [`Set`], each of the snapshot that it is of.
+pub(crate) const ARCHIVES: [(&str, &str); 1] = [(BY_COMPARISON, "s2 in the vault")];
 
 /// One run of the command.
 #[derive(Clone, Debug)]
@@ -35,11 +41,28 @@ pub(crate) struct Step {
     pub(crate) new: Set,
 }
 
+/// Steps, each from where the one before it ends, the first from `old`.
+pub(crate) fn chained<const N: usize>(
+    mut old: Set,
+    moves: [(&'static str, Vec<OsString>, &[&'static str]); N],
+) -> Vec<Step> {
+    let steps = moves.into_iter().map(|(name, arguments, after)| {
+        let new: Set = after.iter().copied().collect();
+        Step {
+            name,
+            arguments,
+            old: std::mem::replace(&mut old, new.clone()),
+            new,
+        }
+    });
+    steps.collect()
+}
+
 /// The known images, and files of them for the command to read.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     dir: PathBuf,
-    images: [(&'static str, Vec<u8>); 3],
+    images: [(&'static str, Vec<u8>); 4],
     state: Vec<u8>,
     /// Arguments of every import.
     ways: Vec<OsString>,
@@ -65,6 +88,7 @@ impl Inputs {
             images: [
                 (FULL, full),
                 (BY_BITMAP, by_bitmap),
+                (MERGED, by_comparison.clone()),
                 (BY_COMPARISON, by_comparison),
             ],
             state: noise(2, |_| true)[..10_000].to_vec(),
@@ -115,7 +139,7 @@ impl Inputs {
         let parent = |name| vec!["--parent".into(), reference(name)];
         let mut with_bitmap: Vec<OsString> = parent(FULL);
         with_bitmap.extend(["--dirty".into(), file("dirty")]);
-        let moves: [(&str, Vec<OsString>, &[&'static str]); 5] = [
+        let moves: [(&'static str, Vec<OsString>, &[&'static str]); 5] = [
             ("import of a full", import(FULL, vec![]), &[FULL]),
             (
                 "import of a diff by bitmap",
@@ -138,17 +162,7 @@ impl Inputs {
                 &[FULL, BY_BITMAP, BY_COMPARISON],
             ),
         ];
-        let mut old = Set::new();
-        let steps = moves.into_iter().map(|(name, arguments, after)| {
-            let new: Set = after.iter().copied().collect();
-            Step {
-                name,
-                arguments,
-                old: std::mem::replace(&mut old, new.clone()),
-                new,
-            }
-        });
-        steps.collect()
+        chained(Set::new(), moves)
     }
 }
 

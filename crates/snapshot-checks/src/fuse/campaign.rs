@@ -3,13 +3,14 @@
 use std::io::ErrorKind as IoErrorKind;
 use std::process::Stdio;
 
-use snapshot_memory::backend::{CrashState, Fault, FaultBackend, MemBackend};
+use snapshot_memory::backend::{CrashState, Fault, FaultBackend, MemBackend, RelPath};
 use snapshot_memory::skip::skip;
 
 use super::mounted::Mounted;
 use super::options::Options;
+use super::script::{Move, Sort, moves};
 use crate::block::oracle::Oracle;
-use crate::block::script::{Inputs, Set, Step};
+use crate::block::script::{Inputs, Set};
 use crate::campaign::Tally;
 use crate::mount::leave_shared_mounts;
 use crate::random::Random;
@@ -46,7 +47,7 @@ pub(super) fn run(options: &Options) -> Result<Tally, Failure> {
         tally: &mut tally,
         watchdog,
     };
-    let steps = campaign.inputs.steps();
+    let steps = moves(&campaign.inputs);
     let count = options.commands.unwrap_or(steps.len());
     for step in steps.iter().take(count) {
         campaign.step(step)?;
@@ -87,14 +88,18 @@ enum Expected {
 
 impl Campaign<'_> {
     /// Runs a step in every way, and then undisturbed.
-    fn step(&mut self, step: &Step) -> Result<(), Failure> {
+    fn step(&mut self, step: &Move) -> Result<(), Failure> {
+        let name = step.step.name;
+        if let Sort::Mends(damaged) = step.sort {
+            self.damage(damaged)?;
+        }
         let whole = FaultBackend::new(&self.tree);
         let code = self.command(&whole, step)?;
         if code != Some(0) {
-            return Err(format!("{}: it ends with {code:?}, undisturbed", step.name).into());
+            return Err(format!("{name}: it ends with {code:?}, undisturbed").into());
         }
         let calls = whole.call_count();
-        println!("{}: {calls} changes", step.name);
+        println!("{name}: {calls} changes");
         let faults = [
             Fault::Errno(EIO),
             Fault::Error(IoErrorKind::StorageFull),
@@ -112,7 +117,7 @@ impl Campaign<'_> {
         // Cut when all was done and said to be.
         all.push(Disturbed::Cut(calls + 1));
         for how in all {
-            self.watchdog.begins(format!("{}: {how:?}", step.name));
+            self.watchdog.begins(format!("{name}: {how:?}"));
             self.disturbed(step, how)?;
             if self.options.common.is_enough(self.tally) {
                 break;
@@ -122,7 +127,7 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    fn disturbed(&mut self, step: &Step, how: Disturbed) -> Result<(), Failure> {
+    fn disturbed(&mut self, step: &Move, how: Disturbed) -> Result<(), Failure> {
         let backend = FaultBackend::new(&self.tree);
         match how {
             Disturbed::Cut(number) => backend.cut_at(number),
@@ -133,10 +138,12 @@ impl Campaign<'_> {
         let expected = match (code, how) {
             (Some(0), _) => Expected::New,
             (_, Disturbed::Cut(_)) | (Some(UNCERTAIN), _) => Expected::Either,
+            (Some(_), _) if step.sort == Sort::OneByOne => Expected::Either,
             (Some(_), _) => Expected::Old,
             (None, _) => {
                 self.tally.tries();
-                let problem = format!("{}, {how:?}: it was ended by a signal", step.name);
+                let name = step.step.name;
+                let problem = format!("{name}, {how:?}: it was ended by a signal");
                 self.tally.differs(&problem);
                 return Ok(());
             }
@@ -153,10 +160,10 @@ impl Campaign<'_> {
     }
 
     /// Runs the command on a tree; its exit code.
-    fn command(&self, backend: &FaultBackend, step: &Step) -> Result<Option<i32>, Failure> {
-        let mounted = Mounted::new(backend)?;
+    fn command(&self, backend: &FaultBackend, step: &Move) -> Result<Option<i32>, Failure> {
+        let mounted = Mounted::new(backend, self.options.lose_synced)?;
         let store = mounted.join("store");
-        let mut command = self.oracle.command(&store, &step.arguments);
+        let mut command = self.oracle.command(&store, &step.step.arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(name) = self.options.common.sabotage() {
             command.env("VMSNAP_SABOTAGE", name);
@@ -169,28 +176,56 @@ impl Campaign<'_> {
     /// Judges what a tree holds.
     fn look(
         &mut self,
-        step: &Step,
+        step: &Move,
         how: &str,
         tree: &MemBackend,
         expected: Expected,
     ) -> Result<(), Failure> {
         self.tally.tries();
-        let mounted = Mounted::new(&FaultBackend::new(tree))?;
+        let backend = FaultBackend::new(tree);
+        let mut problem = None;
+        // What is damaged still must be such that the next repair mends it.
+        if matches!(step.sort, Sort::Mends(_)) && expected != Expected::New {
+            let code = self.command(&backend, step)?;
+            problem = (code != Some(0)).then(|| format!("the next one ends with {code:?}"));
+        }
+        let mounted = Mounted::new(&backend, false)?;
         let found = self.oracle.look(&mounted.join("store"), &self.inputs);
         mounted.unmount()?;
-        if let Err(problem) = judge(found, expected, step) {
-            let name = step.name;
+        let problem = problem.or_else(|| judge(found, expected, step).err());
+        if let Some(problem) = problem {
+            let name = step.step.name;
             self.tally.differs(&format!("{name}, {how}: {problem}"));
         }
         Ok(())
     }
+
+    /// Flips a bit of the memory of a snapshot.
+    fn damage(&self, name: &str) -> Result<(), Failure> {
+        let mounted = Mounted::new(&FaultBackend::new(&self.tree), false)?;
+        let id = self.oracle.id(&mounted.join("store"), name);
+        mounted.unmount()?;
+        let mut path = RelPath::root();
+        for part in ["store", "snapshots", &id?, "memory.img"] {
+            path = path.join(part)?;
+        }
+        self.tree.tamper(&path, |bytes| {
+            if let Some(byte) = bytes.iter_mut().rev().find(|byte| **byte != 0) {
+                *byte ^= 4;
+            }
+        })?;
+        Ok(())
+    }
 }
 
-fn judge(found: Result<Set, String>, expected: Expected, step: &Step) -> Result<(), String> {
-    let found = found?;
+fn judge(found: Result<Set, String>, expected: Expected, of: &Move) -> Result<(), String> {
+    let (found, step) = (found?, &of.step);
     let is_right = match expected {
         Expected::Old => found == step.old,
         Expected::New => found == step.new,
+        Expected::Either if of.sort == Sort::OneByOne => {
+            found.is_subset(&step.old) && found.is_superset(&step.new)
+        }
         Expected::Either => found == step.old || found == step.new,
     };
     if is_right {

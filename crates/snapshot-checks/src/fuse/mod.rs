@@ -10,12 +10,14 @@
 //! - `file_system`: a tree, as the kernel asks for it
 //! - `mounted`: one that is mounted, until its value is dropped
 //! - `options`: the command line
+//! - `script`: what the command is made to do
 //! - `campaign`: the steps, their cuts, and the verdict
 
 mod campaign;
 mod file_system;
 mod mounted;
 mod options;
+mod script;
 
 pub use mounted::Mounted;
 pub use options::Options;

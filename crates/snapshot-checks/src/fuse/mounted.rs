@@ -21,15 +21,16 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts the tree of `backend` at a new directory.
-    pub fn new(backend: &FaultBackend) -> io::Result<Self> {
+    /// Mounts the tree of `backend` at a new directory. A disk that loses what is synced does as if
+    /// it were not asked to.
+    pub fn new(backend: &FaultBackend, loses_synced: bool) -> io::Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName("vmsnap-checks".to_owned()),
             MountOption::NoAtime,
         ];
-        let file_system = TreeFileSystem::new(backend.clone());
+        let file_system = TreeFileSystem::new(backend.clone(), loses_synced);
         let session = fuser::spawn_mount(file_system, directory.path(), &config)?;
         Ok(Self {
             session: Some(session),

@@ -20,6 +20,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub(super) commands: Option<usize>,
 
+    /// A sync makes nothing durable: proves that this check can fail
+    #[arg(long)]
+    pub(super) lose_synced: bool,
+
     /// The command to cut [default: vmsnap beside this program]
     #[arg(long, value_name = "PATH")]
     vmsnap: Option<PathBuf>,
