@@ -34,7 +34,7 @@ pub(crate) fn under(check: Check, name: &str) -> Result<(Shown, Option<Counts>),
 fn arguments_under_a_defect(check: Check) -> &'static [&'static str] {
     match check {
         Check::Soak => &["--fail-fast", "--generations", "300", "--timeout", "20"],
-        Check::StoreSoak => &["--fail-fast", "--steps", "2000"],
+        Check::StoreSoak => &["--fail-fast", "--steps", "10000"],
         Check::Kill => &["--fail-fast", "--count", "100", "--timeout", "20"],
         _ => &["--fail-fast", "--count", "200", "--timeout", "10"],
     }

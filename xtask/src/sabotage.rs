@@ -40,7 +40,7 @@ impl Check {
 }
 
 /// Each defect of `snapshot_format::sabotage`, and the check that must fail under it.
-const DEFECTS: [(&str, Check); 14] = [
+const DEFECTS: [(&str, Check); 17] = [
     ("no-dir-fsync", Check::Crash),
     ("ignored-fsync-error", Check::Crash),
     ("rename-first", Check::Crash),
@@ -55,6 +55,9 @@ const DEFECTS: [(&str, Check); 14] = [
     ("skipped-gate", Check::Model),
     ("unstaged", Check::Kill),
     ("ignored-lease", Check::StoreSoak),
+    ("unmarked-base", Check::StoreSoak),
+    ("unchecked-merge", Check::StoreSoak),
+    ("no-copy-aside", Check::StoreSoak),
 ];
 
 /// Lists the defects, or proves that they are caught.
@@ -146,6 +149,55 @@ mod tests {
         there.sort_unstable();
         here.sort_unstable();
         assert_eq!(here, there);
+    }
+
+    fn spec() -> String {
+        let path = source_tree::root().join("specs/24-known-defects.md");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    // spec: DEF-01
+    #[test]
+    fn every_known_defect_of_another_store_has_its_tests() {
+        let text = spec();
+        let rows = text.split("## Deliberate").next().unwrap().lines();
+        let named = rows.filter_map(|row| row.rsplit('|').nth(1)?.contains('`').then_some(row));
+        let named: Vec<&str> = named
+            .flat_map(|row| row.split('`').skip(1).step_by(2))
+            .collect();
+        assert!(named.len() > 12, "{named:?}");
+        let files = source_tree::read(&source_tree::root().join("crates")).unwrap();
+        for name in named {
+            let test = format!("#[test]\nfn {name}() {{");
+            let is_there = files.iter().any(|file| file.text.contains(&test));
+            assert!(is_there, "no test is called {name}");
+        }
+    }
+
+    // spec: DEF-02
+    #[test]
+    fn the_table_of_the_spec_is_the_list() {
+        let text = spec();
+        let (_, table) = text.split_once("## Deliberate").unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let rows: Vec<(&str, &str)> = rows
+            .map(|row| {
+                let mut cells = row.split('|').skip(1).map(str::trim);
+                (
+                    cells.next().unwrap().trim_matches('`'),
+                    cells.nth(1).unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(rows.len(), DEFECTS.len());
+        for ((name, check), (listed, found_by)) in DEFECTS.into_iter().zip(rows) {
+            assert_eq!(name, listed);
+            let task = match check {
+                Check::StoreSoak => "soak --suite store`".to_owned(),
+                check => format!("{}`", check.name()),
+            };
+            assert!(found_by.contains(&task), "{name}: {found_by}");
+        }
     }
 
     #[test]

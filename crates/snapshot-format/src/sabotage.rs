@@ -35,11 +35,17 @@ pub enum Sabotage {
     Unstaged,
     /// A snapshot is deleted although it is in use.
     IgnoredLease,
+    /// A collection takes data that other snapshots name.
+    UnmarkedBase,
+    /// A merge of data files takes pages that fail their digest.
+    UncheckedMerge,
+    /// A repair puts no copy of what is damaged aside.
+    NoCopyAside,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NoDirFsync,
         Self::IgnoredFsyncError,
         Self::RenameFirst,
@@ -54,6 +60,9 @@ impl Sabotage {
         Self::SkippedGate,
         Self::Unstaged,
         Self::IgnoredLease,
+        Self::UnmarkedBase,
+        Self::UncheckedMerge,
+        Self::NoCopyAside,
     ];
 
     /// The name on the command line.
@@ -74,6 +83,9 @@ impl Sabotage {
             Self::SkippedGate => "skipped-gate",
             Self::Unstaged => "unstaged",
             Self::IgnoredLease => "ignored-lease",
+            Self::UnmarkedBase => "unmarked-base",
+            Self::UncheckedMerge => "unchecked-merge",
+            Self::NoCopyAside => "no-copy-aside",
         }
     }
 

@@ -19,14 +19,14 @@ use crate::stored_guest::tell;
 const STORE_FILE: &str = "store.vms";
 
 /// A file with a flipped bit.
-struct Damage {
-    path: RelPath,
+pub(super) struct Damage {
+    pub(super) path: RelPath,
     /// What it held, and holds.
-    bytes: (Vec<u8>, Vec<u8>),
+    pub(super) bytes: (Vec<u8>, Vec<u8>),
     /// The snapshot that the file is of.
     owner: Option<SnapshotId>,
     /// Snapshots in use that may need the file.
-    needed_by: BTreeSet<Key>,
+    pub(super) needed_by: BTreeSet<Key>,
 }
 
 /// Flips a bit, looks at everything, does the operation, looks again, and flips the bit back.
@@ -35,7 +35,10 @@ pub(super) fn perform_beside(
     mut plan: Plan,
     random: &mut Random,
 ) -> Result<(), String> {
-    let Some(damage) = Damage::choose(world, random)? else {
+    // Memory is a small part of the files, and most of what can be read wrong.
+    let is_of_memory = random.is_one_in(2);
+    let may_be = |path: &RelPath| !is_of_memory || path.name().ends_with(".img");
+    let Some(damage) = Damage::choose(world, random, &may_be)? else {
         return world.perform_undisturbed(plan);
     };
     damage.put(world, &damage.bytes.0, &damage.bytes.1)?;
@@ -66,9 +69,14 @@ pub(super) fn perform_beside(
 }
 
 impl Damage {
-    /// A bit of any file but locks.
-    fn choose(world: &World, random: &mut Random) -> Result<Option<Self>, String> {
+    /// A bit of any file that may be, locks excepted.
+    pub(super) fn choose(
+        world: &World,
+        random: &mut Random,
+        may_be: &dyn Fn(&RelPath) -> bool,
+    ) -> Result<Option<Self>, String> {
         let mut files = files(world)?;
+        files.retain(|(_, path)| may_be(path));
         files.sort();
         let Some((_, path)) = random.pick(&files) else {
             return Ok(None);
@@ -101,7 +109,7 @@ impl Damage {
 
     /// Puts `new` where the file holds `old`; it may have been moved to the trash or back, replaced
     /// or removed.
-    fn put(&self, world: &World, old: &[u8], new: &[u8]) -> Result<(), String> {
+    pub(super) fn put(&self, world: &World, old: &[u8], new: &[u8]) -> Result<(), String> {
         let mut places = vec![self.path.clone()];
         let moved = [("snapshots/", "trash"), ("trash/", "snapshots")];
         for (from, to) in moved {
@@ -170,7 +178,7 @@ impl Damage {
         Ok(())
     }
 
-    fn tell(&self, problem: &str) -> String {
+    pub(super) fn tell(&self, problem: &str) -> String {
         let pairs = self.bytes.0.iter().zip(&self.bytes.1);
         let at = pairs
             .take_while(|(sound, damaged)| sound == damaged)
@@ -238,7 +246,7 @@ fn path(directory: &str, rest: &str) -> Result<RelPath, String> {
     Ok(path)
 }
 
-fn contents(world: &World, path: &RelPath) -> Result<Vec<u8>, String> {
+pub(super) fn contents(world: &World, path: &RelPath) -> Result<Vec<u8>, String> {
     let read = || {
         let file = world.tree.open(path)?;
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or_default()];

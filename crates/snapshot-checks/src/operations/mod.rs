@@ -14,6 +14,7 @@
 //! - `world`: a store, its model and its readers
 //! - `step`: one operation, in one way
 //! - `damage`: an operation beside a file of which a bit was flipped
+//! - `mended`: a file of which a bit was flipped, repaired
 //! - `life`: the steps of one store, and the fewest of them that still fail
 //! - `campaign`: store after store, and the verdict
 
@@ -25,6 +26,7 @@ mod found;
 mod garbage;
 mod life;
 mod look;
+mod mended;
 mod model;
 mod options;
 mod placement;

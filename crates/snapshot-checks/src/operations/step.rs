@@ -10,6 +10,7 @@ use snapshot_store::{ErrorKind, Store, StoreError};
 
 use super::damage;
 use super::found::Allowed;
+use super::mended;
 use super::plan::{DELETE, OPERATIONS, Operation, Plan};
 use super::world::{World, judge, opening};
 use crate::random::Random;
@@ -34,15 +35,18 @@ pub(super) enum How {
     Full,
     /// A bit of a file was flipped before, and is flipped back later.
     BesideDamage,
+    /// Not at all: a bit of a file is flipped, and repaired.
+    Repair,
 }
 
 /// How often each happens.
-const HOW: [(How, u64); 5] = [
+const HOW: [(How, u64); 6] = [
     (How::Undisturbed, 10),
     (How::Cut, 3),
     (How::FailedCall, 2),
     (How::Full, 1),
     (How::BesideDamage, 2),
+    (How::Repair, 1),
 ];
 
 /// What a seed makes of a step depends on the store that it meets, and on nothing else.
@@ -98,6 +102,9 @@ impl Step {
         if self.how != How::Undisturbed {
             // Readers end with the process.
             world.release();
+        }
+        if self.how == How::Repair {
+            return mended::repair(world, &mut random);
         }
         let Some(plan) = (self.operation.plan)(&world.model, &mut random) else {
             return Ok(None);

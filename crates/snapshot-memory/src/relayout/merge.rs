@@ -1,5 +1,6 @@
 //! The pages of several data files of a chain in one.
 
+use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{
     Digest, Features, GuestPage, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, MapRoot, Operation,
     OwnerLeaf, PAGE_BYTES, PageRange,
@@ -144,7 +145,10 @@ impl<'a> Merge<'a> {
                 let room = target.room(count as u64 - done)?;
                 let pages = (room.len() / PAGE) as u64;
                 let range = PageRange::new(page.0, pages);
-                self.image.read_pages(range, room)?;
+                match self.image.read_pages(range, room) {
+                    Err(_) if Sabotage::UncheckedMerge.is_on() => {}
+                    read => read?,
+                }
                 for bytes in room.chunks_exact(PAGE) {
                     built.digest(Digest::of(bytes));
                 }

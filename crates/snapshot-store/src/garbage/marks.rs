@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use snapshot_format::SnapshotId;
+use snapshot_format::sabotage::Sabotage;
 
 use crate::directory::Location;
 use crate::error::StoreError;
@@ -108,6 +109,9 @@ impl Marks {
 
     /// The other snapshots, live or deleted, that name data of `id`.
     pub(super) fn naming(&self, id: SnapshotId) -> BTreeSet<SnapshotId> {
+        if Sabotage::UnmarkedBase.is_on() {
+            return BTreeSet::new();
+        }
         let files = self.named.range((id, 0)..=(id, u32::MAX));
         files.flat_map(|(_, by)| by).copied().collect()
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use snapshot_format::sabotage::Sabotage;
 use snapshot_format::{PAGE_BYTES, SnapshotId};
 use snapshot_memory::backend::{Backend, ReadFile, RelPath, WriteFile};
 
@@ -21,6 +22,9 @@ pub(super) fn copy(
         opened => opened.map_err(|error| StoreError::io("open", path, error))?,
     };
     let target = make_room(backend, id, path)?;
+    if Sabotage::NoCopyAside.is_on() {
+        return Ok(Some(target));
+    }
     let folder = directory::quarantine_directory();
     let fresh = directory::below(&folder, &directory::replacement_name(target.name()));
     file::remove_if_there(backend, &fresh)?;
