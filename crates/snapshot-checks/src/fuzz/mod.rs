@@ -10,6 +10,7 @@ mod files;
 mod handshake;
 mod input;
 mod leaves;
+mod records;
 mod vault;
 mod working_set;
 
@@ -19,6 +20,7 @@ pub use epochs::fuzz_epochs;
 pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
 pub use handshake::fuzz_handshake;
 pub use leaves::fuzz_page_map;
+pub use records::fuzz_records;
 pub use vault::fuzz_vault;
 pub use working_set::fuzz_working_set;
 
@@ -26,7 +28,7 @@ pub use working_set::fuzz_working_set;
 pub type Body = fn(&[u8]);
 
 /// Every target by name, sorted.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("capture_ops", fuzz_capture_ops),
     ("dirty_ops", fuzz_dirty_ops),
     ("envelope", fuzz_envelope),
@@ -36,6 +38,7 @@ pub const TARGETS: [(&str, Body); 12] = [
     ("manifest", fuzz_manifest),
     ("page_map", fuzz_page_map),
     ("placement", fuzz_placement),
+    ("records", fuzz_records),
     ("state", fuzz_state),
     ("vault", fuzz_vault),
     ("working_set", fuzz_working_set),
