@@ -27,11 +27,11 @@ pub(super) fn merge(store: &Store, source: &str, name: &str) -> Result<(), Store
     store.merge(&merge).map(drop)
 }
 
-fn first() -> Result<VmName, StoreError> {
+pub(super) fn first() -> Result<VmName, StoreError> {
     VmName::new(FIRST).map_err(|error| no_name(&error))
 }
 
-fn branch(name: &str) -> Result<BranchName, StoreError> {
+pub(super) fn branch(name: &str) -> Result<BranchName, StoreError> {
     BranchName::new(name).map_err(|error| no_name(&error))
 }
 

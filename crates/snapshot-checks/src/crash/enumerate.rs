@@ -13,6 +13,7 @@ use super::cold;
 use super::judge::{fingerprint, judge};
 use super::model::{Model, chain};
 use super::report::Report;
+use super::said::Saying;
 use super::scenario::{self, Operation, Run, Scenario, opening};
 use super::upkeep;
 
@@ -117,7 +118,7 @@ impl Campaign<'_> {
             let backend = FaultBackend::new(&self.scenario.tree);
             backend.limit_bytes(budget);
             let run = self.start(&backend)?;
-            let allowed = allowed(&run);
+            let allowed = allowed(self.scenario.operation, &run);
             self.live(&backend, number, "disk full", allowed)?;
             self.crash(&backend, number, "disk full", allowed, effort)?;
         }
@@ -143,7 +144,7 @@ impl Campaign<'_> {
         run: &Run,
         effort: Effort,
     ) -> Result<(), String> {
-        let allowed = allowed(run);
+        let allowed = allowed(self.scenario.operation, run);
         self.live(backend, number, how, allowed)?;
         self.crash(backend, number, how, allowed, effort)?;
         let Err(error) = &run.result else {
@@ -271,10 +272,12 @@ impl Campaign<'_> {
     }
 }
 
-/// What the store may hold after a run with a fault in it.
-fn allowed(run: &Run) -> Allowed {
+/// What the store may hold after a run of `operation` with a fault in it.
+fn allowed(operation: Operation, run: &Run) -> Allowed {
     match &run.result {
         Ok(()) => Allowed::After,
+        // Said first, and given to one file after the other.
+        Err(_) if matches!(operation, Operation::Say(Saying::Access(_))) => Allowed::Either,
         Err(error) if error.kind() == ErrorKind::DurabilityUncertain => Allowed::Either,
         Err(_) => Allowed::Before,
     }

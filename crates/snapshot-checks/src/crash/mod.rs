@@ -16,6 +16,7 @@ mod judge;
 mod laid;
 mod model;
 mod report;
+mod said;
 mod scenario;
 mod upkeep;
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use snapshot_format::{PageRange, SectionKind, SnapshotId, WorkingSetIndex};
 use snapshot_store::{Listing, Store, StoreError, StoredWorkingSet};
 
+use super::said::Said;
+
 /// The name of a parent that was collected.
 const GONE: &str = "gone";
 
@@ -12,6 +14,8 @@ const GONE: &str = "gone";
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Model {
     pub(super) snapshots: BTreeMap<String, Expected>,
+    /// What the store keeps beside them.
+    pub(super) said: Said,
 }
 
 /// One snapshot.
@@ -87,7 +91,7 @@ impl Model {
             }
         }
         if found == self.snapshots.len() {
-            Ok(())
+            self.said.compare(store)
         } else {
             Err(format!("{found} snapshots, not {}", self.snapshots.len()))
         }

@@ -16,6 +16,7 @@ use super::branches;
 use super::garbage;
 use super::laid::Laid;
 use super::model::{Expected, Model, chain};
+use super::said::{self, Saying};
 use super::upkeep;
 use crate::Way;
 
@@ -58,6 +59,8 @@ pub(super) enum Operation {
     Repair(&'static str),
     /// All that it needs in a data file of its own.
     Consolidate(&'static str),
+    /// What the store keeps beside its snapshots.
+    Say(Saying),
 }
 
 /// Where the blocks of a materialised image come from.
@@ -98,7 +101,7 @@ pub(super) const fn title(
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 33] = [
+const PLAN: [(&str, Operation); 38] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -168,8 +171,13 @@ const PLAN: [(&str, Operation); 33] = [
     ("warm-again", Operation::Warm("dense/base", Blocks::Copied)),
     ("cool", Operation::Cool("dense/base")),
     ("make-branch", Operation::Branch("fix", "web/base")),
+    ("spare-branch", Operation::Branch("spare", "web/base")),
     ("switch", Operation::Switch("fix")),
     ("merge", Operation::Merge("web/side", "web/merged")),
+    ("audit", Operation::Say(Saying::Entry)),
+    ("audit-again", Operation::Say(Saying::Entry)),
+    ("access", Operation::Say(Saying::Access(0o440))),
+    ("no-branch", Operation::Say(Saying::NoBranch("spare"))),
     ("verify", Operation::Verify),
     ("verify-again", Operation::Verify),
     // Its pages lie in two data files.
@@ -308,6 +316,7 @@ pub(super) fn run(
         Operation::Branch(name, start) => done(branches::make(&store, name, start)),
         Operation::Switch(name) => done(branches::switch(&store, name)),
         Operation::Merge(source, name) => done(branches::merge(&store, source, name)),
+        Operation::Say(saying) => done(said::say(&store, saying)),
         Operation::Verify => upkeep::verify(&store),
         Operation::Repair(name) => Ok(upkeep::repair(&store, name)),
     }
@@ -373,11 +382,9 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
     let unknown = |name: &str| format!("{name} is not in the model");
     match operation {
         // Of these no snapshot becomes another one.
-        Operation::Create
-        | Operation::Verify
-        | Operation::Repair(_)
-        | Operation::Branch(..)
-        | Operation::Switch(_) => {}
+        Operation::Create | Operation::Verify | Operation::Repair(_) | Operation::Switch(_) => {}
+        Operation::Branch(name, _) => after.said.branch(name),
+        Operation::Say(saying) => after.said.say(saying),
         Operation::Take(title) | Operation::TakeLive(title) => {
             let name = format!("{}/{}", title.vm, title.name);
             after.snapshots.insert(name, taken(title, before)?);
