@@ -37,7 +37,7 @@ pub(super) fn perform_beside(
 ) -> Result<(), String> {
     // Memory is a small part of the files, and most of what can be read wrong.
     let is_of_memory = random.is_one_in(2);
-    let may_be = |path: &RelPath| !is_of_memory || path.name().ends_with(".img");
+    let may_be = |path: &RelPath| !is_of_memory || holds_memory(path);
     let Some(damage) = Damage::choose(world, random, &may_be)? else {
         return world.perform_undisturbed(plan);
     };
@@ -66,6 +66,12 @@ pub(super) fn perform_beside(
     world
         .settle(&plan, allowed)
         .map_err(|problem| damage.tell(&format!("when it is mended: {problem}")))
+}
+
+/// Whether it is a data file of a snapshot.
+pub(super) fn holds_memory(path: &RelPath) -> bool {
+    let name = path.name();
+    name.starts_with("memory.") && name.rsplit('.').next() == Some("img")
 }
 
 impl Damage {

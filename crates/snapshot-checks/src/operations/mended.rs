@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use snapshot_memory::backend::RelPath;
 use snapshot_store::{RepairOutcome, RepairedFile};
 
-use super::damage::{Damage, contents};
+use super::damage::{Damage, contents, holds_memory};
 use super::found::Allowed;
 use super::plan::Plan;
 use super::world::World;
@@ -15,9 +15,8 @@ use crate::stored_guest::tell;
 
 /// What a repair makes again out of what is there: the memory and the placement.
 fn is_mendable(path: &RelPath) -> bool {
-    let name = path.name();
-    let is_memory = name.starts_with("memory") && name.ends_with(".img");
-    path.as_str().starts_with("snapshots/") && (is_memory || name.starts_with("place."))
+    let is_placement = path.name().starts_with("place.");
+    path.as_str().starts_with("snapshots/") && (holds_memory(path) || is_placement)
 }
 
 /// Flips a bit, has it repaired, and looks at everything; in words, what it was.

@@ -14,6 +14,7 @@ mod defects;
 mod due;
 mod feature;
 mod garbage;
+mod golden;
 #[cfg(feature = "index")]
 mod index;
 mod known;
