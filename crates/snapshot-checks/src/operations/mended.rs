@@ -49,7 +49,14 @@ pub(super) fn repair(world: &mut World, random: &mut Random) -> Result<Option<St
         }
         // Nothing that counts was damaged.
         RepairOutcome::Sound => damage.put(world, damaged, sound)?,
-        // One bit is always found again.
+        // In a unit of several pages nobody looks for the bit, and no other snapshot may have them.
+        RepairOutcome::Lost => {
+            if contents(world, &damage.path)? != *damaged {
+                let problem = format!("{what} is in vain, and changed it: {:?}", report.files);
+                return Err(damage.tell(&problem));
+            }
+            damage.put(world, damaged, sound)?;
+        }
         outcome => {
             let problem = format!("{what} ends with {outcome:?}: {:?}", report.files);
             return Err(damage.tell(&problem));
