@@ -181,7 +181,7 @@ pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
 pub use usage::{CachedUsage, SnapshotUsage, Usage};
 pub use verify::{LastCheck, Problem, Selection, VerifyOptions, VerifyProgress, VerifyReport};
-pub use vm_policy::VmPolicy;
+pub use vm_policy::{ArchivePlace, VmPolicy};
 pub use working_set::{StoredWorkingSet, WorkingSetReport, WorkingSetStage};
 
 #[cfg(test)]

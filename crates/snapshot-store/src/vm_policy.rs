@@ -8,11 +8,14 @@ use crate::consolidation::ConsolidationPolicy;
 use crate::directory;
 use crate::error::StoreError;
 use crate::file;
-use crate::retention::RetentionPolicy;
+use crate::retention::{PolicyError, RetentionPolicy};
 use crate::store::Store;
 
 /// The highest version of the file that this build knows.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// Bytes of the path of a vault.
+const MAX_PATH_BYTES: usize = 4096;
 
 /// What an operator set for one virtual machine. None of it can be derived.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +31,42 @@ pub struct VmPolicy {
     /// When chains are made shorter; `None`: when somebody asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consolidation: Option<ConsolidationPolicy>,
+    /// Where its snapshots are archived, unless a command names a vault; `None`: nowhere in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchivePlace>,
+}
+
+/// A vault, and the scope of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ArchivePlace {
+    /// The folder of the vault, from the root on: the same wherever a command is run.
+    pub vault: String,
+    /// The scope; `None`: the one that is meant where none is named.
+    #[serde(default)]
+    pub scope: Option<String>,
+}
+
+impl ArchivePlace {
+    /// A vault, by the path of its folder from the root on.
+    #[must_use]
+    pub fn new(vault: String, scope: Option<String>) -> Self {
+        Self { vault, scope }
+    }
+
+    fn check(&self) -> Result<(), PolicyError> {
+        let is_path = self.vault.starts_with('/') && !self.vault.contains('\0');
+        // The rules of scopes are those of names.
+        let is_scope = self.scope.as_ref();
+        let is_scope = is_scope.is_none_or(|scope| VmName::new(scope.as_str()).is_ok());
+        if is_path && is_scope && self.vault.len() <= MAX_PATH_BYTES {
+            return Ok(());
+        }
+        Err(PolicyError::ArchivePlace {
+            found: self.vault.clone(),
+        })
+    }
 }
 
 /// The content of the file: bound to its machine.
@@ -61,9 +100,20 @@ impl VmPolicy {
         self
     }
 
+    /// Sets [`archive`](Self::archive).
+    #[must_use]
+    pub fn archive(mut self, archive: Option<ArchivePlace>) -> Self {
+        self.archive = archive;
+        self
+    }
+
     /// The lowest version whose readers know all of it.
     fn version(&self) -> u32 {
-        if self.consolidation.is_some() { 2 } else { 1 }
+        match (&self.archive, &self.consolidation) {
+            (Some(_), _) => 3,
+            (None, Some(_)) => 2,
+            (None, None) => 1,
+        }
     }
 
     fn encode(&self, vm: &VmName) -> Result<Vec<u8>, StoreError> {
@@ -72,6 +122,9 @@ impl VmPolicy {
         }
         if let Some(consolidation) = &self.consolidation {
             consolidation.check()?;
+        }
+        if let Some(archive) = &self.archive {
+            archive.check()?;
         }
         checked_json::encode(&Body {
             version: self.version(),
@@ -92,6 +145,10 @@ impl VmPolicy {
         }
         if let Some(consolidation) = &body.policy.consolidation {
             let checked = consolidation.check();
+            checked.map_err(|error| Fault::Corrupt(error.to_string()))?;
+        }
+        if let Some(archive) = &body.policy.archive {
+            let checked = archive.check();
             checked.map_err(|error| Fault::Corrupt(error.to_string()))?;
         }
         if body.version < body.policy.version() {

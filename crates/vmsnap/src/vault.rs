@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use snapshot_format::VmName;
 use snapshot_memory::backend::FsBackend;
-use snapshot_store::Reference;
+use snapshot_store::{Reference, Store};
 use snapshot_vault::{
     ArchivedCopies, ArchivedSnapshot, Domain, ErrorKind, FolderObjects, KeyKeeper,
     PassphraseKeeper, RecipientKeeper, ScopeName, Vault, VaultError,
@@ -20,13 +21,13 @@ use crate::input::read_file;
 /// Which vault, which scope of it, and the keys to that.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct VaultOptions {
-    /// The folder of the vault; without it, `vault` in the folder of the store
+    /// The folder of the vault; without it, that of the VM's policy, or `vault` in the folder of the store
     #[arg(long, value_name = "PATH", env = "VMSNAP_VAULT")]
     vault: Option<PathBuf>,
 
-    /// What is kept apart from all else: a tenant
-    #[arg(long, value_name = "SCOPE", default_value = "default", value_parser = scope)]
-    scope: ScopeName,
+    /// What is kept apart from all else, a tenant; `default` without it
+    #[arg(long, value_name = "SCOPE", value_parser = scope)]
+    scope: Option<ScopeName>,
 
     #[command(flatten)]
     pub(crate) keys: KeyOptions,
@@ -63,6 +64,30 @@ pub(crate) struct OpenVault {
 }
 
 impl VaultOptions {
+    /// The same with what the policy of `vm` says, where no vault is named.
+    pub(crate) fn by_policy(
+        &self,
+        context: &Context,
+        store: &Store,
+        vm: &VmName,
+    ) -> Result<Self, Failure> {
+        if self.vault.is_some() {
+            return Ok(self.clone());
+        }
+        let policy = store.policy(vm);
+        let policy = policy.map_err(|error| context.failure(&error))?;
+        let Some(place) = policy.archive else {
+            return Ok(self.clone());
+        };
+        let wrong = |message: String| Failure::usage(message).hint("set the policy anew");
+        let named = place.scope.as_deref().map(scope).transpose();
+        Ok(Self {
+            vault: Some(place.vault.into()),
+            scope: self.scope.clone().or(named.map_err(wrong)?),
+            keys: self.keys.clone(),
+        })
+    }
+
     /// Where the vault is.
     pub(crate) fn path(&self, context: &Context) -> Result<PathBuf, Failure> {
         match &self.vault {
@@ -120,7 +145,7 @@ impl VaultOptions {
         };
         Ok(OpenVault {
             vault: vault.map_err(failed)?,
-            scope: self.scope.clone(),
+            scope: self.scope.clone().unwrap_or_else(ScopeName::default_scope),
             keeper: self.keys.keeper()?,
             path,
         })
@@ -268,7 +293,7 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
     }
 }
 
-fn scope(text: &str) -> Result<ScopeName, String> {
+pub(crate) fn scope(text: &str) -> Result<ScopeName, String> {
     ScopeName::new(text).map_err(|error| error.to_string())
 }
 

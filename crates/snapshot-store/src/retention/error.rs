@@ -27,6 +27,12 @@ pub enum PolicyError {
         /// What was given.
         found: String,
     },
+    /// No folder that means the same everywhere, or a scope that is no name.
+    #[error("{found:?} is no path of a vault from the root on, or its scope is no name")]
+    ArchivePlace {
+        /// The path that was given.
+        found: String,
+    },
     /// More snapshots than a simulation takes.
     #[error("the schedule has more than {limit} snapshots")]
     TooLongSimulation {

@@ -68,7 +68,8 @@ impl Archive {
         let record = store
             .snapshot(id)
             .map_err(|error| context.failure(&error))?;
-        let vault = self.vault.open(context, Use::Makes)?;
+        let vault = self.vault.by_policy(context, &store, &record.vm)?;
+        let vault = vault.open(context, Use::Makes)?;
         let domain = self.domain(&vault)?;
         let archived = {
             let progress = context.progress("archive", record.layout.len_bytes());

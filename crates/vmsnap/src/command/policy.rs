@@ -1,22 +1,25 @@
 //! `vmsnap policy show|set|clear|simulate`.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use jiff::civil::DateTime;
 use serde::Serialize;
 use snapshot_format::VmName;
 use snapshot_store::retention::{Age, RetentionPolicy, Schedule, Simulation, simulate};
-use snapshot_store::{Access, ChainSimulation, ConsolidationPolicy, VmPolicy};
+use snapshot_store::{Access, ArchivePlace, ChainSimulation, ConsolidationPolicy, VmPolicy};
+use snapshot_vault::ScopeName;
 
 use crate::answer::Answer;
 use crate::chain_rules::{ChainRules, show_chain_policy};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::quantity::{counted, parse_bytes, show_bytes};
 use crate::retention_rules::RetentionRules;
 use crate::retention_view::{show_calendar, show_policy};
+use crate::vault::scope;
 
 /// What is kept of the snapshots of a virtual machine.
 #[derive(Subcommand, Debug)]
@@ -53,6 +56,14 @@ pub(crate) struct Set {
     /// Bytes that its snapshots may take, deleted ones included
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     quota: Option<u64>,
+
+    /// The vault that its snapshots are archived in
+    #[arg(long, value_name = "PATH")]
+    archive: Option<PathBuf>,
+
+    /// The scope of that vault
+    #[arg(long, value_name = "SCOPE", requires = "archive", value_parser = scope)]
+    archive_scope: Option<ScopeName>,
 }
 
 /// Takes the policy of a VM away.
@@ -99,6 +110,7 @@ struct ShownPolicy {
     retention: Option<RetentionPolicy>,
     quota_bytes: Option<u64>,
     consolidation: Option<ConsolidationPolicy>,
+    archive: Option<ArchivePlace>,
 }
 
 #[derive(Serialize)]
@@ -136,15 +148,33 @@ impl Show {
 impl Set {
     fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let (retention, chains) = (self.rules.policy(), self.chains.policy());
-        if retention.is_none() && chains.is_none() && self.quota.is_none() {
-            return Err(Failure::usage("the policy says nothing")
-                .hint("give what to keep, as --keep-last 7, a cap, --max-files or --quota"));
+        let archive = self.archive()?;
+        let has_place = self.quota.is_some() || archive.is_some();
+        if retention.is_none() && chains.is_none() && !has_place {
+            return Err(Failure::usage("the policy says nothing").hint(
+                "give what to keep, as --keep-last 7, a cap, --max-files, --quota or --archive",
+            ));
         }
         let policy = VmPolicy::default()
             .retention(retention)
             .consolidation(chains)
-            .quota_bytes(self.quota);
+            .quota_bytes(self.quota)
+            .archive(archive);
         store_policy(context, &self.vm, policy)
+    }
+
+    fn archive(&self) -> Result<Option<ArchivePlace>, Failure> {
+        let Some(path) = &self.archive else {
+            return Ok(None);
+        };
+        // The same wherever a command is run.
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Failure::io("find the folder of the vault", path, &error))?;
+        let vault = absolute.into_os_string().into_string();
+        let vault =
+            vault.map_err(|_| Failure::usage("the path of the vault is no text").at(path))?;
+        let scope = self.archive_scope.as_ref().map(ToString::to_string);
+        Ok(Some(ArchivePlace::new(vault, scope)))
     }
 }
 
@@ -212,6 +242,7 @@ fn answer(context: &Context, vm: &VmName, policy: VmPolicy) -> Result<Answer, Fa
             retention: policy.retention,
             quota_bytes: policy.quota_bytes,
             consolidation: policy.consolidation,
+            archive: policy.archive,
         },
     };
     context.answer("vmsnap.policy.v1", &shown, tell)
@@ -231,5 +262,10 @@ fn tell(shown: &Shown) -> String {
         .consolidation
         .as_ref()
         .map_or_else(|| "chains as they are".to_owned(), show_chain_policy);
-    format!("{}: {retention}; {chains}; {quota}\n", shown.vm)
+    let archive = policy.archive.as_ref().map_or_else(String::new, |place| {
+        let scope = place.scope.as_ref();
+        let scope = scope.map_or_else(String::new, |scope| format!(", scope {scope}"));
+        printable(&format!("; archived in {}{scope}", place.vault))
+    });
+    format!("{}: {retention}; {chains}; {quota}{archive}\n", shown.vm)
 }

@@ -71,9 +71,16 @@ struct Pages {
 impl Thaw {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         self.pacing.begin()?;
-        let vault = self.vault.open(context, Use::Reads)?;
-        let (domain, found) = vault.find(&self.reference)?;
         let store = context.open(Access::ReadWrite)?;
+        let vault = match &self.reference {
+            Reference::Named { vm, .. } | Reference::Latest { vm } => {
+                self.vault.by_policy(context, &store, vm)?
+            }
+            // Whose it is, only the vault says.
+            Reference::Id(_) | Reference::Part(_) => self.vault.clone(),
+        };
+        let vault = vault.open(context, Use::Reads)?;
+        let (domain, found) = vault.find(&self.reference)?;
         let mut options = ThawOptions::default();
         options.name = match &self.name {
             Some(name) => ThawName::New(name.clone()),

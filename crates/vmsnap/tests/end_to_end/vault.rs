@@ -191,6 +191,30 @@ fn a_vault_that_is_not_there_is_told_in_one_way() {
     assert_eq!(told("empty"), told("absent"));
 }
 
+// spec: VCM-01, CLI-70
+#[test]
+fn the_policy_of_a_machine_names_the_vault_of_its_archives() {
+    let sandbox = Sandbox::new();
+    sandbox.import("web", &pattern(40, 1), &["--name", "one"]);
+    let set = ["policy", "set", "web", "--archive", "far/vault"];
+    sandbox.refused(&["policy", "set", "web", "--archive-scope", "tenant"], 2);
+    let shown = sandbox.json(&[&set[..], &["--archive-scope", "tenant"]].concat());
+    check("vmsnap.policy.v1", &shown);
+    let far = sandbox.path("far/vault").display().to_string();
+    assert_eq!(shown["policy"]["archive"]["vault"], far.as_str());
+    fs::create_dir(sandbox.path("far")).unwrap();
+    let archived = sandbox.json(&["archive", "web/one"]);
+    assert_eq!(archived["scope"], "tenant");
+    assert!(!sandbox.path("store/vault").exists());
+    let thawed = sandbox.json(&["thaw", "web/one", "--no-name"]);
+    assert_eq!(thawed["archived"], archived["id"]);
+    // What is named counts.
+    sandbox.refused(&["thaw", "web/one", "--scope", "other"], 3);
+    sandbox.refused(&["thaw", "web/one", "--vault", "absent"], 3);
+    // A REF that names no machine: the vault of the store.
+    sandbox.refused(&["thaw", &text(&archived["id"])], 3);
+}
+
 // spec: VCM-12, VCM-13, VCM-14
 #[test]
 fn what_is_deleted_comes_back_until_it_is_expired_and_then_its_packs_go() {
