@@ -64,6 +64,7 @@ pub mod limits;
 mod manifest;
 mod name;
 pub mod page_map;
+mod parity;
 mod placement;
 #[doc(hidden)]
 pub mod sabotage;
@@ -94,6 +95,7 @@ pub use page_map::{
     DataLayout, Frame, FrameCoding, FrameEntry, IndexLeaf, IndexLeafBuilder, LEAF_PAGES, LeafRef,
     LeafTable, MapRoot, OwnerLeaf, PageBits, PageState,
 };
+pub use parity::{PARITY_HEAD_BYTES, PARITY_VERSION, ParityFile, ParityHead, ParityTable};
 pub use placement::{DataFileRef, FileEntry, Placement};
 pub use section::{SectionKind, SectionOffers, SectionPayload, StatePayload};
 pub use state_file::StateFile;

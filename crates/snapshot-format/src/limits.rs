@@ -66,6 +66,21 @@ pub const MAX_WORKING_SET_RUNS: usize = 262_144;
 /// Pages of which one working set holds the bytes: 1 GiB.
 pub const MAX_WORKING_SET_PAGES: u64 = 262_144;
 
+/// Bytes of one shard of a file that parity covers.
+pub const MAX_PARITY_SHARD_BYTES: u32 = 1 << 20;
+
+/// Shards of one file that parity covers: 1 TiB in the longest.
+pub const MAX_PARITY_SHARDS: usize = 1 << 20;
+
+/// Shards of one group, and recovery shards of one group.
+pub const MAX_PARITY_GROUP: u16 = 128;
+
+/// Bytes of the table of a parity file.
+pub const MAX_PARITY_TABLE_BYTES: u64 = 64 << 20;
+
+/// Bytes of all recovery shards of a parity file.
+pub const MAX_PARITY_BYTES: u64 = 1 << 41;
+
 /// vCPUs of one machine.
 pub const MAX_VCPUS: usize = 1024;
 

@@ -10,6 +10,7 @@ mod files;
 mod handshake;
 mod input;
 mod leaves;
+mod parity;
 mod records;
 mod vault;
 mod working_set;
@@ -20,6 +21,7 @@ pub use epochs::fuzz_epochs;
 pub use files::{fuzz_envelope, fuzz_inspect, fuzz_manifest, fuzz_placement, fuzz_state};
 pub use handshake::fuzz_handshake;
 pub use leaves::fuzz_page_map;
+pub use parity::fuzz_parity;
 pub use records::fuzz_records;
 pub use vault::fuzz_vault;
 pub use working_set::fuzz_working_set;
@@ -28,7 +30,7 @@ pub use working_set::fuzz_working_set;
 pub type Body = fn(&[u8]);
 
 /// Every target by name, sorted.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 14] = [
     ("capture_ops", fuzz_capture_ops),
     ("dirty_ops", fuzz_dirty_ops),
     ("envelope", fuzz_envelope),
@@ -37,6 +39,7 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("inspect", fuzz_inspect),
     ("manifest", fuzz_manifest),
     ("page_map", fuzz_page_map),
+    ("parity", fuzz_parity),
     ("placement", fuzz_placement),
     ("records", fuzz_records),
     ("state", fuzz_state),

@@ -1,12 +1,14 @@
 //! Data files written again as they were.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use snapshot_format::{FileEntry, FileKind};
 use snapshot_memory::{DamagedUnit, DataFile, DataFileNames, MendedData, StagedPlacement};
 
 use crate::directory::{self, Location};
 use crate::error::{ErrorKind, StoreError};
+use crate::parity::{OpenParity, Recovered};
 use crate::placed::{self, Placed};
 use crate::repair::damage::{self, DamagedData, Found};
 use crate::repair::finder::Finder;
@@ -41,8 +43,11 @@ impl Work<'_, '_> {
             }
             Found::Data(damaged) => damaged,
         };
+        let parity = self.parity(&target.place);
+        let parity = parity.and_then(|parity| covered(self.store, &parity, &damaged));
         let source = self.source.as_deref_mut();
         let mut finder = Finder::new(self.store, &damaged.file, &damaged.units, source)?;
+        finder.twins.extend(parity);
         let count = damaged.units.len() as u64;
         let mut quarantined = None;
         let lost = if self.dry_run {
@@ -111,6 +116,25 @@ fn mend(
     }
     sealed.replace(&target.place.location.snapshot(target.place.id))?;
     Ok((lost, copy.map(|path| path.as_str().to_owned())))
+}
+
+/// A data file as its parity gives it back.
+fn covered(store: &Store, parity: &Arc<OpenParity>, damaged: &DamagedData) -> Option<DataFile> {
+    let reference = damaged.file.reference();
+    let rest = store.backend().open(&damaged.path).ok();
+    let data = Recovered::of(parity, FileKind::MemoryData, reference.index, rest)?;
+    let map = placed::open_file(
+        store.backend(),
+        reference.snapshot,
+        FileKind::MemoryMap,
+        reference.index,
+    );
+    let (map_path, map) = map.ok()?;
+    let names = DataFileNames {
+        map: map_path.as_str().to_owned(),
+        data: parity.path.as_str().to_owned(),
+    };
+    DataFile::open_damaged(map, Some(Box::new(data)), names, &reference).ok()
 }
 
 /// Reads what was written back: nothing is wrong with it but what is lost.

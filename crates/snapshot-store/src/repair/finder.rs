@@ -20,7 +20,7 @@ pub(super) struct Finder<'a, 's> {
     /// Units of other data files with a digest that is wanted.
     copies: BTreeMap<Digest, Vec<(DataFileRef, GuestPage)>>,
     /// Other data files with the same pages.
-    twins: Vec<DataFile>,
+    pub(super) twins: Vec<DataFile>,
     /// Materialised images of memory that lies in the same places.
     images: Vec<(String, RawFile)>,
     /// For a merged file, memory that its pages came from: by older placements, and of the parent.

@@ -120,6 +120,10 @@ impl Work<'_, '_> {
             digest,
         };
         self.metadata(&target)?;
+        if self.covered_placements(&target)? && self.dry_run {
+            // What lies behind it is known once it is there.
+            return Ok(());
+        }
         self.placements(&target)?;
         let Ok(placed) = Placed::read(self.store.backend(), location, id) else {
             return Ok(());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use snapshot_format::{
     DataFileRef, Digest, FileEntry, FileKind, Manifest, Placement, SnapshotId, limits,
@@ -13,6 +14,7 @@ use snapshot_memory::{DataFile, DataFileNames, StagedPlacement};
 
 use crate::directory::{self, Location};
 use crate::error::{ErrorKind, StoreError};
+use crate::parity::{OpenParity, Recovered};
 use crate::placed::{self, Placed};
 use crate::record;
 use crate::repair::place::{Place, Target};
@@ -125,7 +127,7 @@ impl Work<'_, '_> {
     /// Looks for the bytes of a file and puts them in its place, or would; whether they were found.
     fn whole(&mut self, place: &Place, damaged: &Damaged<'_>) -> Result<bool, StoreError> {
         let problem = damaged.problem.clone();
-        let Some((from, bytes)) = self.look_for(damaged) else {
+        let Some((from, bytes)) = self.look_for(place, damaged) else {
             self.found(place.id, damaged.path.as_str(), problem);
             return Ok(false);
         };
@@ -140,7 +142,85 @@ impl Work<'_, '_> {
         Ok(true)
     }
 
-    fn look_for(&mut self, damaged: &Damaged<'_>) -> Option<(String, Vec<u8>)> {
+    /// Placements that cannot be read and that parity covers; whether there was one.
+    pub(super) fn covered_placements(&mut self, target: &Target) -> Result<bool, StoreError> {
+        let (store, place) = (self.store, &target.place);
+        let Some(parity) = self.parity(place) else {
+            return Ok(false);
+        };
+        let mut found = false;
+        for generation in parity.generations() {
+            let (backend, manifest) = (store.backend(), &target.manifest);
+            let read = placed::read_generation(
+                backend,
+                place.location,
+                manifest,
+                target.digest,
+                generation,
+            );
+            let error = match read {
+                Err(error) if error.kind() == ErrorKind::Corrupt => error,
+                _ => continue,
+            };
+            let is_missing = matches!(error, StoreError::MissingFile { .. });
+            if is_missing && Placed::read(backend, place.location, place.id).is_ok() {
+                // It was superseded, and collected.
+                continue;
+            }
+            let is_right = |bytes: &[u8]| {
+                let parsed = Placement::parse(bytes);
+                parsed.is_ok_and(|placement| {
+                    (placement.id, placement.generation, placement.manifest)
+                        == (place.id, generation, target.digest)
+                        && placement.own_data(manifest.map_root).is_ok()
+                })
+            };
+            let damaged = Damaged {
+                wanted: wanted(place.id, FileKind::Placement, generation),
+                path: path_of(place, FileKind::Placement, generation),
+                problem: error.to_string(),
+                is_right: &is_right,
+            };
+            // Where it does not come back it may be made anew.
+            if self.by_parity(place, &damaged).is_some() {
+                found |= self.whole(place, &damaged)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The parity of a snapshot, if it has one that can be read.
+    pub(super) fn parity(&self, place: &Place) -> Option<Arc<OpenParity>> {
+        match OpenParity::open(self.store, place.location, place.id) {
+            Ok(parity) => parity.map(Arc::new),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "there is no help from parity");
+                None
+            }
+        }
+    }
+
+    fn by_parity(&self, place: &Place, damaged: &Damaged<'_>) -> Option<(String, Vec<u8>)> {
+        let parity = self.parity(place)?;
+        let WantedFile { kind, index, .. } = damaged.wanted;
+        let rest = self.store.backend().open(&damaged.path).ok();
+        let file = Recovered::of(&parity, kind, index, rest)?;
+        let limit = match kind {
+            FileKind::MemoryMap => MAX_MAP_BYTES,
+            _ => limits::MAX_ENVELOPE_BYTES,
+        };
+        let len = file.len().ok().filter(|len| *len <= limit)?;
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        file.read_exact_at(0, &mut bytes).ok()?;
+        let name = parity.path.as_str().to_owned();
+        (damaged.is_right)(&bytes).then_some((name, bytes))
+    }
+
+    fn look_for(&mut self, place: &Place, damaged: &Damaged<'_>) -> Option<(String, Vec<u8>)> {
+        if let Some(found) = self.by_parity(place, damaged) {
+            return Some(found);
+        }
         if let Some(source) = self.source.as_deref_mut()
             && let Some(bytes) = source.file(&damaged.wanted)
             && (damaged.is_right)(&bytes)
@@ -219,7 +299,10 @@ fn put(
 
 /// The bytes that are there, with the one bit of them changed that makes them right.
 fn flipped_back(store: &Store, damaged: &Damaged<'_>) -> Option<Vec<u8>> {
-    if damaged.wanted.kind == FileKind::MemoryMap {
+    if matches!(
+        damaged.wanted.kind,
+        FileKind::MemoryMap | FileKind::Placement
+    ) {
         return None;
     }
     let mut bytes = file::read(store.backend(), &damaged.path, MAX_FLIPPED_BYTES).ok()?;
@@ -293,6 +376,9 @@ impl ReadFile for Held {
 
 /// What a report says of bytes of which one bit was changed back.
 pub(super) const BUT_FOR_ONE_BIT: &str = "its own bytes but for one bit";
+
+/// Bytes of a map that is taken whole: of a guest of terabytes.
+const MAX_MAP_BYTES: u64 = 1 << 30;
 
 /// Bytes of a file of which each bit is tried: about half a minute of hashing at most.
 const MAX_FLIPPED_BYTES: u64 = 32 << 10;

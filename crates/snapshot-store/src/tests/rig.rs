@@ -63,7 +63,7 @@ pub(super) fn options() -> OpenOptions {
     OpenOptions::default().lock_wait(Duration::from_millis(20))
 }
 
-pub(super) fn store() -> (MemBackend, Store) {
+pub(crate) fn store() -> (MemBackend, Store) {
     let tree = MemBackend::new();
     let store = Store::create(Arc::new(tree.clone()), &options()).unwrap();
     (tree, store)
@@ -207,14 +207,14 @@ pub(super) fn kind<T>(result: Result<T, StoreError>) -> Option<ErrorKind> {
 }
 
 /// The bytes of a file.
-pub(super) fn read(tree: &MemBackend, file: &RelPath) -> Vec<u8> {
+pub(crate) fn read(tree: &MemBackend, file: &RelPath) -> Vec<u8> {
     let file = tree.open(file).unwrap();
     let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
     file.read_exact_at(0, &mut bytes).unwrap();
     bytes
 }
 
-pub(super) fn path(text: &str) -> RelPath {
+pub(crate) fn path(text: &str) -> RelPath {
     let parts = text.split('/');
     parts.fold(RelPath::root(), |path, part| path.join(part).unwrap())
 }

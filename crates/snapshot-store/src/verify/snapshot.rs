@@ -10,6 +10,7 @@ use snapshot_memory::{CompareError, DataFile, ImageError, MemoryImage, RawFile, 
 use crate::directory::Location;
 use crate::error::StoreError;
 use crate::file;
+use crate::parity::OpenParity;
 use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
@@ -51,6 +52,8 @@ pub(super) fn check(
             findings.sift(id, memory)?;
         }
     }
+    let parity = check_parity(store, location, id, findings);
+    findings.sift(id, parity)?;
     let flattened = check_flattened(store, &placed, findings);
     findings.sift(id, flattened)?;
     let bound = bound::check(store, &placed, findings);
@@ -60,6 +63,29 @@ pub(super) fn check(
         findings.sift(id, cached)?;
     }
     Ok(())
+}
+
+/// Parity, where there is any: both tables, and every recovery shard.
+fn check_parity(
+    store: &Store,
+    location: Location,
+    id: SnapshotId,
+    findings: &mut Findings<'_>,
+) -> Result<(), StoreError> {
+    let Some(parity) = OpenParity::open(store, location, id)? else {
+        return Ok(());
+    };
+    let mut tell = |bytes| match findings.checked(bytes) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    match parity.check(&mut tell)? {
+        None => Ok(()),
+        Some(problem) => {
+            let problem = format!("{problem}; make it anew with parity add");
+            Err(StoreError::damaged(&parity.path, problem))
+        }
+    }
 }
 
 /// Placements of lower generations count where the one that counts now is lost.

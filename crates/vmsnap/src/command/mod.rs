@@ -19,6 +19,7 @@ mod lease;
 mod list;
 mod map;
 mod merge;
+mod parity;
 mod policy;
 mod profile;
 mod prune;
@@ -87,6 +88,9 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Mend a snapshot, and all that it needs, from copies whose digests prove them
     Repair(repair::Repair),
+    /// Make parity beside a snapshot, or take it away
+    #[command(subcommand)]
+    Parity(parity::ParityCommand),
     /// Show what a file of a snapshot holds, also a damaged or a newer one
     Inspect(inspect::Inspect),
     /// Show, record or drop the pages that a guest touches first
@@ -171,6 +175,7 @@ impl Command {
             Self::Thaw(_) => ("thaw", true),
             Self::Vault(vault) => ("vault", vault.changes()),
             Self::Repair(repair) => ("repair", repair.changes()),
+            Self::Parity(_) => ("parity", true),
             Self::Branch(_) => ("branch", true),
             Self::Switch(_) => ("switch", true),
             Self::Merge(_) => ("merge", true),
@@ -213,6 +218,7 @@ impl Command {
             Self::Trash(command) => command.run(context),
             Self::Verify(command) => command.run(context),
             Self::Repair(command) => command.run(context),
+            Self::Parity(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
             Self::WorkingSet(command) => command.run(context),
             Self::Archive(command) => command.run(context),

@@ -152,3 +152,36 @@ fn manifest_state_and_map_come_back_from_the_vault_in_the_store() {
     assert_eq!(sandbox.json(&line)["vault"], Value::Null);
     sandbox.refused(&[&line[..], &["--vault", "store/vault"]].concat(), 10);
 }
+
+// spec: PAR-10
+#[test]
+fn parity_brings_back_what_no_copy_has() {
+    let sandbox = Sandbox::new();
+    let memory = pattern(40, 1);
+    let base = id(&sandbox.import("web", &memory, &["--name", "base", "--layout", "sparse"]));
+    let before = sandbox.json(&["df"]);
+    let made = sandbox.json(&["parity", "add", "web/base", "--percent", "30"]);
+    check("vmsnap.parity.v1", &made);
+    assert!(sandbox.json(&["df"])["live_bytes"].as_u64() > before["live_bytes"].as_u64());
+    spoil(
+        &sandbox,
+        &format!("snapshots/{base}/memory.img"),
+        7 * PAGE + 100,
+    );
+    spoil(&sandbox, &format!("snapshots/{base}/memory.map"), 200);
+    let done = sandbox.json(&["repair", "web/base"]);
+    assert_eq!(done["outcome"], "mended", "{done}");
+    for file in done["files"].as_array().unwrap() {
+        assert_eq!(file["from"][0], format!("snapshots/{base}/parity"));
+    }
+    assert_eq!(sandbox.json(&["verify"])["ok"], true);
+    assert!(sandbox.restored(&base) == memory);
+    let removed = sandbox.json(&["parity", "remove", "web/base"]);
+    check("vmsnap.parity-remove.v1", &removed);
+    assert_eq!(
+        sandbox.json(&["parity", "remove", "web/base"])["removed"],
+        false
+    );
+    sandbox.refused(&["parity", "add", "web/base", "--percent", "0"], 2);
+    sandbox.refused(&["parity", "add", "web/nobody"], 3);
+}

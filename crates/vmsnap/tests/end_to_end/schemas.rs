@@ -7,7 +7,11 @@ use serde_json::Value;
 
 use crate::sandbox::{Sandbox, id, page, pattern};
 
-const SPECS: [&str; 5] = [
+const SPECS: [&str; 6] = [
+    include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../specs/36-parity.md"
+    )),
     include_str!(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../specs/09-cli.md"
