@@ -57,6 +57,8 @@ pub(super) enum Operation {
     Prune(&'static str),
     /// A snapshot repaired whose data was damaged before.
     Repair(&'static str),
+    /// Parity beside the files of a snapshot, new or in the place of another.
+    Parity(&'static str),
     /// All that it needs in a data file of its own.
     Consolidate(&'static str),
     /// What the store keeps beside its snapshots.
@@ -101,7 +103,7 @@ pub(super) const fn title(
 }
 
 /// Names of scenarios and their operations, in order.
-const PLAN: [(&str, Operation); 38] = [
+const PLAN: [(&str, Operation); 40] = [
     ("create", Operation::Create),
     ("full", Operation::Take(title("web", "base", None))),
     (
@@ -182,6 +184,8 @@ const PLAN: [(&str, Operation); 38] = [
     ("verify-again", Operation::Verify),
     // Its pages lie in two data files.
     ("repair", Operation::Repair("web/base")),
+    ("parity", Operation::Parity("web/base")),
+    ("parity-again", Operation::Parity("web/base")),
 ];
 
 /// The virtual machine whose memory has no zero page.
@@ -319,6 +323,7 @@ pub(super) fn run(
         Operation::Say(saying) => done(said::say(&store, saying)),
         Operation::Verify => upkeep::verify(&store),
         Operation::Repair(name) => Ok(upkeep::repair(&store, name)),
+        Operation::Parity(name) => on(name, &|id| upkeep::parity(&store, id)),
     }
 }
 
@@ -382,7 +387,11 @@ fn after(operation: Operation, before: &Model) -> Result<Model, String> {
     let unknown = |name: &str| format!("{name} is not in the model");
     match operation {
         // Of these no snapshot becomes another one.
-        Operation::Create | Operation::Verify | Operation::Repair(_) | Operation::Switch(_) => {}
+        Operation::Create
+        | Operation::Verify
+        | Operation::Repair(_)
+        | Operation::Parity(_)
+        | Operation::Switch(_) => {}
         Operation::Branch(name, _) => after.said.branch(name),
         Operation::Say(saying) => after.said.say(saying),
         Operation::Take(title) | Operation::TakeLive(title) => {

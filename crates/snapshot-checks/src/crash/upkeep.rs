@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use snapshot_format::SnapshotId;
 use snapshot_memory::backend::{MemBackend, RelPath};
-use snapshot_store::{ErrorKind, RepairOutcome, Selection, Store, StoreError, VerifyOptions};
+use snapshot_store::{
+    ErrorKind, ParityOptions, RepairOutcome, Selection, Store, StoreError, VerifyOptions,
+};
 
 use super::model::{Model, chain};
 use super::scenario::{Operation, Run, opening};
@@ -36,6 +38,13 @@ pub(super) fn repair(store: &Store, name: &str) -> Run {
             source: io::Error::other(format!("what has a copy stays damaged: {report:?}")),
         }),
     }))
+}
+
+/// Makes the parity of a snapshot.
+pub(super) fn parity(store: &Store, id: SnapshotId) -> Result<(), StoreError> {
+    let options = ParityOptions::default();
+    let made = store.add_parity(id, &options, &mut |_| ControlFlow::Continue(()));
+    made.map(drop)
 }
 
 /// Damages what a repair is to mend.

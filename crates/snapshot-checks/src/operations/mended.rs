@@ -57,7 +57,7 @@ pub(super) fn repair(world: &mut World, random: &mut Random) -> Result<Option<St
             }
             damage.put(world, damaged, sound)?;
         }
-        outcome => {
+        outcome @ RepairOutcome::Partly => {
             let problem = format!("{what} ends with {outcome:?}: {:?}", report.files);
             return Err(damage.tell(&problem));
         }
