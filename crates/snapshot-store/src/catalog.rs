@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::record::{DamagedSnapshot, Listing, SnapshotRecord};
 use crate::reference::Reference;
 use crate::store::Store;
-use crate::tree::{self, TreeEntry};
+use crate::tree::TreeEntry;
 use crate::vm;
 
 impl Store {
@@ -28,7 +28,7 @@ impl Store {
 
     /// The snapshots of one virtual machine or of all, each before its children.
     pub fn tree(&self, vm: Option<&VmName>) -> Result<Vec<TreeEntry>, StoreError> {
-        Ok(tree::grow(&self.list(vm)?.snapshots))
+        Ok(self.list(vm)?.tree())
     }
 
     /// What is known of a snapshot in use.

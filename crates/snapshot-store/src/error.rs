@@ -12,10 +12,12 @@ use crate::checked_json::Fault;
 use crate::consolidation::ConsolidationPolicyError;
 use crate::retention::PolicyError;
 
+mod causes;
 mod listed;
 mod refusal;
 mod working_set;
 
+pub use causes::with_causes;
 use listed::{Holders, Listed};
 pub use refusal::Refusal;
 

@@ -52,7 +52,7 @@
 //! - `store`, `open`, `options`, `header`, `recovery`: an open store, and what a crash left in it
 //! - `directory`, `file`, `checked_json`: names and small files
 //! - `record`, `catalog`, `reference`, `metadata`: which snapshots there are
-//! - `forest`, `tree`, `branch`, `merge`, `recreate`: who descends from whom, and lines of them
+//! - `forest`, `tree`, `lost`, `branch`, `merge`, `recreate`: who descends from whom, and lines of them
 //! - `filter`, `pattern`: which of them are meant, and what new ones are called
 //! - `known`, `vm`, `vm_file`: sequence numbers, names and branch heads of one virtual machine
 //! - `lock`, `lease`: who may do what at the same time
@@ -99,6 +99,7 @@ mod index;
 mod known;
 mod lease;
 mod lock;
+mod lost;
 mod merge;
 mod metadata;
 mod open;
@@ -150,7 +151,7 @@ pub use consolidation::{
 };
 pub use deletion::DeletePlan;
 pub use directory::Location;
-pub use error::{ErrorKind, Refusal, StoreError};
+pub use error::{ErrorKind, Refusal, StoreError, with_causes};
 pub use filter::{CATEGORY, Filter, SearchText};
 pub use forest::Forest;
 pub use garbage::{
@@ -161,6 +162,7 @@ pub use image::StoredImage;
 #[cfg(feature = "index")]
 pub use index::{Index, IndexUse, Reindexed};
 pub use lease::Lease;
+pub use lost::LostSnapshot;
 pub use merge::{Giver, MERGED, Merge, MergeReport};
 pub use metadata::Metadata;
 pub use options::{Access, OpenOptions};

@@ -9,7 +9,7 @@ use snapshot_memory::backend::Backend;
 
 use crate::checked_json;
 use crate::directory::{self, Location};
-use crate::error::{ErrorKind, StoreError};
+use crate::error::{ErrorKind, StoreError, with_causes};
 use crate::file;
 use crate::metadata::Metadata;
 
@@ -96,7 +96,7 @@ impl SnapshotRecord {
         let (manifest, digest) = read_manifest(backend, location, id)?;
         let (metadata, metadata_problem) = match read_metadata(backend, location, id) {
             Ok(metadata) => (metadata, None),
-            Err(error) => (Metadata::unreadable(), Some(error.to_string())),
+            Err(error) => (Metadata::unreadable(), Some(with_causes(&error))),
         };
         Ok(Self {
             id,
@@ -122,7 +122,7 @@ impl DamagedSnapshot {
             id,
             location,
             kind: error.kind(),
-            problem: error.to_string(),
+            problem: with_causes(error),
         }
     }
 }

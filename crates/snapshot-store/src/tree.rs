@@ -6,7 +6,7 @@ use serde::Serialize;
 use snapshot_format::SnapshotId;
 
 use crate::forest::Forest;
-use crate::record::SnapshotRecord;
+use crate::record::{Listing, SnapshotRecord};
 
 /// One line of a tree.
 #[derive(Clone, Debug, Serialize)]
@@ -32,25 +32,31 @@ pub enum ParentLink {
     Elsewhere,
 }
 
-/// Sets `records` in order: each before its children, siblings by sequence number.
-///
-/// A link counts only where the digest fits, so that no set of files can make a circle of them.
-pub(crate) fn grow(records: &[SnapshotRecord]) -> Vec<TreeEntry> {
-    let forest = Forest::of(records);
-    let known: BTreeMap<SnapshotId, &SnapshotRecord> =
-        records.iter().map(|record| (record.id, record)).collect();
-    let lines = forest.lines().into_iter();
-    let entries = lines.filter_map(|(id, depth)| {
-        let record = *known.get(&id)?;
-        Some(TreeEntry {
-            depth,
-            parent: match (record.parent, forest.parent(id)) {
-                (None, _) => ParentLink::None,
-                (Some(_), Some(_)) => ParentLink::Shown,
-                (Some(_), None) => ParentLink::Elsewhere,
-            },
-            record: record.clone(),
-        })
-    });
-    entries.collect()
+impl Listing {
+    /// Its snapshots in order: each before its children, siblings by sequence number.
+    ///
+    /// A link counts only where the digest fits, so that no set of files can make a circle of them.
+    #[must_use]
+    pub fn tree(&self) -> Vec<TreeEntry> {
+        let forest = Forest::of(&self.snapshots);
+        let known: BTreeMap<SnapshotId, &SnapshotRecord> = self
+            .snapshots
+            .iter()
+            .map(|record| (record.id, record))
+            .collect();
+        let lines = forest.lines().into_iter();
+        let entries = lines.filter_map(|(id, depth)| {
+            let record = *known.get(&id)?;
+            Some(TreeEntry {
+                depth,
+                parent: match (record.parent, forest.parent(id)) {
+                    (None, _) => ParentLink::None,
+                    (Some(_), Some(_)) => ParentLink::Shown,
+                    (Some(_), None) => ParentLink::Elsewhere,
+                },
+                record: record.clone(),
+            })
+        });
+        entries.collect()
+    }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use snapshot_store::with_causes;
 
 use crate::exit::Exit;
 
@@ -61,7 +62,7 @@ impl Failure {
 
     /// A failure told by `error` and the errors that caused it.
     pub(crate) fn because(exit: Exit, error: &dyn Error) -> Self {
-        Self::new(exit, chain(error))
+        Self::new(exit, with_causes(error))
     }
 
     /// A failed call on the file or directory `path`, where `what` names the call.
@@ -143,22 +144,6 @@ pub(crate) fn place(message: &str, offset: Option<u64>) -> String {
         Some(offset) if !message.contains("at offset") => format!(" (at byte {offset})"),
         _ => String::new(),
     }
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // A transparent error says what its source says.
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The text on one line, with nothing in it that a terminal would obey.

@@ -276,8 +276,11 @@ impl Campaign<'_> {
 fn allowed(operation: Operation, run: &Run) -> Allowed {
     match &run.result {
         Ok(()) => Allowed::After,
-        // Said first, and given to one file after the other.
-        Err(_) if matches!(operation, Operation::Say(Saying::Access(_))) => Allowed::Either,
+        // Access is said first, and given to one file after the other; an entry whose sync failed may
+        // be in the log.
+        Err(_) if matches!(operation, Operation::Say(Saying::Access(_) | Saying::Entry)) => {
+            Allowed::Either
+        }
         Err(error) if error.kind() == ErrorKind::DurabilityUncertain => Allowed::Either,
         Err(_) => Allowed::Before,
     }

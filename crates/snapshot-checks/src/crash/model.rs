@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use snapshot_format::{PageRange, SectionKind, SnapshotId, WorkingSetIndex};
 use snapshot_store::{Listing, Store, StoreError, StoredWorkingSet};
 
+pub(super) use snapshot_store::with_causes as chain;
+
 use super::said::Said;
 
 /// The name of a parent that was collected.
@@ -164,15 +166,4 @@ fn compare_cached(store: &Store, id: SnapshotId, expected: &Expected) -> Result<
     } else {
         Err("its materialised image holds something else".to_owned())
     }
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -19,6 +19,7 @@ mod golden;
 mod index;
 mod known;
 mod lifecycle;
+mod lost;
 mod merge;
 mod model;
 mod on_demand;

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 use snapshot_format::{SnapshotId, VmName};
-use snapshot_store::{Access, Forest, ParentLink, Reference, SnapshotRecord, Store};
+use snapshot_store::{
+    Access, Forest, Listing, LostSnapshot, ParentLink, Reference, SnapshotRecord, Store,
+};
 
 use crate::answer::Answer;
 use crate::command::reference;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::view::{SnapshotView, short};
 
 /// Draws the snapshots of a virtual machine, each below its parent.
@@ -41,6 +43,18 @@ pub(crate) struct Tree {
 struct Drawn {
     vm: String,
     entries: Vec<Entry>,
+    /// Those whose manifests cannot be read, where they have a parent or children among the others.
+    lost: Vec<LostSnapshot>,
+    /// The lines of the picture where something is lost: its depth, and the place in `entries` or `lost`.
+    #[serde(skip)]
+    lines: Vec<(usize, Line)>,
+}
+
+/// What a line of the picture is of.
+#[derive(Clone, Copy, Debug)]
+enum Line {
+    Entry(usize),
+    Lost(usize),
 }
 
 #[derive(Serialize)]
@@ -54,24 +68,21 @@ struct Entry {
 impl Tree {
     pub(crate) fn run(&self, context: &Context) -> Result<Answer, Failure> {
         let store = context.open(Access::ReadOnly)?;
-        let entries = match self.related(context, &store)? {
-            Some(entries) => entries,
+        let mut drawn = match self.related(context, &store)? {
+            Some(entries) => Drawn::of(entries),
             None => self.whole(context, &store)?,
         };
-        let first = entries.first().map(|entry| entry.snapshot.vm.clone());
+        let first = drawn.entries.first().map(|entry| entry.snapshot.vm.clone());
         let named = self.vm.as_ref().map(ToString::to_string);
-        let drawn = Drawn {
-            vm: named.or(first).unwrap_or_default(),
-            entries,
-        };
-        context.answer("vmsnap.tree.v1", &drawn, |drawn| draw(&drawn.entries))
+        drawn.vm = named.or(first).unwrap_or_default();
+        context.answer("vmsnap.tree.v1", &drawn, draw)
     }
 
     /// All snapshots of the machine.
-    fn whole(&self, context: &Context, store: &Store) -> Result<Vec<Entry>, Failure> {
-        let entries = store
-            .tree(self.vm.as_ref())
-            .map_err(|error| context.failure(&error))?;
+    fn whole(&self, context: &Context, store: &Store) -> Result<Drawn, Failure> {
+        let listing = store.list(self.vm.as_ref());
+        let listing = listing.map_err(|error| context.failure(&error))?;
+        let entries = listing.tree();
         if let (true, Some(vm)) = (entries.is_empty(), &self.vm) {
             return Err(
                 Failure::new(Exit::NotFound, format!("VM {vm} has no snapshot"))
@@ -83,7 +94,11 @@ impl Tree {
             parent_link: entry.parent,
             snapshot: SnapshotView::from(&entry.record),
         });
-        Ok(entries.collect())
+        let mut drawn = Drawn::of(entries.collect());
+        if !listing.damaged.is_empty() {
+            drawn.add_lost(store, &listing);
+        }
+        Ok(drawn)
     }
 
     /// The relatives that are asked for, in the forest of the whole store; `None` if none are.
@@ -138,17 +153,65 @@ fn entries(forest: &Forest, records: &[SnapshotRecord], shown: &[SnapshotId]) ->
     entries.collect()
 }
 
-/// One line a snapshot, with branches drawn to the left of it.
-fn draw(entries: &[Entry]) -> String {
-    let depths: Vec<usize> = entries.iter().map(|entry| entry.depth).collect();
-    let lines = entries.iter().enumerate().map(|(at, entry)| {
-        let one = &entry.snapshot;
-        let missing = match (entry.parent_link, one.parent) {
-            (ParentLink::Elsewhere, Some(parent)) => {
+impl Drawn {
+    fn of(entries: Vec<Entry>) -> Self {
+        let lines = entries.iter().enumerate();
+        Self {
+            vm: String::new(),
+            lines: lines
+                .map(|(at, entry)| (entry.depth, Line::Entry(at)))
+                .collect(),
+            entries,
+            lost: Vec::new(),
+        }
+    }
+
+    /// Puts those that are lost where others say that they stand.
+    fn add_lost(&mut self, store: &Store, listing: &Listing) {
+        let lost = store.lost(listing).into_iter();
+        let entries = self.entries.iter().enumerate();
+        let shown: BTreeMap<SnapshotId, usize> =
+            entries.map(|(at, entry)| (entry.snapshot.id, at)).collect();
+        let is_shown = |id: &SnapshotId| shown.contains_key(id);
+        self.lost = lost
+            .filter(|one| one.parent.as_ref().is_some_and(is_shown) || !one.children.is_empty())
+            .collect();
+        let lost: BTreeMap<SnapshotId, usize> = self
+            .lost
+            .iter()
+            .enumerate()
+            .map(|(at, one)| (one.id, at))
+            .collect();
+        let lines = Forest::with_lost(listing, &self.lost).lines().into_iter();
+        let line = |id| match (shown.get(&id), lost.get(&id)) {
+            (Some(at), _) => Some(Line::Entry(*at)),
+            (None, Some(at)) => Some(Line::Lost(*at)),
+            (None, None) => None,
+        };
+        self.lines = lines
+            .filter_map(|(id, depth)| Some((depth, line(id)?)))
+            .collect();
+    }
+
+    /// What stands in a line behind the branches.
+    fn words(&self, line: Line) -> Option<String> {
+        let one = match line {
+            Line::Lost(at) => {
+                let lost = self.lost.get(at)?;
+                let problem = printable(&lost.problem);
+                return Some(format!("?  {}  {problem}", short(lost.id)));
+            }
+            Line::Entry(at) => self.entries.get(at)?,
+        };
+        let missing = match (one.parent_link, one.snapshot.parent) {
+            (ParentLink::Elsewhere, Some(parent))
+                if !self.lost.iter().any(|lost| lost.id == parent) =>
+            {
                 format!("(parent {} is not here)", short(parent))
             }
             _ => String::new(),
         };
+        let one = &one.snapshot;
         let words = [
             one.title(),
             short(one.id),
@@ -157,8 +220,21 @@ fn draw(entries: &[Entry]) -> String {
             missing,
         ];
         let told: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        format!("{}{}\n", branches(&depths, at), told.join("  "))
-    });
+        Some(told.join("  "))
+    }
+}
+
+/// One line a snapshot, with branches drawn to the left of it.
+fn draw(drawn: &Drawn) -> String {
+    let depths: Vec<usize> = drawn.lines.iter().map(|(depth, _)| *depth).collect();
+    let lines = drawn
+        .lines
+        .iter()
+        .enumerate()
+        .filter_map(|(at, (_, line))| {
+            let words = drawn.words(*line)?;
+            Some(format!("{}{words}\n", branches(&depths, at)))
+        });
     lines.collect()
 }
 

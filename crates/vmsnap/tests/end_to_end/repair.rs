@@ -185,3 +185,39 @@ fn parity_brings_back_what_no_copy_has() {
     sandbox.refused(&["parity", "add", "web/base", "--percent", "0"], 2);
     sandbox.refused(&["parity", "add", "web/nobody"], 3);
 }
+
+// spec: TRE-18
+#[test]
+fn a_lost_manifest_keeps_its_place_in_the_tree() {
+    let sandbox = Sandbox::new();
+    let mut memory = pattern(8, 1);
+    let base = id(&sandbox.import("web", &memory, &["--name", "base"]));
+    page(&mut memory, 2).fill(2);
+    let lost = id(&sandbox.import("web", &memory, &["--parent", "web/base", "--name", "lost"]));
+    page(&mut memory, 3).fill(3);
+    let new = sandbox.import("web", &memory, &["--parent", "web/lost", "--name", "top"]);
+    let top = id(&new);
+    spoil(&sandbox, &format!("snapshots/{lost}/manifest.vms"), 64);
+    let tree = sandbox.json(&["tree", "web"]);
+    check("vmsnap.tree.v1", &tree);
+    let told = &tree["lost"][0];
+    assert_eq!(
+        (&told["id"], &told["parent"]),
+        (&lost.as_str().into(), &base.as_str().into())
+    );
+    assert_eq!(told["children"], serde_json::json!([top]));
+    let problem = told["problem"].as_str().unwrap();
+    // What is wrong, and not only where.
+    assert!(
+        problem.contains("manifest.vms") && problem.contains("checksum"),
+        "{problem}"
+    );
+    assert_eq!(tree["entries"].as_array().unwrap().len(), 2);
+    let drawn = sandbox.run(&["tree", "web"]).stdout;
+    let lines: Vec<&str> = drawn.lines().collect();
+    assert_eq!(lines.len(), 3, "{drawn}");
+    assert!(lines[0].starts_with("web/base"), "{drawn}");
+    assert!(lines[1].starts_with("└─ ?  "), "{drawn}");
+    assert!(lines[2].starts_with("   └─ web/top"), "{drawn}");
+    assert!(!drawn.contains("not here"), "{drawn}");
+}

@@ -124,7 +124,6 @@ fn every_document_has_the_keys_that_are_specified() {
     let line = ["--json", "lease", &full, "--", "true"];
     check("vmsnap.lease.v1", &sandbox.run(&line).document());
     check("vmsnap.list.v1", &sandbox.json(&["list"]));
-    check("vmsnap.tree.v1", &sandbox.json(&["tree", "vm"]));
     check("vmsnap.map.v1", &sandbox.json(&["map", &diff]));
     let plan = ["map", &diff, "--plan"];
     check("vmsnap.map-plan.v1", &sandbox.json(&plan));
