@@ -185,7 +185,8 @@ pub use sink::{
 pub use source::{GuestMemorySource, HostRun, Stability};
 pub use staged::{
     PLACE_PREFIX, STAGE_PREFIX, SealedPlacement, SealedReplacement, SealedSnapshot, SnapshotFacts,
-    StagedFile, StagedLive, StagedPlacement, StagedQueue, StagedSnapshot, snapshot_room,
+    StagedFile, StagedLive, StagedPlacement, StagedQueue, StagedReturn, StagedSnapshot,
+    snapshot_room,
 };
 #[cfg(target_os = "linux")]
 pub use uffd::{

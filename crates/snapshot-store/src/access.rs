@@ -206,7 +206,7 @@ impl Store {
         Ok(())
     }
 
-    fn is_directory(&self, path: &RelPath) -> Result<bool, StoreError> {
+    pub(crate) fn is_directory(&self, path: &RelPath) -> Result<bool, StoreError> {
         match self.backend().metadata(path) {
             Ok(found) => Ok(found.kind == EntryKind::Directory),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

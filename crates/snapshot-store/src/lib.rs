@@ -180,7 +180,7 @@ pub use repair::{
     HurtSnapshot, LostRange, RepairOutcome, RepairReport, RepairSource, RepairedFile, WantedFile,
     WantedPages,
 };
-pub use sink::{NewSnapshot, StoreSealed, StoreSink, StoreStage};
+pub use sink::{NewSnapshot, Returned, ReturningSnapshot, StoreSealed, StoreSink, StoreStage};
 pub use store::Store;
 pub use tree::{ParentLink, TreeEntry};
 pub use usage::{CachedUsage, SnapshotUsage, Usage};

@@ -1,12 +1,14 @@
 //! Archived snapshots back into a store.
 
+mod returned;
+
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use snapshot_format::{GuestPage, MemoryLayout, PageRange, SnapshotId, SnapshotName};
 use snapshot_memory::{
     CaptureOptions, CompareError, DirtyBitmap, GuestMemorySource, HostRun, MemoryError,
-    MemoryStats, PageSource, Pages, Stability,
+    MemoryStats, PageRun, PageSource, Pages, SourceError, Stability,
 };
 use snapshot_store::{Metadata, NewSnapshot, SnapshotRecord, Store, StoreError};
 
@@ -58,8 +60,8 @@ pub enum ThawBase {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Thawed {
-    /// The snapshot in the store. It is a new one, with the memory, the state and the configuration
-    /// of the one that was archived.
+    /// The snapshot in the store: the one that was archived where it was brought back, and a new one
+    /// with its memory, its state and its configuration otherwise.
     pub id: SnapshotId,
     /// The snapshot that was archived.
     pub archived: SnapshotId,
@@ -146,7 +148,7 @@ impl Domain {
             Some(archive) => self.open_archive(archive)?.memory(),
             None => None,
         };
-        let among = among.filter(|near| near.layout() == source.layout());
+        let among = among.filter(|near| near.layout() == source.image.layout());
         let among = among
             .map(|near| source.image.differing_chunks(&near))
             .transpose()?;
@@ -197,6 +199,14 @@ impl ColdSource {
         }
     }
 
+    /// Keeps the first error; what it says.
+    fn keep(&self, error: VaultError) -> String {
+        let told = error.to_string();
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get_or_insert(error);
+        told
+    }
+
     /// Why the memory could not be read, if that is what went wrong, and `error` otherwise.
     fn or(&self, error: VaultError) -> VaultError {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,19 +221,30 @@ impl GuestMemorySource for ColdSource {
 
     fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), MemoryError> {
         MemoryError::check_buffer(pages, out.len())?;
-        self.image.read(pages, out).map_err(|error| {
-            let told = error.to_string();
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert(error);
-            MemoryError::Read {
-                range: pages,
-                source: io::Error::other(told),
-            }
+        let read = self.image.read(pages, out);
+        read.map_err(|error| MemoryError::Read {
+            range: pages,
+            source: io::Error::other(self.keep(error)),
         })
     }
 
     fn host_run(&self, _pages: PageRange) -> Option<HostRun<'_>> {
         None
+    }
+}
+
+impl PageSource for ColdSource {
+    fn layout(&self) -> &MemoryLayout {
+        self.image.layout()
+    }
+
+    fn run(&self, pages: PageRange) -> Result<PageRun, SourceError> {
+        self.image.run(pages)
+    }
+
+    fn read_pages(&self, pages: PageRange, out: &mut [u8]) -> Result<(), SourceError> {
+        let read = self.image.read(pages, out);
+        read.map_err(|error| SourceError::Other(self.keep(error).into()))
     }
 }
 

@@ -9,10 +9,10 @@ use snapshot_format::{
 };
 use snapshot_memory::backend::{Backend, CrashState, Fault, FaultBackend, MemBackend};
 use snapshot_memory::{DirtyBitmap, MappedMemory, MappingOptions, PageSource, Pages, Stability};
-use snapshot_store::{NewSnapshot, Selection, Store};
+use snapshot_store::{GarbageOptions, NewSnapshot, Selection, Store};
 use snapshot_vault::{
     ArchiveOptions, CollectOptions, Domain, FolderObjects, ObjectId, ScopeName, Sealing, ThawBase,
-    ThawName, ThawOptions, Vault,
+    ThawName, ThawOptions, Vault, VaultError,
 };
 
 use super::enumerate::Effort;
@@ -35,10 +35,14 @@ enum Operation {
     Collect,
     /// An archive back into the store, under a name, relative to its parent or to nothing.
     Thaw(&'static str, &'static str, ThawBase),
+    /// A snapshot of the store deleted and collected.
+    Forget(&'static str),
+    /// An archive back into the store, under the id that it had.
+    Return(&'static str),
 }
 
 /// Names of scenarios and their operations, each on what the one before it left.
-const PLAN: [(&str, Operation); 11] = [
+const PLAN: [(&str, Operation); 13] = [
     ("vault", Operation::Make),
     ("archive", Operation::Archive("base")),
     ("archive-diff", Operation::Archive("one")),
@@ -54,6 +58,8 @@ const PLAN: [(&str, Operation); 11] = [
     // The packs of the base hold what the diff needs.
     ("collect", Operation::Collect),
     ("collect-again", Operation::Collect),
+    ("forget", Operation::Forget("one")),
+    ("return", Operation::Return("one")),
 ];
 
 /// What a tree holds: memory by name, and which names are archived.
@@ -198,6 +204,11 @@ fn after(operation: Operation, before: &Held) -> Held {
             let memory = before.archived.get(name).cloned().unwrap_or_default();
             after.snapshots.insert(as_name.to_owned(), memory);
         }
+        Operation::Forget(name) => drop(after.snapshots.remove(name)),
+        Operation::Return(name) => {
+            let memory = before.archived.get(name).cloned().unwrap_or_default();
+            after.snapshots.insert(name.to_owned(), memory);
+        }
     }
     after
 }
@@ -238,6 +249,18 @@ fn run(operation: Operation, backend: &FaultBackend) -> Result<(), String> {
             options.base = base;
             let archive = archive(&domain, name, false)?;
             domain.thaw(archive, &store, &options).map(drop)
+        }
+        Operation::Forget(name) => {
+            let id = stored(&store, name)?;
+            let plan = store.plan_delete(id).map_err(|error| chain(&error))?;
+            store.delete(&plan).map_err(|error| chain(&error))?;
+            let collected = store.collect(&GarbageOptions::default());
+            collected.map(drop).map_err(VaultError::from)
+        }
+        Operation::Return(name) => {
+            let archive = archive(&domain, name, false)?;
+            let options = ThawOptions::default();
+            domain.bring_back(archive, &store, &options).map(drop)
         }
     };
     done.map_err(|error| chain(&error))

@@ -90,7 +90,7 @@ fn upkeep(old: Set) -> Vec<Step> {
             ("gc", line(&["gc"]), &[MERGED, cold]),
             (
                 "thaw",
-                line(&["thaw", &comparison, "--full"]),
+                line(&["thaw", &comparison, "--new-id", "--full"]),
                 &[BY_COMPARISON, MERGED, cold],
             ),
             (

@@ -28,6 +28,8 @@ pub(super) struct Model {
     pub(super) held: BTreeSet<Key>,
     /// The branch that the next snapshot of a machine is on where none is named.
     pub(super) current: BTreeMap<&'static str, String>,
+    /// Those that the vault keeps, as they were when they were archived.
+    pub(super) archived: BTreeMap<Key, Kept>,
     /// The number of the next one.
     pub(super) next: Key,
 }

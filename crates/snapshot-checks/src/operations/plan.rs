@@ -45,6 +45,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     of("archive", 2, cold::archive),
     of("verify", 1, look::verify),
     of("restore", 1, look::restore),
+    of("keep", 3, cold::keep),
+    of("return", 6, cold::bring_back),
 ];
 
 /// What is done where there is too much.

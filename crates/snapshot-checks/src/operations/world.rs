@@ -7,6 +7,7 @@ use snapshot_memory::backend::{Backend, MemBackend};
 use snapshot_store::{ErrorKind, OpenOptions, Store, StoreError, StoredImage};
 use snapshot_vault::{Domain, MemoryObjects, ScopeName, Sealing, Vault, VaultError};
 
+use super::cold;
 use super::found::{self, Allowed, Ids};
 use super::model::{Key, Model};
 use super::plan::{End, Hands, Plan};
@@ -85,6 +86,9 @@ impl World {
         let models = (&self.model, &plan.after);
         let settled = found::settle(&self.store, &mut self.ids, models, allowed, plan.is_atomic);
         self.model = settled?;
+        // An archive may have failed, or have been that of an operation that deletes its own.
+        let kept = cold::kept(&self.domain).map_err(|error| tell(&error))?;
+        self.model.archived.retain(|key, _| kept.contains_key(key));
         self.model.held = self.images.iter().map(|(key, _)| *key).collect();
         for (key, image) in &self.images {
             let expected = self.model.snapshots.get(key).map(|kept| &kept.image);

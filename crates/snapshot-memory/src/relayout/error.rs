@@ -5,6 +5,7 @@ use snapshot_format::DataLayout;
 use crate::error::{FileError, SinkError};
 use crate::frames::FrameCodecError;
 use crate::image::ImageError;
+use crate::restore::SourceError;
 
 /// Laying a data file out anew, or publishing it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum RelayoutError {
     /// before counts.
     #[error(transparent)]
     Write(#[from] SinkError),
+    /// The memory that comes back could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// There is no such encoder.
     #[error(transparent)]
     Codec(#[from] FrameCodecError),

@@ -8,6 +8,7 @@ mod error;
 mod files;
 mod merge;
 mod output;
+mod refill;
 mod target;
 
 use std::ops::ControlFlow;
@@ -22,6 +23,7 @@ use crate::image::DataFile;
 pub(crate) use copy::{copy, room};
 pub use error::RelayoutError;
 pub(crate) use merge::Merge;
+pub(crate) use refill::{filled_pages, refill, refill_room};
 
 /// How a data file is laid out anew.
 #[derive(Clone, Debug)]

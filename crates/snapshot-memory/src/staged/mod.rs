@@ -6,6 +6,7 @@ mod live;
 mod placement;
 mod queue;
 mod replacement;
+mod returned;
 mod sealed;
 mod snapshot;
 
@@ -15,5 +16,6 @@ pub use live::StagedLive;
 pub use placement::{PLACE_PREFIX, SealedPlacement, StagedPlacement};
 pub use queue::StagedQueue;
 pub use replacement::SealedReplacement;
+pub use returned::StagedReturn;
 pub use sealed::SealedSnapshot;
 pub use snapshot::{STAGE_PREFIX, SnapshotFacts, StagedSnapshot, snapshot_room};

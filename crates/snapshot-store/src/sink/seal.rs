@@ -24,11 +24,11 @@ use crate::vm;
 #[derive(Debug)]
 pub struct StoreSealed {
     // Fields are dropped in this order: the stage goes while its lock is held.
-    sealed: SealedSnapshot,
-    store: Store,
-    vm_lock: Held,
-    parent_lease: Option<Lease>,
-    lock: OwnLock,
+    pub(super) sealed: SealedSnapshot,
+    pub(super) store: Store,
+    pub(super) vm_lock: Held,
+    pub(super) parent_lease: Option<Lease>,
+    pub(super) lock: OwnLock,
 }
 
 impl StoreStage {

@@ -11,6 +11,8 @@ use crate::{
     ArchiveOptions, ArchivedKind, CollectOptions, ErrorKind, MemoryObjects, ObjectKind, ObjectName,
 };
 
+mod returned;
+
 const PAGES: u64 = 64;
 
 /// A guest, the store that it is in, and the vault.

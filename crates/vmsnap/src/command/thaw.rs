@@ -16,7 +16,7 @@ use crate::quantity::show_bytes;
 use crate::vault::{OpenVault, Use, VaultOptions};
 use crate::view::short;
 
-/// Publishes an archived snapshot in the store again, under a new id.
+/// Brings an archived snapshot that is gone from the store back under its id, or a copy of one.
 #[derive(Args, Debug)]
 pub(crate) struct Thaw {
     /// The snapshot, as it was archived
@@ -25,6 +25,10 @@ pub(crate) struct Thaw {
 
     #[command(flatten)]
     vault: VaultOptions,
+
+    /// A copy under a new id, which the snapshot may be beside
+    #[arg(long)]
+    new_id: bool,
 
     /// Another name for it
     #[arg(long, conflicts_with = "no_name")]
@@ -35,11 +39,11 @@ pub(crate) struct Thaw {
     no_name: bool,
 
     /// The snapshot of the store that unchanged pages are inherited from; its own parent without it
-    #[arg(long, value_name = "REF", value_parser = reference, conflicts_with = "full")]
+    #[arg(long, value_name = "REF", value_parser = reference, conflicts_with = "full", requires = "new_id")]
     parent: Option<Reference>,
 
-    /// Inherit no page
-    #[arg(long)]
+    /// Inherit no page, as nothing does that is brought back
+    #[arg(long, requires = "new_id")]
     full: bool,
 
     #[command(flatten)]
@@ -97,7 +101,11 @@ impl Thaw {
         options.capture = CaptureOptions::default()
             .threads(CaptureOptions::best_threads())
             .control(control.cancel(context.interrupt.cancel()));
-        let thawed = domain.thaw(found.archive, &store, &options);
+        let thawed = if self.new_id {
+            domain.thaw(found.archive, &store, &options)
+        } else {
+            domain.bring_back(found.archive, &store, &options)
+        };
         let thawed = thawed.map_err(|error| vault.failure(&error))?;
         let document = document(context, &store, &vault, &thawed)?;
         context.answer("vmsnap.thaw.v1", &document, tell)
@@ -137,9 +145,13 @@ fn tell(document: &Document) -> String {
         Some(base) => format!(", relative to {}", short(base)),
         None => String::new(),
     };
+    let copy = if document.archived == document.id {
+        String::new()
+    } else {
+        format!("{} as ", short(document.archived))
+    };
     printable(&format!(
-        "thawed {} as {}, number {} of {}: {} on disk{base}",
-        short(document.archived),
+        "thawed {copy}{}, number {} of {}: {} on disk{base}",
         document.id,
         document.seq,
         document.vm,

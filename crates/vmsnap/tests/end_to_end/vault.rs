@@ -83,14 +83,14 @@ fn a_chain_is_archived_deleted_and_thawed_as_it_was() {
         &["restore", &diff, "--archived", "--memory", "store/vault/m"],
         13,
     );
-    let thawed = sandbox.json(&["thaw", &diff]);
+    let thawed = sandbox.json(&["thaw", &diff, "--new-id"]);
     check_pages(&thawed);
     assert_eq!(
         (&thawed["archived"], &thawed["base"]),
         (&Value::from(diff), &Value::Null)
     );
     assert!(restored(&sandbox, &["web/diff"], "m") == memory);
-    let line = ["thaw", "web/base", "--parent", "web/diff"];
+    let line = ["thaw", "web/base", "--new-id", "--parent", "web/diff"];
     let thawed = sandbox.json(&line);
     assert_eq!(
         (&thawed["pages"]["inherited"], &thawed["name"]),
@@ -121,6 +121,83 @@ fn check_pages(thawed: &Value) {
     );
 }
 
+// spec: VCM-08, VCM-17
+#[test]
+fn what_is_gone_comes_back_under_its_id_and_its_child_is_its_child() {
+    let sandbox = Sandbox::new();
+    sandbox.write("state", b"registers");
+    let mut memory = pattern(64, 1);
+    let more = [
+        "--name",
+        "base",
+        "--state",
+        "state",
+        "--label",
+        "team=store",
+    ];
+    let base = id(&sandbox.import("web", &memory, &more));
+    page(&mut memory, 3).fill(7);
+    let line = ["--parent", "web/base", "--name", "diff", "--state", "state"];
+    let diff = id(&sandbox.import("web", &memory, &line));
+    let shown = sandbox.json(&["show", "web/diff"]);
+    let expected = memory.clone();
+    page(&mut memory, 4).fill(8);
+    let child = id(&sandbox.import("web", &memory, &["--parent", "web/diff", "--name", "child"]));
+    for archived in ["web/base", "web/diff"] {
+        sandbox.json(&["archive", archived]);
+    }
+    let listed = sandbox.refused(&["thaw", &diff], 12);
+    assert!(
+        text(&listed["error"]["message"]).contains("new id"),
+        "{listed}"
+    );
+    sandbox.json(&["consolidate", "web/child"]);
+    for deleted in [&diff, &base] {
+        sandbox.json(&["delete", deleted]);
+    }
+    let listed = sandbox.refused(&["thaw", &diff], 12);
+    assert!(
+        text(&listed["error"]["message"]).contains("undelete"),
+        "{listed}"
+    );
+    sandbox.json(&["gc"]);
+    sandbox.refused(&["show", &diff], 3);
+    sandbox.refused(&["thaw", &diff, "--full"], 2);
+
+    let thawed = sandbox.json(&["thaw", &diff]);
+    check_pages(&thawed);
+    assert_eq!(
+        (&thawed["id"], &thawed["archived"], &thawed["base"]),
+        (&diff.as_str().into(), &diff.as_str().into(), &Value::Null)
+    );
+    assert_eq!(thawed["seq"], shown["seq"]);
+    let again = sandbox.json(&["show", "web/diff"]);
+    for key in ["id", "digest", "seq", "parent", "created_unix_ms", "labels"] {
+        assert_eq!(again[key], shown[key], "{key}");
+    }
+    let line = [
+        "restore",
+        "web/diff",
+        "--memory",
+        "own",
+        "--state",
+        "registers",
+    ];
+    sandbox.json(&line);
+    assert!(sandbox.read("own") == expected);
+    assert_eq!(sandbox.read("registers"), b"registers");
+    assert_eq!(sandbox.json(&["verify"])["ok"], true);
+    assert_eq!(id(&sandbox.json(&["thaw", &base, "--no-name"])), base);
+    let verified = sandbox.json(&["verify"]);
+    assert_eq!(
+        (&verified["ok"], &verified["unbound_pages"]),
+        (&true.into(), &0.into())
+    );
+    assert_eq!(sandbox.json(&["show", &child])["parent"], diff.as_str());
+    assert!(restored(&sandbox, &["web/child"], "m") == memory);
+    sandbox.refused(&["thaw", &diff], 12);
+}
+
 // spec: VCM-01, VCM-08, VCM-10
 #[test]
 fn what_cannot_be_thawed_leaves_the_store_as_it_was() {
@@ -141,6 +218,7 @@ fn what_cannot_be_thawed_leaves_the_store_as_it_was() {
         &[
             "thaw",
             "web/base",
+            "--new-id",
             "--vault",
             "cold",
             "--no-name",
@@ -155,7 +233,15 @@ fn what_cannot_be_thawed_leaves_the_store_as_it_was() {
         fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&pack, bytes).unwrap();
     }
-    sandbox.refused(&["thaw", "web/base", "--vault", "cold", "--no-name"], 4);
+    let copy = [
+        "thaw",
+        "web/base",
+        "--vault",
+        "cold",
+        "--new-id",
+        "--no-name",
+    ];
+    sandbox.refused(&copy, 4);
     sandbox.refused(
         &[
             "restore",
@@ -206,7 +292,7 @@ fn the_policy_of_a_machine_names_the_vault_of_its_archives() {
     let archived = sandbox.json(&["archive", "web/one"]);
     assert_eq!(archived["scope"], "tenant");
     assert!(!sandbox.path("store/vault").exists());
-    let thawed = sandbox.json(&["thaw", "web/one", "--no-name"]);
+    let thawed = sandbox.json(&["thaw", "web/one", "--new-id", "--no-name"]);
     assert_eq!(thawed["archived"], archived["id"]);
     // What is named counts.
     sandbox.refused(&["thaw", "web/one", "--scope", "other"], 3);
@@ -271,7 +357,7 @@ fn what_is_deleted_comes_back_until_it_is_expired_and_then_its_packs_go() {
     assert!(packs(&sandbox.path("store/vault")).len() < before);
     sandbox.refused(&["vault", "undelete", &one], 3);
     assert_eq!(sandbox.json(&["vault", "verify"])["ok"], true);
-    sandbox.json(&["thaw", "web/two"]);
+    sandbox.json(&["thaw", "web/two", "--new-id"]);
     assert!(restored(&sandbox, &["web/two"], "m") == kept);
 }
 
@@ -298,7 +384,10 @@ fn a_sealed_scope_is_read_with_its_key_alone_until_its_keys_are_destroyed() {
     }
     sandbox.refused(&run(&["thaw", "web/base", "--no-name"], &tenant), 10);
     sandbox.refused(
-        &run(&["thaw", "web/base", "--no-name"], &with("second")),
+        &run(
+            &["thaw", "web/base", "--new-id", "--no-name"],
+            &with("second"),
+        ),
         10,
     );
     sandbox.refused(&["vault", "list"], 3);
@@ -342,7 +431,10 @@ fn a_sealed_scope_is_read_with_its_key_alone_until_its_keys_are_destroyed() {
     let removed = sandbox.json(&["vault", "key", "remove", &old, "--scope", "tenant"]);
     check("vmsnap.vault-key-remove.v1", &removed);
     sandbox.refused(&run(&["thaw", "web/base", "--no-name"], &with("first")), 10);
-    sandbox.json(&run(&["thaw", "web/base", "--no-name"], &with("second")));
+    sandbox.json(&run(
+        &["thaw", "web/base", "--new-id", "--no-name"],
+        &with("second"),
+    ));
     assert!(restored(&sandbox, &["web@latest"], "m") == memory);
 
     let planned = sandbox.json(&run(&["vault", "destroy", "--dry-run"], &tenant));
@@ -352,7 +444,10 @@ fn a_sealed_scope_is_read_with_its_key_alone_until_its_keys_are_destroyed() {
         &sandbox.json(&run(&["vault", "destroy"], &tenant)),
     );
     sandbox.refused(
-        &run(&["thaw", "web/base", "--no-name"], &with("second")),
+        &run(
+            &["thaw", "web/base", "--new-id", "--no-name"],
+            &with("second"),
+        ),
         10,
     );
     sandbox.json(&["archive", "web/base"]);
