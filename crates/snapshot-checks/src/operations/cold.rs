@@ -15,7 +15,12 @@ use crate::random::Random;
 
 /// Archives a snapshot and brings it back under a name of its own; the archive goes again.
 pub(super) fn archive(model: &Model, random: &mut Random) -> Option<Plan> {
-    let (source, from) = model.pick_live(random)?;
+    // What is archived already has the labels of then.
+    let all = model.live();
+    let all: Vec<_> = all
+        .filter(|(key, _)| !model.archived.contains_key(key))
+        .collect();
+    let (source, from) = *random.pick(&all)?;
     let key = model.next;
     let live = |parent: &u64| model.snapshots.get(parent).is_some_and(|kept| kept.is_live);
     let kept = Kept {
