@@ -156,6 +156,30 @@ pub(crate) fn generations(
     Ok(found)
 }
 
+/// The snapshot by each of its placements that can be read, the newest first; by none where its manifest
+/// cannot.
+pub(crate) fn all_readable(
+    backend: &dyn Backend,
+    location: Location,
+    id: SnapshotId,
+) -> Result<Vec<Placed>, StoreError> {
+    let Ok((manifest, digest)) = record::read_manifest(backend, location, id) else {
+        return Ok(Vec::new());
+    };
+    let generations = generations(backend, location, id)?.into_iter();
+    let read = generations.filter_map(|generation| {
+        let placement = read_generation(backend, location, &manifest, digest, generation);
+        Some(Placed {
+            location,
+            manifest: manifest.clone(),
+            digest,
+            placement: placement.ok()?,
+            passed_over: Vec::new(),
+        })
+    });
+    Ok(read.collect())
+}
+
 /// Reads one placement, and checks that it and the manifest speak of the same files.
 pub(crate) fn read_generation(
     backend: &dyn Backend,

@@ -12,7 +12,7 @@ use snapshot_memory::{DataFile, DataFileNames};
 use super::rebuilt::entries;
 use crate::directory::{self, Location};
 use crate::error::StoreError;
-use crate::placed;
+use crate::placed::{self, Placed};
 use crate::record;
 use crate::store::Store;
 
@@ -91,13 +91,7 @@ impl Finding<'_> {
         let mut lists: Vec<Vec<DataFileRef>> = Vec::new();
         for location in Location::SEARCH {
             for id in self.store.ids_at(location)? {
-                let Ok((manifest, digest)) = record::read_manifest(backend, location, id) else {
-                    continue;
-                };
-                for generation in placed::generations(backend, location, id)? {
-                    let read =
-                        placed::read_generation(backend, location, &manifest, digest, generation);
-                    let Ok(placement) = read else { continue };
+                for Placed { placement, .. } in placed::all_readable(backend, location, id)? {
                     let before = placement.dependencies.get(..count);
                     let is_named = placement.dependencies.get(count) == Some(own);
                     let list = before.filter(|_| is_named).map(<[_]>::to_vec);

@@ -85,27 +85,12 @@ impl<'a, 's> Finder<'a, 's> {
             let Some(location) = store.whereabouts(id)? else {
                 continue;
             };
-            let backend = store.backend();
-            let Ok((manifest, digest)) = record::read_manifest(backend, location, id) else {
-                continue;
-            };
-            for generation in placed::generations(backend, location, id)? {
-                let read =
-                    placed::read_generation(backend, location, &manifest, digest, generation);
-                let Ok(placement) = read else { continue };
-                if placement.dependencies.contains(&target) {
+            for placed in placed::all_readable(store.backend(), location, id)? {
+                if placed.placement.dependencies.contains(&target) {
                     continue;
                 }
-                let placed = Placed {
-                    location,
-                    manifest: manifest.clone(),
-                    digest,
-                    placement,
-                    passed_over: Vec::new(),
-                };
                 if let Ok(image) = store.open_image(&placed) {
-                    let name = FileKind::Placement.file_name(generation);
-                    let name = directory::below(&location.snapshot(id), &name);
+                    let name = placed.path(FileKind::Placement, placed.placement.generation);
                     self.memories.push((name.as_str().to_owned(), image));
                 }
             }
@@ -233,13 +218,7 @@ fn all_data(store: &Store) -> Result<HashSet<DataFileRef>, StoreError> {
     let mut all = HashSet::new();
     for location in Location::SEARCH {
         for id in store.ids_at(location)? {
-            let Ok((manifest, digest)) = record::read_manifest(backend, location, id) else {
-                continue;
-            };
-            for generation in placed::generations(backend, location, id)? {
-                let read =
-                    placed::read_generation(backend, location, &manifest, digest, generation);
-                let Ok(placement) = read else { continue };
+            for Placed { placement, .. } in placed::all_readable(backend, location, id)? {
                 let files = placement.files.iter();
                 let data = files.filter(|file| file.kind == FileKind::MemoryData);
                 all.extend(data.map(|file| DataFileRef {
