@@ -5,7 +5,7 @@ use serde::Serialize;
 use snapshot_format::{SnapshotId, SnapshotName};
 use snapshot_memory::CaptureOptions;
 use snapshot_store::{Access, Location, Reference, Store};
-use snapshot_vault::{ThawBase, ThawName, ThawOptions, Thawed};
+use snapshot_vault::{ArchivedSnapshot, ThawBase, ThawName, ThawOptions, Thawed};
 
 use crate::answer::Answer;
 use crate::command::reference;
@@ -16,7 +16,7 @@ use crate::quantity::show_bytes;
 use crate::vault::{OpenVault, Use, VaultOptions};
 use crate::view::short;
 
-/// Brings an archived snapshot that is gone from the store back under its id, or a copy of one.
+/// Brings an archived snapshot back under its id, or a copy of one.
 #[derive(Args, Debug)]
 pub(crate) struct Thaw {
     /// The snapshot, as it was archived
@@ -30,11 +30,11 @@ pub(crate) struct Thaw {
     #[arg(long)]
     new_id: bool,
 
-    /// Another name for it
+    /// Another name for it; where it is still in the store or in the trash, for a copy of it
     #[arg(long, conflicts_with = "no_name")]
     name: Option<SnapshotName>,
 
-    /// No name
+    /// No name; where it is still in the store or in the trash, for a copy of it
     #[arg(long)]
     no_name: bool,
 
@@ -48,6 +48,17 @@ pub(crate) struct Thaw {
 
     #[command(flatten)]
     pacing: Pacing,
+}
+
+/// How a snapshot is brought back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// From the vault under its id, unless it is in use.
+    Return,
+    /// From the trash, where all of it still is.
+    Undelete,
+    /// From the vault under a new id.
+    Copy,
 }
 
 #[derive(Serialize)]
@@ -101,36 +112,58 @@ impl Thaw {
         options.capture = CaptureOptions::default()
             .threads(CaptureOptions::best_threads())
             .control(control.cancel(context.interrupt.cancel()));
-        let thawed = if self.new_id {
-            domain.thaw(found.archive, &store, &options)
-        } else {
-            domain.bring_back(found.archive, &store, &options)
+        let failed = |error| vault.failure(&error);
+        let thawed = match self.way(&store, found.manifest.id) {
+            Way::Return => Some(domain.bring_back(found.archive, &store, &options)),
+            Way::Copy => Some(domain.thaw(found.archive, &store, &options)),
+            Way::Undelete => None,
         };
-        let thawed = thawed.map_err(|error| vault.failure(&error))?;
-        let document = document(context, &store, &vault, &thawed)?;
+        let thawed = thawed.transpose().map_err(failed)?;
+        if thawed.is_none() {
+            let undeleted = store.undelete(found.manifest.id);
+            undeleted.map_err(|error| context.failure(&error))?;
+        }
+        let document = document(context, &store, &vault, &found, thawed)?;
         context.answer("vmsnap.thaw.v1", &document, tell)
+    }
+
+    fn way(&self, store: &Store, id: SnapshotId) -> Way {
+        let is_live = store.snapshot(id).is_ok();
+        let is_deleted = store.resolve_in_trash(&Reference::Id(id)).is_ok();
+        // What is there keeps its name, so another one, or none, is that of a copy.
+        let is_renamed = self.name.is_some() || self.no_name;
+        match (is_live || is_deleted, is_renamed) {
+            _ if self.new_id => Way::Copy,
+            (true, true) => Way::Copy,
+            (true, false) if is_deleted => Way::Undelete,
+            _ => Way::Return,
+        }
     }
 }
 
+/// What was brought back; from the trash where nothing was thawed.
 fn document(
     context: &Context,
     store: &Store,
     vault: &OpenVault,
-    thawed: &Thawed,
+    found: &ArchivedSnapshot,
+    thawed: Option<Thawed>,
 ) -> Result<Document, Failure> {
     let failed = |error| context.failure(&error);
-    let record = store.snapshot(thawed.id).map_err(failed)?;
-    let stored = store.allocated_bytes(Location::Live, thawed.id);
+    let id = thawed.map_or(found.manifest.id, |thawed| thawed.id);
+    let record = store.snapshot(id).map_err(failed)?;
+    let stored = store.allocated_bytes(Location::Live, id);
+    let stats = thawed.and_then(|thawed| thawed.stats);
     Ok(Document {
-        id: thawed.id,
-        archived: thawed.archived,
-        archive: thawed.archive.to_string(),
+        id,
+        archived: found.manifest.id,
+        archive: found.archive.to_string(),
         vault: vault.path.display().to_string(),
-        base: thawed.base,
+        base: thawed.and_then(|thawed| thawed.base),
         vm: record.vm.to_string(),
         seq: record.seq,
         name: record.metadata.name.as_ref().map(ToString::to_string),
-        pages: thawed.stats.map(|stats| Pages {
+        pages: stats.map(|stats| Pages {
             present: stats.present,
             zero: stats.zero,
             inherited: stats.inherited,

@@ -155,11 +155,22 @@ fn what_is_gone_comes_back_under_its_id_and_its_child_is_its_child() {
     for deleted in [&diff, &base] {
         sandbox.json(&["delete", deleted]);
     }
-    let listed = sandbox.refused(&["thaw", &diff], 12);
-    assert!(
-        text(&listed["error"]["message"]).contains("undelete"),
-        "{listed}"
+    // What is in the trash comes back from there, or a copy of it, and what is in use is copied only.
+    let thawed = sandbox.json(&["thaw", &diff]);
+    assert_eq!(
+        (&thawed["id"], &thawed["pages"], &thawed["name"]),
+        (&diff.as_str().into(), &Value::Null, &"diff".into())
     );
+    assert!(restored(&sandbox, &["web/diff"], "undeleted") == expected);
+    let copy = sandbox.json(&["thaw", &diff, "--name", "copy"]);
+    assert_eq!(
+        (&copy["archived"], &copy["name"]),
+        (&thawed["id"], &"copy".into())
+    );
+    assert_ne!(copy["id"], copy["archived"]);
+    for deleted in [&id(&copy), &diff] {
+        sandbox.json(&["delete", deleted]);
+    }
     sandbox.json(&["gc"]);
     sandbox.refused(&["show", &diff], 3);
     sandbox.refused(&["thaw", &diff, "--full"], 2);
