@@ -18,14 +18,24 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Makes the chain of a snapshot shorter where the policy of its machine says so.
+    /// Makes the chain of a snapshot shorter where the policy of its machine says so. Without such a
+    /// policy nothing is begun, and no progress is told.
     pub(crate) fn after(
         context: &Context,
         store: &Store,
         id: SnapshotId,
-        control: &CaptureControl,
+        control: impl FnOnce() -> CaptureControl,
     ) -> Self {
-        let control = control.clone().cancel(context.interrupt.cancel());
+        let policy = store
+            .snapshot(id)
+            .and_then(|record| store.policy(&record.vm));
+        if policy.is_ok_and(|policy| policy.consolidation.is_none()) {
+            return Self {
+                consolidation: None,
+                consolidation_problem: None,
+            };
+        }
+        let control = control().cancel(context.interrupt.cancel());
         let done = store.consolidate_due(id, &control);
         let consolidation_problem = done.as_ref().err().map(|error| {
             tracing::warn!(

@@ -211,7 +211,7 @@ fn a_policy_stays_with_its_machine_and_a_damaged_one_is_none_that_counts() {
     assert_eq!(kind(store.policy(&vm("web"))), Some(ErrorKind::Corrupt));
     // What a later build wrote, what belongs to somebody else, and what nobody knows.
     for (version, name, field, expected) in [
-        (3, "web", "quota_bytes", ErrorKind::TooNew),
+        (4, "web", "quota_bytes", ErrorKind::TooNew),
         (1, "db", "quota_bytes", ErrorKind::Corrupt),
         (1, "web", "quote_bytes", ErrorKind::Corrupt),
     ] {

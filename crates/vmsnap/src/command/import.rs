@@ -315,8 +315,8 @@ impl Import {
         let failed = |error| context.failure(&error);
         let record = store.snapshot(id).map_err(failed)?;
         let bytes_stored = store.allocated_bytes(Location::Live, id).map_err(failed)?;
-        let control = self.pacing.control(context.progress("consolidate", 0));
-        let upkeep = Upkeep::after(context, store, id, &control);
+        let control = || self.pacing.control(context.progress("consolidate", 0));
+        let upkeep = Upkeep::after(context, store, id, control);
         if self.verify {
             let report = verify::check(
                 context,

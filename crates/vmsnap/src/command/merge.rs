@@ -87,7 +87,7 @@ impl MergeCommand {
         let merge = Merge::of(self.vm.clone(), source, self.onto.clone());
         let report = store.merge(&merge.giver(giver).metadata(metadata));
         let report = report.map_err(|error| context.failure(&error))?;
-        let upkeep = Upkeep::after(context, &store, report.id, &CaptureControl::default());
+        let upkeep = Upkeep::after(context, &store, report.id, CaptureControl::default);
         context.answer("vmsnap.merge.v1", &Merged { report, upkeep }, |merged| {
             let report = &merged.report;
             format!(
