@@ -7,7 +7,7 @@ use std::sync::Arc;
 use snapshot_format::sabotage::Sabotage;
 
 use crate::backend::{Backend, EntryKind, RelPath};
-use crate::error::FileError;
+use crate::error::{FileError, SinkError};
 
 /// How deep directories are nested in a stage.
 const MAX_DEPTH: usize = 4;
@@ -39,6 +39,20 @@ impl StageDir {
 
     pub(super) fn path(&self) -> &RelPath {
         &self.path
+    }
+
+    /// Refuses what the file system has no room for.
+    pub(super) fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
+        let free = self.backend.free_bytes();
+        let measured = FileError::at("measure the free space of", &self.path);
+        let free_bytes = free.map_err(measured)?;
+        if free_bytes < needed_bytes {
+            return Err(SinkError::NoRoom {
+                needed_bytes,
+                free_bytes,
+            });
+        }
+        Ok(())
     }
 
     /// Leaves the directory where it is: whoever opens the store next removes it.

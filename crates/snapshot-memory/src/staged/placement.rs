@@ -161,16 +161,7 @@ impl StagedPlacement {
 
     /// Refuses what the file system has no room for.
     pub fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
-        let free = self.dir.backend().free_bytes();
-        let measured = FileError::at("measure the free space of", self.dir.path());
-        let free_bytes = free.map_err(measured)?;
-        if free_bytes < needed_bytes {
-            return Err(SinkError::NoRoom {
-                needed_bytes,
-                free_bytes,
-            });
-        }
-        Ok(())
+        self.dir.require_room(needed_bytes)
     }
 }
 

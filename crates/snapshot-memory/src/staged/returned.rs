@@ -130,7 +130,8 @@ impl StagedReturn {
         let filled = relayout::filled_pages(source)?;
         let own_pages = shell.stored_bytes()? / PAGE_BYTES;
         let merged = if stands_alone { 0 } else { filled };
-        self.require_room(relayout::refill_room(own_pages + merged, pages))?;
+        self.dir
+            .require_room(relayout::refill_room(own_pages + merged, pages))?;
         let mut data = self.create(&FileKind::MemoryData.file_name(0))?;
         mend(&shell, source, control, &mut data)?;
         let mut allocated_bytes = data.allocated_bytes()?;
@@ -293,19 +294,6 @@ impl StagedReturn {
             map: name(FileKind::MemoryMap),
             data: name(FileKind::MemoryData),
         }
-    }
-
-    fn require_room(&self, needed_bytes: u64) -> Result<(), SinkError> {
-        let free = self.dir.backend().free_bytes();
-        let measured = FileError::at("measure the free space of", self.dir.path());
-        let free_bytes = free.map_err(measured)?;
-        if free_bytes < needed_bytes {
-            return Err(SinkError::NoRoom {
-                needed_bytes,
-                free_bytes,
-            });
-        }
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::backend::{Backend, InvalidName, RelPath};
 use crate::capture::{
     CaptureOptions, CostModel, LiveStart, LiveWriter, MemoryWriter, WrittenMemory,
 };
-use crate::error::{FileError, SinkError};
+use crate::error::SinkError;
 use crate::image::MemoryImage;
 use crate::sink::{LivePlan, MemoryPlan, MemoryStats, Pages};
 use crate::source::{GuestMemorySource, Stability};
@@ -140,17 +140,7 @@ impl StagedSnapshot {
 
     /// Refuses a snapshot with so many bytes of pages that the file system has no room for.
     fn require_room(&self, memory_bytes: u64) -> Result<(), SinkError> {
-        let needed_bytes = snapshot_room(memory_bytes);
-        let free = self.dir.backend().free_bytes();
-        let free_bytes =
-            free.map_err(FileError::at("measure the free space of", self.dir.path()))?;
-        if free_bytes < needed_bytes {
-            return Err(SinkError::NoRoom {
-                needed_bytes,
-                free_bytes,
-            });
-        }
-        Ok(())
+        self.dir.require_room(snapshot_room(memory_bytes))
     }
 
     /// Adds a section of machine state.
